@@ -1,0 +1,1 @@
+"""The contract between agent and cloud: schema, messages, topics, stamps, errors. No I/O, no clock, no randomness."""

@@ -1,0 +1,169 @@
+"""The Table port: what the relay and applications ask of the one table, as plain data, and how it answers.
+
+The relay's logic is written as generators that yield these requests and get the answer sent in (or one of the errors
+below thrown in). A driver executes them: the simulator on `cloud.memory`, a service on DynamoDB. Nothing here does I/O.
+An Item is the raw item: attribute -> JSON value, the two key attributes among them. Items are never changed in place:
+whoever changes one makes a new dict, so that adapters and logs may share them.
+All reads are strongly consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+PK: Final = "pk"
+SK: Final = "sk"
+PRIVATE_PREFIX: Final = "_fleet#"  # HEAD, LOG, leases, markers: never in a feed, never shown to applications
+
+Key = tuple[str, str]  # (pk, sk)
+Item = Mapping[str, Any]
+
+ACTIONS_MAX: Final = 100  # of one transaction
+ITEM_BYTES_MAX: Final = 400 * 1024
+PAGE_BYTES_MAX: Final = 1024 * 1024
+
+# One test of an attribute: ("eq", name, value) or ("absent", name, None) or ("exists", name, None).
+# All tests of a condition must hold. On a missing item "eq" and "exists" fail and "absent" holds.
+Test = tuple[Literal["eq", "absent", "exists"], str, Any]
+Condition = tuple[Test, ...]
+ITEM_ABSENT: Final[Condition] = (("absent", PK, None),)
+ITEM_EXISTS: Final[Condition] = (("exists", PK, None),)
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Answer: Item or None."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class BatchGet:
+    """Up to 100 distinct keys. Answer: dict[Key, Item] of those that exist."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Replaces the whole item. Answer: None. Raises ConditionFailed."""
+
+    item: Item
+    condition: Condition = ()
+
+    @property
+    def key(self) -> Key:
+        return (self.item[PK], self.item[SK])
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Answer: None, also when there was no such item. Raises ConditionFailed."""
+
+    key: Key
+    condition: Condition = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Sets and removes top-level attributes; creates the item when missing. Answer: None. Raises ConditionFailed."""
+
+    key: Key
+    set: Mapping[str, Any]
+    remove: tuple[str, ...] = ()
+    condition: Condition = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Only in a transaction: a condition on an item that is not written."""
+
+    key: Key
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """All or nothing, at most ACTIONS_MAX, no key twice. Answer: None. Raises Cancelled."""
+
+    actions: tuple[Put | Delete | Update | Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Items of one hash key whose sort key begins with `prefix`, in order of the sort key (UTF-8 bytes).
+
+    `after`: exclusive start, a sort key. Answer: Page."""
+
+    pk: str
+    prefix: str = ""
+    after: str | None = None
+    reverse: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    items: tuple[Item, ...]
+    after: str | None  # pass on in the next Query; None: that was the last page
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Not for the table: a message to a topic. Answer: None, when the broker has taken it or it was dropped."""
+
+    topic: str
+    payload: bytes
+    qos: int
+
+
+Write = Put | Delete | Update | Transact
+TableRequest = Get | BatchGet | Put | Delete | Update | Transact | Query
+Request = TableRequest | Publish
+Work = Generator[Request, Any, None]  # what a driver runs
+
+
+class TableError(Exception):
+    """Base of what a table answers instead of a result."""
+
+
+class ConditionFailed(TableError):
+    """The condition of a single write did not hold; nothing was written."""
+
+
+class Cancelled(TableError):
+    """A transaction was cancelled; nothing was written. `reasons` is aligned with the actions: None where all was well,
+    else "condition", "conflict", "throttled" or "size"."""
+
+    def __init__(self, reasons: tuple[str | None, ...]) -> None:
+        self.reasons = reasons
+        super().__init__(", ".join(f"{i}: {reason}" for i, reason in enumerate(reasons) if reason))
+
+
+class Throttled(TableError):
+    """Over the provisioned throughput; nothing was written; try later."""
+
+
+class Unavailable(TableError):
+    """No answer: a write may or may not have happened."""
+
+
+class InvalidRequest(TableError):
+    """The request breaks one of the service's limits or forms (too large, too many actions, a key twice, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One change, as the stream tells it: images of the whole item before and after. Order holds per item only.
+
+    `seq` grows per shard. `at_ms`: when it was committed. `by_ttl`: the service's own sweep of an expired item."""
+
+    shard: int
+    seq: int
+    key: Key
+    old: Item | None
+    new: Item | None
+    at_ms: int
+    by_ttl: bool = False
