@@ -1,0 +1,68 @@
+# Everything happens in .venv, which the first target that needs it creates.
+# `make run` installs what a run needs, `make test` adds the tools; each again only when pyproject.toml has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SCENARIO ?= scenarios/outage.yaml
+JOBS ?= auto
+ROOMS := agent cloud fleet reports
+
+.DEFAULT_GOAL := help
+.PHONY: help run test slow lint format bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make run     set up, then run $(SCENARIO) (another: make run SCENARIO=scenarios/conflict.yaml)"
+	@echo "make test    set up, then the fast tests"
+	@echo "make lint    style, types and import rules"
+	@echo "make format  rewrite the source in the house format"
+	@echo "make slow    the tests that take minutes"
+	@echo "make bench   the benchmarks"
+	@echo "make clean   remove .venv and all caches; runs/ stays"
+
+run: $(VENV)/.for-run
+	@$(BIN)/fleet run $(SCENARIO)
+
+test: $(VENV)/.for-dev
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+slow: $(VENV)/.for-dev
+	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q -n $(JOBS) -m slow --timeout 3600
+
+lint: $(VENV)/.for-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(ROOMS) tests
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.for-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.for-dev
+	@$(BIN)/python -m benchmarks
+
+clean:
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	    echo "Fleet needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another one, or missing." \
+	         "Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { \
+	    rm -rf $(VENV); echo "Could not create $(VENV). On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+
+# The stamp of the tools covers a run as well, so that a run after a test installs nothing.
+$(VENV)/.for-run: pyproject.toml | $(BIN)/python
+	@echo "Installing Fleet into $(VENV) (about a minute, once)"
+	@$(PIP) install --editable '.[fleet]'
+	@touch $@
+
+$(VENV)/.for-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing Fleet and its test tools into $(VENV) (about a minute, once)"
+	@$(PIP) install --editable '.[fleet,dev]'
+	@touch $(VENV)/.for-run $@
