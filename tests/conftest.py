@@ -1,0 +1,59 @@
+"""How these tests stay the same from run to run, and what enforces it. Read by pytest before any test; called by nobody.
+
+- Time: no test sleeps or waits for the clock on the wall. Virtual time is driven by the test; a real process is waited
+  for by what it says or does, within pytest's limit (`timeout` in pyproject.toml). No test asserts a speed: machines
+  differ. Ratios measured in the same process (linear or not) are fine; figures belong to `make bench`.
+- Chance: seeds are written in the test. Hypothesis explores on a developer's machine and is derandomised where CI is
+  set, so that a change is judged by its own content. What exploring finds becomes an explicit example.
+- Network: loopback only, and port 0, so that two runs on one machine never meet. A connection to anywhere else fails
+  the test that tried it.
+- Files: under `tmp_path` only. A test leaves nothing behind, and reads nothing that another test wrote.
+- Real parts: a browser, a broker. With CI=true a missing one is a failure, never a skip.
+- Tiers: the fast tier (`make test`) is seconds; what needs minutes is marked `slow` (`make slow`).
+
+test_tidy.py scans for the traps that can be seen in the source: sleeping, unseeded chance, skipped tests.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+CI: Final = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+# Generating may be slow on a loaded machine, which says nothing about the code: no deadline, no check of speed.
+_common = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", _common, max_examples=60)
+settings.register_profile("ci", _common, max_examples=100, derandomize=True, database=None)
+settings.register_profile("deep", _common, max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "dev"))
+
+_LOOPBACK: Final = ("127.", "::1", "localhost")
+
+
+def _refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "socket.connect":
+        return
+    address = arguments[1]
+    if isinstance(address, tuple) and not str(address[0]).startswith(_LOOPBACK):
+        raise PermissionError(f"a test tried to connect to {address[0]}:{address[1]}; tests use loopback only")
+
+
+sys.addaudithook(_refuse_the_network)
+
+
+@pytest.fixture(scope="session")
+def ci() -> bool:
+    """Whether a missing real part must fail the test."""
+    return CI
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top of the source tree."""
+    return Path(__file__).resolve().parent.parent
