@@ -1,4 +1,4 @@
-"""How these tests stay the same from run to run, and what enforces it. Read by pytest before any test; called by nobody.
+"""How these tests stay the same from run to run, and what enforces it. Read by pytest before any test.
 
 - Time: no test sleeps or waits for the clock on the wall. Virtual time is driven by the test; a real process is waited
   for by what it says or does, within pytest's limit (`timeout` in pyproject.toml). No test asserts a speed: machines
