@@ -1,0 +1,252 @@
+"""The embedded database as an application on the device sees it: models, keys and properties, triggers.
+
+Every write of a model that syncs up puts its operation into the outbox in the same transaction; the write is visible at
+once. Sends nothing itself: it tells `on_outbox` that there is something to send. Called by applications (from any
+thread) and by Session.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from agent import ids
+from agent.changes import Callback, Change, Event
+from agent.clock import CorrectedClock
+from agent.protocol.errors import ModelError
+from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, decode_image, encode_image
+from agent.protocol.schema import Context, Model, Schema
+from agent.store import UNSENT, DeadLetter, Store, Visible
+
+LOCAL_ITEM_BYTES_MAX: Final = 400 * 1024
+
+_EVENT_OF: Final[dict[Kind, Event]] = {"create": "created", "update": "updated", "delete": "removed"}
+
+
+def _ignore() -> None:
+    return None
+
+
+class Database:
+    """One device's data. `connection`: see agent.files; `monotonic_ms`, `wall_ms`, `random`: see agent.clock, agent.ids."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        schema: Schema,
+        context: Context,
+        *,
+        monotonic_ms: Callable[[], int],
+        wall_ms: Callable[[], int],
+        random: ids.Random,
+        store_type: type[Store] = Store,
+    ) -> None:
+        """Opens, or makes on first use. Raises StoreError when the file is something else."""
+        self.schema = schema
+        self.context = context
+        self.random = random
+        self.store = store_type(connection)
+        if self.store.is_new():
+            self.store.initialise(ids.epoch(random))
+        self.store.load()
+        self.clock = CorrectedClock(monotonic_ms, wall_ms, self.store.identity.correction_ms)
+        self.lock = threading.RLock()
+        self.on_outbox: Callable[[], None] = _ignore
+        self.on_callback_error: Callable[[Change, Exception], None] | None = None
+        self._new_id = ids.generator(random, self.clock.now_ms)
+        self._callbacks: dict[tuple[str, str], list[Callback]] = {}
+
+    # ---------------------------------------------------------------- writing
+
+    def create(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """A new item; returns its properties. Raises ModelError: `exists`, or what the schema refuses."""
+        m = self._model(model)
+        with self.lock:
+            now = self.clock.now_ms()
+            key, image = m.create(properties, self.context, now, self._new_id)
+            visible = self.store.visible(*key)
+            if visible.image is not None:
+                raise ModelError("exists", f"{model} {key} exists already", model=model)
+            image = self._insert(m, key, image, now, visible)
+        return m.read(key, image)
+
+    def update(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes the fields given, None removes one; returns all properties. Raises ModelError: `missing`, or what the
+        schema refuses."""
+        m = self._model(model)
+        with self.lock:
+            key = m.key(properties, self.context)
+            visible = self.store.visible(*key)
+            if visible.image is None:
+                raise ModelError("missing", f"{model} {key} does not exist", model=model)
+            image = self._change(m, key, visible, properties)
+        return m.read(key, image)
+
+    def upsert(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Update, or create when there is no such item."""
+        m = self._model(model)
+        with self.lock:
+            key = m.key(properties, self.context)
+            visible = self.store.visible(*key)
+            if visible.image is not None:
+                image = self._change(m, key, visible, properties)
+            else:
+                now = self.clock.now_ms()
+                key, image = m.create(properties, self.context, now, self._new_id)
+                image = self._insert(m, key, image, now, visible)
+        return m.read(key, image)
+
+    def remove(self, model: str, properties: Mapping[str, Any]) -> bool:
+        """Whether there was such an item."""
+        m = self._model(model)
+        with self.lock:
+            key = m.key(properties, self.context)
+            visible = self.store.visible(*key)
+            if visible.image is None:
+                return False
+            updated = max(self.clock.now_ms(), visible.updated + 1)
+            self._write(m, key, "delete", None, visible.image, updated, visible)
+        return True
+
+    # A stamp is never older than what it follows, also when the clock went back: the device must not lose to itself.
+
+    def _insert(self, m: Model, key: Key, image: Image, now: int, visible: Visible) -> Image:
+        updated = now
+        if visible.updated >= now:  # over an own delete with a later stamp
+            updated = visible.updated + 1
+            image = m.stamp(image, updated)
+        self._write(m, key, "create", image, None, updated, visible)
+        return image
+
+    def _change(self, m: Model, key: Key, visible: Visible, properties: Mapping[str, Any]) -> Image:
+        assert visible.image is not None
+        before = decode_image(visible.image)
+        updated = max(self.clock.now_ms(), visible.updated + 1)
+        image = m.update(key, before, properties, self.context, updated)
+        self._write(m, key, "update", image, before, updated, visible)
+        return image
+
+    def _write(
+        self,
+        m: Model,
+        key: Key,
+        kind: Kind,
+        image: Image | None,
+        before: bytes | Image | None,
+        updated: int,
+        visible: Visible,
+    ) -> None:
+        """The one way for an application's write: a single durable statement, then triggers."""
+        if m.receives and not m.sends:
+            raise ModelError("direction", f"{m.name} syncs down: the device cannot write it", model=m.name)
+        pk, sk = key
+        data: bytes | None = None
+        if image is not None:
+            data = encode_image(image)
+            limit = ITEM_BYTES_MAX if m.sends else LOCAL_ITEM_BYTES_MAX
+            if len(data) > limit:
+                raise ModelError("size", f"{m.name} {key}: {len(data)} bytes, at most {limit}", model=m.name)
+        if m.sends:
+            self._put_operation(pk, sk, kind, data, updated, visible)
+        elif data is None:
+            self.store.delete_base(pk, sk)
+        else:
+            self.store.put_base(pk, sk, data, updated)
+        if self._callbacks:
+            self.emit((Change(_EVENT_OF[kind], "local", m.name, key, image, before, updated),))
+        if m.sends:
+            self.on_outbox()
+
+    def _put_operation(self, pk: str, sk: str, kind: Kind, data: bytes | None, updated: int, visible: Visible) -> None:
+        """A row that was never sent takes a newer write of its item; a sent row never changes."""
+        if visible.n and visible.state == UNSENT:
+            self.store.squash(visible.n, kind, data, updated)
+        else:
+            self.store.add_operation(pk, sk, kind, data, updated)
+
+    # ---------------------------------------------------------------- reading
+
+    def get(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any] | None:
+        m = self._model(model)
+        key = m.key(properties, self.context)
+        with self.lock:
+            image = self.store.visible(*key).image
+        return None if image is None else m.read(key, decode_image(image))
+
+    def find(
+        self,
+        model: str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        where: Callable[[dict[str, Any]], bool] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Items in order of their sort key. `properties` may give the first variables of the sort key's template and
+        any other field (equal). `after`: a sort key, to go on from. Reads as it goes: nothing is loaded whole."""
+        m = self._model(model)
+        wanted = dict(properties or {})
+        pk, prefix = m.search(wanted, self.context)
+        count = 0
+        for sk, image in self.store.range(pk, prefix, after=after):
+            if count == limit:
+                return
+            place = self.schema.locate((pk, sk))
+            if place is None or place.model is not m:
+                continue
+            item = m.read((pk, sk), decode_image(image))
+            if any(item.get(name) != value for name, value in wanted.items()) or (where is not None and not where(item)):
+                continue
+            count += 1
+            yield item
+
+    def items(self) -> Iterator[tuple[Model, Key, Image]]:
+        """Every item that an application can read, in order of the keys."""
+        for key in self.store.keys():
+            place = self.schema.locate(key)
+            image = self.store.visible(*key).image
+            if place is not None and image is not None:
+                yield place.model, key, decode_image(image)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Writes that the relay rejected and rows that could not be applied, oldest first."""
+        with self.lock:
+            return self.store.dead_letters()
+
+    # ---------------------------------------------------------------- triggers
+
+    def on(self, model: str, event: Event | str, callback: Callback) -> None:
+        """Calls back after the commit. `*` stands for every model, or every event."""
+        if model != "*":
+            self._model(model)
+        self._callbacks.setdefault((model, event), []).append(callback)
+
+    def emit(self, changes: Iterable[Change]) -> None:
+        """Delivers. A callback that fails is reported to `on_callback_error` and harms nobody else."""
+        callbacks = self._callbacks
+        if not callbacks:
+            return
+        for change in changes:
+            model, event = change.model, change.event
+            for key in (("*", "*"), (model, "*"), ("*", event), (model, event)):
+                for callback in callbacks.get(key, ()):
+                    try:
+                        callback(change)
+                    except Exception as error:
+                        if self.on_callback_error is None:
+                            raise
+                        self.on_callback_error(change, error)
+
+    def _model(self, name: str) -> Model:
+        model = self.schema.models.get(name)
+        if model is None:
+            raise ModelError("model", f"no model {name!r} in the schema", model=name)
+        if not model.on_device:
+            raise ModelError("model", f"{name} lives in the cloud alone", model=name)
+        return model
+
+    def close(self) -> None:
+        with self.lock:
+            self.store.connection.close()

@@ -1,0 +1,298 @@
+"""Applies what the relay says to the device's database: acknowledgements, rows, snapshots, and a new epoch.
+
+Every message is applied whole or not at all, in one transaction with the cursor that covers it. Sends nothing and sets
+no timer: it answers with an Outcome, and Session acts on it. docs/protocol.md numbers the rules named here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Sequence
+
+from agent import ids
+from agent.changes import Change
+from agent.database import Database
+from agent.protocol.messages import (
+    Ack,
+    FeedName,
+    HeadMark,
+    Key,
+    Kind,
+    Row,
+    Rows,
+    Snapshot,
+    SnapshotItem,
+    decode_image,
+)
+from agent.protocol.schema import Model
+from agent.store import ACKED, SENT, UNSENT, OutboxRow, Visible
+
+
+class Outcome(enum.Enum):
+    APPLIED = "applied"
+    NOTHING = "nothing"  # old, repeated or stale: nothing to do
+    GAP = "gap"  # rows are missing before these
+    ASK = "ask"  # no cursor, or one of another feed epoch: only a hello helps
+    ROLLED_BACK = "rolled back"  # this database is older than what the relay committed: a new epoch is needed
+
+
+class _RolledBackError(Exception):
+    """Leaves the transaction: nothing of the message counts."""
+
+
+class Replica:
+    """The receiving half of one device. `probes` counts the paths that matter."""
+
+    def __init__(self, database: Database, probes: Counter[str]) -> None:
+        self.database = database
+        self.store = database.store
+        self.schema = database.schema
+        self.context = database.context
+        self.probes = probes
+        receiving = [model for model in self.schema.models.values() if model.receives and model.feed is not None]
+        order: tuple[FeedName, ...] = ("device", "account", "all")
+        self.feeds: tuple[FeedName, ...] = tuple(name for name in order if any(m.feed == name for m in receiving))
+        self.fingerprints = {name: self.schema.fingerprint(name) for name in self.feeds}
+
+    # ---------------------------------------------------------------- rule 7: acknowledgements
+
+    def ack(self, ack: Ack) -> Outcome:
+        store = self.store
+        identity = store.identity
+        if ack.epoch != identity.epoch or ack.up < identity.acked_u:
+            return Outcome.NOTHING
+        if ack.up == identity.acked_u:
+            if ack.upid != identity.acked_id:
+                return Outcome.ROLLED_BACK
+            if not identity.adopted:
+                store.set_acked(ack.up, ack.upid)
+                return Outcome.APPLIED
+            return Outcome.NOTHING
+        if not self.sent_by_me(ack.up, ack.upid):
+            return Outcome.ROLLED_BACK
+        changes: list[Change] = []
+        done = [row for row in store.in_flight if row.u <= ack.up]
+        with store.transaction():
+            for row in done:
+                self.settle(row, ack.verdicts.get(row.u, ""), changes)
+            store.set_acked(ack.up, ack.upid)
+        store.in_flight = store.in_flight[len(done) :]
+        self.database.emit(changes)
+        return Outcome.APPLIED
+
+    def sent_by_me(self, u: int, op_id: str | None) -> bool:
+        """Whether operation (u, id) is one that this database has sent and not yet seen acknowledged."""
+        return any(row.u == u and row.id == op_id for row in self.store.in_flight)
+
+    def settle(self, row: OutboxRow, verdict: str, changes: list[Change]) -> None:
+        """One verdict on one operation: "" accepted, "lost", or the code of a rejection."""
+        n, _, _, pk, sk, kind, image, updated, _, _, seen = row
+        store = self.store
+        if kind == "sweep":
+            store.drop_operation(n)
+            return
+        key = (pk, sk)
+        place = self.schema.locate(key)
+        name = place.model.name if place is not None else ""
+        if place is not None and not place.model.receives and verdict != "lost":
+            # An up model: the device's image is the truth, also when the relay would not have it.
+            if image is None:
+                store.delete_base(pk, sk)
+            else:
+                store.put_base(pk, sk, image, updated, verdict or None)
+            store.drop_operation(n)
+        elif verdict:
+            before = store.visible(pk, sk)
+            store.drop_operation(n)
+            self.note_change(key, name, before, changes)
+            self.probes["conflict_lost"] += verdict == "lost"
+        elif seen:
+            store.drop_operation(n)
+        else:
+            store.mark_acked(n)  # the overlay stays until the feed shows it
+        if verdict and verdict != "lost":
+            store.bury(self.database.clock.now_ms(), pk, sk, kind, image, updated, verdict)
+            changes.append(Change("rejected", "sync", name, key, image, None, updated, verdict))
+            self.probes["rejected"] += 1
+        else:
+            changes.append(Change("lost" if verdict else "synced", "sync", name, key, image, None, updated))
+
+    # ---------------------------------------------------------------- rule 12: rows
+
+    def rows(self, message: Rows) -> Outcome:
+        store = self.store
+        feed = message.feed
+        cursor = store.cursors.get(feed)
+        if cursor is None or cursor[0] != message.epoch:
+            return Outcome.ASK
+        if message.b <= cursor[1]:
+            self.probes["duplicate_dropped"] += 1
+            return Outcome.NOTHING
+        if message.a > cursor[1]:
+            return Outcome.GAP
+        changes: list[Change] = []
+        try:
+            with store.transaction():
+                for row in message.rows:
+                    self.apply_row(feed, row, changes)
+                store.set_cursor(feed, message.epoch, message.b, self.fingerprints[feed])
+        except _RolledBackError:
+            return Outcome.ROLLED_BACK
+        self.database.emit(changes)
+        return Outcome.APPLIED
+
+    def apply_row(self, feed: FeedName, row: Row, changes: list[Change]) -> None:
+        """The base takes the row's image; own operations that it contains step back (rule 14)."""
+        if row.head is not None:
+            self.refuse_rolled_back(row.head)
+        model = self.admitted(feed, row.key)
+        if model is None:
+            self.probes["row_set_aside"] += 1
+            return
+        if row.oversize:
+            self.probes["row_oversize"] += 1
+            return
+        store = self.store
+        pk, sk = row.key
+        before = store.visible(pk, sk)
+        self.put(model, pk, sk, bytes(row.image))
+        if store.outbox_rows and row.head is not None:
+            self.step_back(store.outbox("pk=? AND sk=? AND epoch=? AND u<=?", (pk, sk, row.head.epoch, row.head.up)))
+        self.note_change(row.key, model.name, before, changes)
+
+    def admitted(self, feed: FeedName, key: Key) -> Model | None:
+        """The model of a key that this feed may write on this device, else None: direction and identity are checked
+        where a change is applied, on every path (rule 15)."""
+        place = self.schema.locate(key)
+        if place is None or not place.model.receives or place.model.feed != feed:
+            return None
+        if place.device_id is not None and place.device_id != self.context.device_id:
+            return None
+        if place.account_id is not None and place.account_id != self.context.account_id:
+            return None
+        return place.model
+
+    def put(self, model: Model, pk: str, sk: str, image: bytes) -> None:
+        """`image` empty: the item is gone."""
+        if not image:
+            self.store.delete_base(pk, sk)
+        else:
+            # Only a model that the device may write needs the stamp: the next write must be newer.
+            updated = model.updated_ms(decode_image(image)) if model.sends else 0
+            self.store.put_base(pk, sk, image, updated)
+
+    def refuse_rolled_back(self, head: HeadMark) -> None:
+        identity = self.store.identity
+        if head.epoch == identity.epoch and head.up > identity.acked_u and not self.sent_by_me(head.up, head.upid):
+            raise _RolledBackError
+
+    def step_back(self, operations: Sequence[OutboxRow]) -> None:
+        """Operations whose effect the base now contains: acknowledged ones go, sent ones hide until their verdict."""
+        for row in operations:
+            if row.state == ACKED:
+                self.store.drop_operation(row.n)
+            elif row.state == SENT and not row.seen:
+                self.store.mark_seen(row.n)
+                self.probes["row_before_ack"] += 1
+
+    def note_change(self, key: Key, model: str, before: Visible, changes: list[Change]) -> None:
+        """If what an application reads has changed, it will be told."""
+        after = self.store.visible(*key)
+        if after.image == before.image:
+            return
+        event = "removed" if after.image is None else "updated" if before.image is not None else "created"
+        changes.append(Change(event, "sync", model, key, after.image, before.image, after.updated))
+
+    # ---------------------------------------------------------------- rule 13: snapshot
+
+    def snapshot(self, first: Snapshot, items: Sequence[SnapshotItem]) -> Outcome:
+        """A whole snapshot (its nonce was checked): it replaces the base of the feed's models."""
+        store = self.store
+        feed = first.feed
+        cursor = store.cursors.get(feed)
+        if cursor is not None and cursor[0] == first.epoch and first.seq < cursor[1]:
+            return Outcome.NOTHING
+        changes: list[Change] = []
+        try:
+            with store.transaction():
+                if first.head is not None:
+                    self.refuse_rolled_back(first.head)
+                keys = self.feed_keys(feed)
+                before = {key: store.visible(*key) for key in sorted({*keys, *(item.key for item in items)})}
+                self.replace_base(feed, keys, items)
+                if first.head is not None:
+                    self.step_back_all(first.head)
+                store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed])
+                for key, was in before.items():
+                    place = self.schema.locate(key)
+                    self.note_change(key, place.model.name if place is not None else "", was, changes)
+        except _RolledBackError:
+            return Outcome.ROLLED_BACK
+        self.database.emit(changes)
+        return Outcome.APPLIED
+
+    def feed_keys(self, feed: FeedName) -> list[Key]:
+        """The items of a feed's models that are in the base."""
+        return [
+            (pk, sk)
+            for pk, prefix in self.schema.ranges(feed, self.context)
+            for sk in self.store.base_keys(pk, prefix)
+            if self.admitted(feed, (pk, sk)) is not None
+        ]
+
+    def replace_base(self, feed: FeedName, keys: Sequence[Key], items: Sequence[SnapshotItem]) -> None:
+        present = {item.key for item in items}
+        for key in keys:
+            if key not in present:
+                self.store.delete_base(*key)
+        for item in items:
+            model = self.admitted(feed, item.key)
+            if model is None or item.oversize:
+                self.probes["row_set_aside"] += 1
+                continue
+            self.put(model, *item.key, bytes(item.image))
+
+    def step_back_all(self, head: HeadMark) -> None:
+        self.step_back(self.store.outbox("epoch=? AND u<=? AND kind<>'sweep'", (head.epoch, head.up)))
+        epoch = self.store.identity.epoch
+        if head.epoch == epoch:
+            for row in self.store.outbox(f"epoch<>? AND state={ACKED}", (epoch,)):
+                self.store.drop_operation(row.n)
+
+    # ---------------------------------------------------------------- rules 16, 17: a new epoch
+
+    def mint(self, replaces: str | None) -> None:
+        """A new epoch in one transaction: every live item of an up model is created again, what the relay holds of older
+        epochs is swept, and pending operations of `both` models follow with their old stamps."""
+        store = self.store
+        own: list[OutboxRow] = []
+        keep: list[OutboxRow] = []
+        with store.transaction():
+            for row in store.outbox("kind<>'sweep'"):
+                place = self.schema.locate((row.pk, row.sk))
+                if place is not None and place.model.receives:
+                    if row.state == ACKED:
+                        keep.append(row)
+                    elif not row.seen:
+                        own.append(row)
+                elif row.image is None:
+                    store.delete_base(row.pk, row.sk)
+                else:
+                    store.put_base(row.pk, row.sk, row.image, row.updated)
+            pending: list[tuple[Kind, OutboxRow]] = [("create", row) for row in self.live_up_items()]
+            pending.append(("sweep", OutboxRow(0, 0, "", "", "", "sweep", None, 0, "", UNSENT, 0)))
+            pending.extend((row.kind, row) for row in own)
+            store.drop_cursor("device")
+            store.new_epoch(ids.epoch(self.database.random), replaces, keep, pending)
+        self.probes["epoch_minted"] += 1
+
+    def live_up_items(self) -> list[OutboxRow]:
+        rows: list[OutboxRow] = []
+        for model, pk, prefix in self.schema.up_ranges(self.context):
+            for sk in self.store.base_keys(pk, prefix):
+                place = self.schema.locate((pk, sk))
+                base = self.store.base(pk, sk)
+                if place is not None and place.model is model and base is not None:
+                    rows.append(OutboxRow(0, 0, "", pk, sk, "create", base[0], base[1], "", UNSENT, 0))
+        return rows

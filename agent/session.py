@@ -1,0 +1,469 @@
+"""The session: the protocol's device half as a table-driven state machine without I/O.
+
+`receive(event, now_ms)` returns effects. It reads and writes the database in the same call. Time comes with the event,
+chance from the database's Random; it opens no socket and starts no thread. Called by the daemon's runtime and by the
+simulated device, which carry out the effects. docs/protocol.md draws TRANSITIONS.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import msgspec
+
+from agent import ids
+from agent.config import AgentConfig
+from agent.database import Database
+from agent.events import (
+    CONNECT,
+    DISCONNECT,
+    ONLINE,
+    Boot,
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    LocalChange,
+    Received,
+    Send,
+    SetTimer,
+    State,
+    Stop,
+    Timer,
+)
+from agent.protocol.errors import MessageError
+from agent.protocol.messages import (
+    NO_IMAGE,
+    Ack,
+    FeedName,
+    FeedState,
+    FromDevice,
+    Hello,
+    Op,
+    Reset,
+    Rows,
+    Snapshot,
+    SnapshotItem,
+    Up,
+    decode_to_device,
+    encode,
+)
+from agent.replica import Outcome, Replica
+from agent.store import OutboxRow
+
+NEVER: Final = 1 << 62
+
+_SAME: Final[dict[State, tuple[State, ...]]] = {state: (state,) for state in State}
+
+# state -> event -> (method, states that may follow). A pair that is not here is an error of the driver.
+TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]] = {
+    State.OFF: {Boot: ("on_boot", (State.WAITING,))},
+    State.WAITING: {
+        Timer: ("on_timer_waiting", (State.WAITING, State.CONNECTING)),
+        LocalChange: ("on_nothing", _SAME[State.WAITING]),
+        Stop: ("on_stop", (State.OFF,)),
+    },
+    State.CONNECTING: {
+        Connected: ("on_connected", ONLINE),
+        Disconnected: ("on_disconnected", (State.WAITING,)),
+        Timer: ("on_nothing", _SAME[State.CONNECTING]),
+        LocalChange: ("on_nothing", _SAME[State.CONNECTING]),
+        Stop: ("on_stop", (State.OFF,)),
+    },
+    State.JOINING: {
+        Received: ("on_received", ONLINE),
+        Disconnected: ("on_disconnected", (State.WAITING,)),
+        Timer: ("on_timer_online", ONLINE),
+        LocalChange: ("on_nothing", _SAME[State.JOINING]),
+        Stop: ("on_stop", (State.OFF,)),
+    },
+    State.IDLE: {
+        Received: ("on_received", ONLINE),
+        Disconnected: ("on_disconnected", (State.WAITING,)),
+        Timer: ("on_timer_online", ONLINE),
+        LocalChange: ("on_local_change", (State.IDLE, State.SENDING)),
+        Stop: ("on_stop", (State.OFF,)),
+    },
+    State.SENDING: {
+        Received: ("on_received", ONLINE),
+        Disconnected: ("on_disconnected", (State.WAITING,)),
+        Timer: ("on_timer_online", ONLINE),
+        LocalChange: ("on_nothing", _SAME[State.SENDING]),
+        Stop: ("on_stop", (State.OFF,)),
+    },
+}
+
+
+class IllegalTransitionError(RuntimeError):
+    """The driver gave an event that cannot happen in this state."""
+
+
+class Session:
+    """One device's session. `probes` counts the paths that matter; `replica_type` is for tests of the checks."""
+
+    def __init__(
+        self,
+        database: Database,
+        config: AgentConfig,
+        probes: Counter[str],
+        replica_type: type[Replica] = Replica,
+    ) -> None:
+        self.database = database
+        self.store = database.store
+        self.config = config
+        self.probes = probes
+        self.random = database.random
+        self.replica = replica_type(database, probes)
+        self.state = State.OFF
+        self.timer_at_ms = NEVER
+        self.boot_id = self.hn = ""
+        self.nonces: dict[FeedName, str] = {}
+        self.last_ack_ms: int | None = None
+        self._now = 0
+        self._effects: list[Effect] = []
+        self._connect_at = self._hello_at = self._resend_at = self._gap_at = self._stable_at = NEVER
+        self._connect_attempts = self._hello_attempts = self._resend_attempts = 0
+        self._hello_n = 0
+        self._hello_sent_at = -NEVER
+        self._hello_open = False  # the last hello has no answer yet
+        self._resuming = False  # a batch was in flight when the connection came up
+        self._early: dict[FeedName, dict[int, Rows]] = {}  # rows that came before the ones they follow
+        self._parts: dict[FeedName, dict[int, Snapshot]] = {}
+
+    def receive(self, event: Event, now_ms: int) -> list[Effect]:
+        """One event in, what is to be done out. `now_ms`: monotonic, never less than before.
+
+        Raises IllegalTransitionError when the driver errs."""
+        entry = TRANSITIONS[self.state].get(type(event))
+        if entry is None:
+            raise IllegalTransitionError(f"{type(event).__name__} in state {self.state.value}")
+        self._now = now_ms
+        self._effects = effects = []
+        getattr(self, entry[0])(event)
+        if self.state not in entry[1]:
+            raise IllegalTransitionError(f"{type(event).__name__} led to {self.state.value}")
+        at = min(self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at)
+        if at != self.timer_at_ms:
+            self.timer_at_ms = at
+            if at != NEVER:
+                effects.append(SetTimer(at))
+        return effects
+
+    # ---------------------------------------------------------------- life of a connection
+
+    def on_boot(self, _: Event) -> None:
+        store, random = self.store, self.random
+        with store.transaction():
+            if not store.identity.adopted:
+                store.rename_epoch(ids.epoch(random))
+            for _feed in store.drop_cursors_of_other_models(dict(self.replica.fingerprints)):
+                self.probes["feed_models_changed"] += 1
+        self.boot_id = ids.nonce(random)
+        self.hn = ids.nonce(random)
+        self.nonces = {feed: ids.nonce(random) for feed in self.replica.feeds}
+        self.state = State.WAITING
+        self._connect_at = self._now + int(random.unit() * self.config.boot_jitter_ms)
+
+    def on_timer_waiting(self, _: Event) -> None:
+        if self._now >= self._connect_at:
+            self._connect_at = NEVER
+            self.state = State.CONNECTING
+            self._effects.append(CONNECT)
+
+    def on_connected(self, _: Event) -> None:
+        self._stable_at = self._now + self.config.stable_ms
+        self.settle_state()
+        self._resuming = bool(self.store.in_flight)
+        if self._resuming:
+            self._resend_attempts = 0
+            self._resend_at = self._now + self.wait_ms(0)  # unless the answer to the hello comes first
+        self._hello_attempts = 0
+        self.say_hello()
+
+    def on_disconnected(self, _: Event) -> None:
+        config = self.config
+        self.state = State.WAITING
+        # Full jitter; the back-off starts anew only after a connection that held (accept-then-drop must not flap).
+        ceiling = min(config.connect_cap_ms, config.connect_base_ms << min(self._connect_attempts, 20))
+        self._connect_attempts += 1
+        self._connect_at = self._now + int(self.random.unit() * ceiling)
+        self.forget_connection()
+
+    def on_stop(self, _: Event) -> None:
+        if self.state is not State.WAITING:
+            self._effects.append(DISCONNECT)
+        self.state = State.OFF
+        self._connect_at = NEVER
+        self.forget_connection()
+
+    def forget_connection(self) -> None:
+        self._hello_at = self._resend_at = self._gap_at = self._stable_at = NEVER
+        self._hello_open = False
+        self._early.clear()
+        self._parts.clear()
+
+    def on_nothing(self, _: Event) -> None:
+        """Seen, and no reason to act: what waits is found when the state allows it."""
+
+    def settle_state(self) -> None:
+        if not self.store.identity.adopted:
+            self.state = State.JOINING
+        else:
+            self.state = State.SENDING if self.store.in_flight else State.IDLE
+
+    # ---------------------------------------------------------------- timers
+
+    def on_timer_online(self, _: Event) -> None:
+        now = self._now
+        if now >= self._stable_at:
+            self._stable_at = NEVER
+            self._connect_attempts = 0
+        if now >= self._gap_at:
+            self._gap_at = NEVER
+            if self._early:
+                self.want_hello(0)
+        if now >= self._hello_at:
+            self.say_hello()
+        if now >= self._resend_at:
+            self.resend()
+
+    def wait_ms(self, attempts: int) -> int:
+        """How long to wait for an answer: the base, then full jitter on top, doubling. A wait that could be zero (full
+        jitter alone) would send again before any answer can have come."""
+        base = self.config.resend_base_ms
+        return base + int(self.random.unit() * min(self.config.resend_cap_ms, base << min(attempts, 20)))
+
+    # ---------------------------------------------------------------- up
+
+    def on_local_change(self, _: Event) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends the next batch if none is in flight. Marking it sent is durable and comes first (rule 2)."""
+        store, config = self.store, self.config
+        if self.state is not State.IDLE or not store.unsent_rows:
+            return
+        rows = store.take_batch(config.batch_ops_max, config.batch_bytes_max, self.boot_id)
+        if rows:
+            self.state = State.SENDING
+            self._resend_attempts = 0
+            self.send_batch(rows)
+
+    def resend(self) -> None:
+        """The batch in flight again, unchanged, until the relay acknowledges it."""
+        self._resend_at = NEVER
+        if self.store.in_flight and self.store.identity.adopted:
+            self.probes["retransmit"] += 1
+            self._resend_attempts += 1
+            self.send_batch(self.store.in_flight)
+
+    def send_batch(self, rows: list[OutboxRow]) -> None:
+        identity = self.store.identity
+        ops = [
+            Op(row[1], row[5], row[8], (row[3], row[4]), row[7], NO_IMAGE if row[6] is None else msgspec.Raw(row[6]))
+            for row in rows
+        ]
+        self.send(Up(epoch=identity.epoch, first_u=rows[0][1], prev_id=identity.acked_id, ops=ops, hn=self.hn))
+        self._resend_at = self._now + self.wait_ms(self._resend_attempts)
+
+    def send(self, message: FromDevice) -> None:
+        self._effects.append(Send(encode(message, compact=self.config.compact)))
+
+    # ---------------------------------------------------------------- hello
+
+    def want_hello(self, delay_ms: int) -> None:
+        """Soon, but not more often than the spacing allows, and not while one waits for its answer."""
+        if self._hello_open:
+            return
+        at = max(self._now + delay_ms, self._hello_sent_at + self.config.hello_spacing_ms)
+        if at <= self._now:
+            self.say_hello()
+        elif at < self._hello_at:
+            self._hello_at = at
+
+    def say_hello(self) -> None:
+        store = self.store
+        feeds: dict[FeedName, FeedState] = {}
+        for name in self.replica.feeds:
+            cursor = store.cursors.get(name)
+            nonce = self.nonces[name]
+            feeds[name] = FeedState(nonce) if cursor is None else FeedState(nonce, cursor[0], cursor[1])
+        self._hello_n += 1
+        self._hello_open = True
+        self._hello_sent_at = self._now
+        identity = store.identity
+        self.send(
+            Hello(
+                epoch=identity.epoch,
+                replaces=identity.replaces,
+                hn=self.hn,
+                n=self._hello_n,
+                schema=self.database.schema.version,
+                feeds=feeds,
+            )
+        )
+        self._hello_at = self._now + self.wait_ms(self._hello_attempts)
+        self._hello_attempts += 1
+
+    def hello_answered(self) -> None:
+        """The next one is due after the period; while a feed has no cursor, its snapshot may have been lost: soon."""
+        config = self.config
+        self._hello_open = False
+        if any(feed not in self.store.cursors for feed in self.replica.feeds):
+            self._hello_at = self._now + self.wait_ms(self._hello_attempts)
+            return
+        self._hello_attempts = 0
+        spread = 1.0 + config.hello_jitter * (2.0 * self.random.unit() - 1.0)
+        self._hello_at = self._now + int(config.hello_period_ms * spread)
+
+    # ---------------------------------------------------------------- messages
+
+    def on_received(self, event: Event) -> None:
+        assert isinstance(event, Received)
+        try:
+            message = decode_to_device(event.payload)
+        except MessageError as error:
+            self.probes[f"message_refused_{error.code}"] += 1
+            return
+        if isinstance(message, Ack):
+            self.on_ack(message)
+        elif isinstance(message, Rows):
+            self.on_rows(message)
+        elif isinstance(message, Snapshot):
+            self.on_snapshot(message)
+        else:
+            self.on_reset(message)
+
+    def on_ack(self, ack: Ack) -> None:
+        store = self.store
+        if ack.epoch != store.identity.epoch:
+            self.probes["stale_ack"] += 1
+            return
+        correction = self.database.clock.learn(ack.now, store.identity.correction_ms)
+        if correction is not None:
+            store.set_correction(correction)
+        joined = not store.identity.adopted
+        outcome = self.replica.ack(ack)
+        if outcome is Outcome.ROLLED_BACK:
+            self.rolled_back()
+            return
+        self.last_ack_ms = self._now
+        if joined:
+            self.hn = ids.nonce(self.random)
+        answered = ack.n == self._hello_n and self._hello_open
+        if answered:
+            self.hello_answered()
+        self.settle_state()
+        if not store.in_flight:
+            self._resend_at = NEVER
+            self.flush()
+        elif outcome is Outcome.APPLIED or (answered and self._resuming):
+            # The relay took a part of the batch, or said after a break what it has: the rest goes at once.
+            self._resuming = False
+            self._resend_attempts = 0
+            self.probes["retransmit"] += 1
+            self.send_batch(store.in_flight)
+
+    def on_reset(self, reset: Reset) -> None:
+        identity = self.store.identity
+        if reset.hn != self.hn or reset.head_epoch == identity.epoch:
+            self.probes["stale_reset"] += 1
+            return
+        if identity.adopted:
+            self.mint(reset.head_epoch)
+        elif reset.head_epoch is not None:
+            self.store.set_replaces(reset.head_epoch)
+            self._hello_open = False
+            self.say_hello()
+
+    def rolled_back(self) -> None:
+        self.probes["rollback_seen"] += 1
+        self.mint(self.store.identity.epoch)
+
+    def mint(self, replaces: str | None) -> None:
+        self.replica.mint(replaces)
+        self.hn = ids.nonce(self.random)
+        if "device" in self.nonces:
+            self.nonces["device"] = ids.nonce(self.random)
+        self._early.clear()
+        self._parts.clear()
+        self._resend_at = NEVER
+        self.settle_state()
+        self._hello_attempts = 0
+        self.say_hello()
+
+    # ---------------------------------------------------------------- down
+
+    def on_rows(self, rows: Rows) -> None:
+        feed = rows.feed
+        if feed not in self.nonces:
+            self.probes["row_set_aside"] += 1
+            return
+        outcome = self.replica.rows(rows)
+        if outcome is Outcome.APPLIED:
+            self.rows_applied(rows)
+        elif outcome is Outcome.GAP:
+            self.keep_early(rows)
+        elif outcome is Outcome.ASK:
+            self.want_hello(0)
+        elif outcome is Outcome.ROLLED_BACK:
+            self.rolled_back()
+
+    def rows_applied(self, rows: Rows) -> None:
+        """What came too early may now fit; what the sender knows beyond it is asked for at once."""
+        last = rows.last
+        early = self._early.get(rows.feed)
+        while early:
+            cursor = self.store.cursors[rows.feed]
+            following = next((early[a] for a in sorted(early) if a <= cursor[1]), None)
+            if following is None:
+                break
+            del early[following.a]
+            last = max(last, following.last)
+            if self.replica.rows(following) is Outcome.ROLLED_BACK:
+                self.rolled_back()
+                return
+        if not early:
+            self._early.pop(rows.feed, None)
+        if not self._early:
+            self._gap_at = NEVER
+        if last > self.store.cursors[rows.feed][1]:
+            self._hello_open = False
+            self.probes["catchup_continued"] += 1
+            self.say_hello()
+
+    def keep_early(self, rows: Rows) -> None:
+        """A gap: a straggler may still fill it; then ask."""
+        self.probes["gap_seen"] += 1
+        early = self._early.setdefault(rows.feed, {})
+        if len(early) < self.config.gap_rows_max:
+            early[rows.a] = rows
+        if self._gap_at == NEVER:
+            self._gap_at = self._now + self.config.gap_wait_ms
+
+    def on_snapshot(self, part: Snapshot) -> None:
+        """Parts are gathered until all are there; another snapshot of the same feed starts anew (rule 13)."""
+        feed = part.feed
+        if self.nonces.get(feed) != part.nonce or not 0 <= part.part < part.parts <= self.config.snapshot_parts_max:
+            self.probes["stale_snapshot"] += 1
+            return
+        parts = self._parts.setdefault(feed, {})
+        if parts:
+            other = next(iter(parts.values()))
+            if (other.epoch, other.seq, other.parts, other.head) != (part.epoch, part.seq, part.parts, part.head):
+                parts.clear()
+        parts[part.part] = part
+        if len(parts) < part.parts:
+            return
+        del self._parts[feed]
+        items: list[SnapshotItem] = [item for i in range(part.parts) for item in parts[i].items]
+        outcome = self.replica.snapshot(part, items)
+        if outcome is Outcome.ROLLED_BACK:
+            self.rolled_back()
+        elif outcome is Outcome.APPLIED:
+            self.probes["snapshot_loaded"] += 1
+            self.nonces[feed] = ids.nonce(self.random)
+            self._early.pop(feed, None)
+            self._hello_open = False
+            self.want_hello(0)

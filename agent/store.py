@@ -1,0 +1,414 @@
+"""What the device keeps in its one SQLite file, and the transactions that the protocol's promises rest on.
+
+Tables: `item` (the base: what the cloud said, and local-only items), `outbox` (own operations on top of it, which are
+also the tombstones: a pending delete hides the base until the feed shows it), `cursor` (one row a feed), `identity`
+(one row), `dead_letter` (operations that the relay rejected, rows that could not be applied).
+Opens no file (a connection is passed in), reads no clock, draws no random number. Called by Database and Session, which
+wrap what belongs together in `with store.transaction()`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from agent.protocol.messages import Key, Kind
+
+SCHEMA_VERSION: Final = 1
+UNSENT: Final = 0
+SENT: Final = 1
+ACKED: Final = 2
+
+_TABLES: Final = f"""
+CREATE TABLE item(pk TEXT NOT NULL, sk TEXT NOT NULL, image BLOB NOT NULL, updated INTEGER NOT NULL, rejected TEXT,
+    PRIMARY KEY(pk, sk)) WITHOUT ROWID;
+CREATE TABLE outbox(n INTEGER PRIMARY KEY, u INTEGER NOT NULL, epoch TEXT NOT NULL, pk TEXT NOT NULL, sk TEXT NOT NULL,
+    kind TEXT NOT NULL, image BLOB, updated INTEGER NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL,
+    seen INTEGER NOT NULL);
+CREATE INDEX outbox_key ON outbox(pk, sk);
+CREATE TABLE cursor(feed TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, models TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE identity(one INTEGER PRIMARY KEY, epoch TEXT NOT NULL, adopted INTEGER NOT NULL, replaces TEXT,
+    acked_u INTEGER NOT NULL, acked_id TEXT, correction_ms INTEGER);
+CREATE TABLE dead_letter(n INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, pk TEXT NOT NULL, sk TEXT NOT NULL,
+    kind TEXT NOT NULL, image BLOB, updated INTEGER NOT NULL, code TEXT NOT NULL);
+PRAGMA user_version={SCHEMA_VERSION};
+"""
+
+_OUTBOX: Final = "n, u, epoch, pk, sk, kind, image, updated, id, state, seen"
+
+
+class OutboxRow(NamedTuple):
+    """One own operation. `n` orders all rows; `u` numbers them within an epoch. `state`: UNSENT, SENT or ACKED.
+    `seen`: the feed has shown it before its acknowledgement came; hidden from reads."""
+
+    n: int
+    u: int
+    epoch: str
+    pk: str
+    sk: str
+    kind: Kind
+    image: bytes | None
+    updated: int
+    id: str
+    state: int
+    seen: int
+
+
+class Visible(NamedTuple):
+    """What an application reads: base with own operations on top. `image` None: no such item; `updated` may still be
+    that of an own delete."""
+
+    image: bytes | None
+    updated: int
+    n: int = 0  # of the outbox row that shows; 0: the base does
+    state: int = ACKED
+
+
+class DeadLetter(NamedTuple):
+    n: int
+    at_ms: int
+    pk: str
+    sk: str
+    kind: str
+    image: bytes | None
+    updated: int
+    code: str
+
+
+NOTHING: Final = Visible(None, 0)
+
+
+class Identity(NamedTuple):
+    """`adopted`: the relay acknowledged this epoch. `replaces`: the epoch that a hello asks it to replace."""
+
+    epoch: str
+    adopted: bool
+    replaces: str | None
+    acked_u: int
+    acked_id: str | None
+    correction_ms: int | None
+
+
+class StoreError(Exception):
+    """The file is no database of this agent, or of a version that this agent does not know."""
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT. On any exception everything is rolled back, what the store keeps in memory too."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._store.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        store = self._store
+        if kind is None:
+            store.execute("COMMIT")
+            return
+        if store.connection.in_transaction:
+            store.connection.rollback()
+        store.load()
+
+
+class Store:
+    """One device's file. Not thread-safe: Database serialises callers."""
+
+    __slots__ = (
+        "_transaction",
+        "connection",
+        "cursors",
+        "epoch_next_u",
+        "execute",
+        "identity",
+        "in_flight",
+        "outbox_rows",
+        "unsent_rows",
+    )
+
+    identity: Identity
+    cursors: dict[str, tuple[str, int]]
+    in_flight: list[OutboxRow]
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """`connection` must be in autocommit mode (`isolation_level=None`). `initialise` must follow on a new file."""
+        self.connection = connection
+        self.execute = connection.cursor().execute
+        self._transaction = _Transaction(self)
+        self.cursors = {}
+        self.in_flight = []
+        self.outbox_rows = self.unsent_rows = 0
+        self.epoch_next_u = 1
+
+    # ---------------------------------------------------------------- opening
+
+    def is_new(self) -> bool:
+        """Whether the file is empty. Raises StoreError when it is something else than a database of this agent."""
+        try:
+            version = self.execute("PRAGMA user_version").fetchone()[0]
+            tables = self.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"not a database: {error}") from None
+        if version == 0 and tables == 0:
+            return True
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"database of version {version}, this agent knows {SCHEMA_VERSION}")
+        return False
+
+    def initialise(self, epoch: str) -> None:
+        """Makes the tables of a new file, with its first epoch and its first sweep, in one transaction."""
+        self.connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
+        self.execute("INSERT INTO identity VALUES(1, ?, 0, NULL, 0, NULL, NULL)", (epoch,))
+        self.execute(
+            "INSERT INTO outbox VALUES(NULL, 1, ?, '', '', 'sweep', NULL, 0, '', 0, 0)",
+            (epoch,),
+        )
+        self.execute("COMMIT")
+
+    def load(self) -> None:
+        """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
+        row = self.execute("SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity").fetchone()  # one row
+        self.identity = Identity(row[0], bool(row[1]), *row[2:])
+        self.cursors = {f: (e, s) for f, e, s in self.execute("SELECT feed, epoch, seq FROM cursor ORDER BY feed")}
+        epoch = self.identity.epoch
+        rows = self.execute(f"SELECT {_OUTBOX} FROM outbox WHERE state={SENT} AND epoch=? ORDER BY n", (epoch,))
+        self.in_flight = [OutboxRow(*row) for row in rows]
+        self.outbox_rows, self.unsent_rows = self.execute(
+            f"SELECT count(*), count(*) FILTER (WHERE state={UNSENT}) FROM outbox"
+        ).fetchone()
+        highest = self.execute("SELECT max(u) FROM outbox WHERE epoch=?", (epoch,)).fetchone()[0]  # one row
+        self.epoch_next_u = max(highest or 0, self.identity.acked_u) + 1
+
+    def transaction(self) -> _Transaction:
+        return self._transaction
+
+    def synchronous(self) -> int:
+        """SQLite's `synchronous` setting: 2 is FULL."""
+        value: int = self.execute("PRAGMA synchronous").fetchone()[0]
+        return value
+
+    # ---------------------------------------------------------------- reading
+
+    def visible(self, pk: str, sk: str) -> Visible:
+        """What an application reads of one item."""
+        if self.outbox_rows:
+            row = self.execute(
+                "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1",
+                (pk, sk),
+            ).fetchone()
+            if row is not None:
+                return Visible(None if row[0] == "delete" else row[1], row[2], row[3], row[4])
+        row = self.execute("SELECT image, updated FROM item WHERE pk=? AND sk=?", (pk, sk)).fetchone()
+        return NOTHING if row is None else Visible(row[0], row[1])
+
+    def range(self, pk: str, prefix: str, *, after: str | None = None, limit: int = -1) -> Iterator[tuple[str, bytes]]:
+        """(sk, image) of the live items of one hash key whose sort key begins with `prefix`, in order."""
+        low, high = prefix, prefix_end(prefix)
+        base = self.execute_new(
+            "SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk>? ORDER BY sk",
+            (pk, low, high, after if after is not None else ""),
+        )
+        overlay: dict[str, bytes | None] = {}
+        if self.outbox_rows:
+            for sk, kind, image in self.execute(
+                "SELECT sk, kind, image FROM outbox WHERE pk=? AND sk>=? AND sk<? AND seen=0 ORDER BY n", (pk, low, high)
+            ):
+                overlay[sk] = None if kind == "delete" else image
+        yield from _merge(base, overlay, after, limit)
+
+    def execute_new(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """On a cursor of its own: for reads that go on while others happen."""
+        return self.connection.execute(sql, values)
+
+    def keys(self) -> list[Key]:
+        """Every key that has a base image or an own operation, in order."""
+        rows = self.execute(
+            "SELECT pk, sk FROM item UNION SELECT pk, sk FROM outbox WHERE kind<>'sweep' ORDER BY pk, sk"
+        )
+        return [(pk, sk) for pk, sk in rows]
+
+    def base_keys(self, pk: str, prefix: str) -> list[str]:
+        rows = self.execute(
+            "SELECT sk FROM item WHERE pk=? AND sk>=? AND sk<? ORDER BY sk", (pk, prefix, prefix_end(prefix))
+        )
+        return [sk for (sk,) in rows]
+
+    def base(self, pk: str, sk: str) -> tuple[bytes, int] | None:
+        row: tuple[bytes, int] | None = self.execute(
+            "SELECT image, updated FROM item WHERE pk=? AND sk=?", (pk, sk)
+        ).fetchone()
+        return row
+
+    def outbox(self, where: str = "1", values: tuple[object, ...] = ()) -> list[OutboxRow]:
+        rows = self.execute(f"SELECT {_OUTBOX} FROM outbox WHERE {where} ORDER BY n", values)
+        return [OutboxRow(*row) for row in rows]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        rows = self.execute("SELECT n, at_ms, pk, sk, kind, image, updated, code FROM dead_letter ORDER BY n")
+        return [DeadLetter(*row) for row in rows]
+
+    # ---------------------------------------------------------------- local writes
+
+    def put_base(self, pk: str, sk: str, image: bytes, updated: int, rejected: str | None = None) -> None:
+        self.execute("INSERT OR REPLACE INTO item VALUES(?, ?, ?, ?, ?)", (pk, sk, image, updated, rejected))
+
+    def delete_base(self, pk: str, sk: str) -> None:
+        self.execute("DELETE FROM item WHERE pk=? AND sk=?", (pk, sk))
+
+    def add_operation(self, pk: str, sk: str, kind: Kind, image: bytes | None, updated: int) -> int:
+        """One row more, unsent. Returns its u. A single statement: durable by itself."""
+        u = self.epoch_next_u
+        self.execute(
+            "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, '', 0, 0)",
+            (u, self.identity.epoch, pk, sk, kind, image, updated),
+        )
+        self.epoch_next_u = u + 1
+        self.outbox_rows += 1
+        self.unsent_rows += 1
+        return u
+
+    def squash(self, n: int, kind: Kind, image: bytes | None, updated: int) -> None:
+        """A newer write of the same item goes into its row, which was never sent. What the relay will see must stay one
+        operation: delete then write is a create, anything then delete is a delete, create then update stays a create."""
+        self.execute(
+            "UPDATE outbox SET image=?, updated=?, kind=CASE WHEN ?='delete' THEN 'delete' "
+            "WHEN kind='delete' THEN 'create' ELSE kind END WHERE n=?",
+            (image, updated, kind, n),
+        )
+
+    # ---------------------------------------------------------------- sending
+
+    def take_batch(self, ops_max: int, bytes_max: int, op_id: str) -> list[OutboxRow]:
+        """Marks the next rows as sent, durably, and returns them. A sweep travels alone; one row always fits."""
+        rows: list[OutboxRow] = []
+        size = 0
+        for row in self.execute(
+            f"SELECT {_OUTBOX} FROM outbox WHERE state={UNSENT} ORDER BY n LIMIT ?", (ops_max,)
+        ).fetchall():
+            size += 160 + len(row[4]) + (len(row[6]) if row[6] else 0)
+            if rows and (size > bytes_max or row[5] == "sweep" or rows[0].kind == "sweep"):
+                break
+            rows.append(OutboxRow(*row[:8], op_id, SENT, row[10]))
+        if rows:
+            self.execute(f"UPDATE outbox SET state={SENT}, id=? WHERE state={UNSENT} AND n<=?", (op_id, rows[-1].n))
+            self.unsent_rows -= len(rows)
+            self.in_flight = rows
+        return rows
+
+    # ---------------------------------------------------------------- acknowledgements and rows
+
+    def drop_operation(self, n: int) -> None:
+        """Of a row that was sent: only its own acknowledgement, or its image in the feed, ends it."""
+        self.execute("DELETE FROM outbox WHERE n=?", (n,))
+        self.outbox_rows -= 1
+
+    def mark_acked(self, n: int) -> None:
+        self.execute(f"UPDATE outbox SET state={ACKED} WHERE n=?", (n,))
+
+    def mark_seen(self, n: int) -> None:
+        self.execute("UPDATE outbox SET seen=1 WHERE n=?", (n,))
+        self.in_flight = [row._replace(seen=1) if row.n == n else row for row in self.in_flight]
+
+    def set_acked(self, u: int, op_id: str | None) -> None:
+        """HEAD as the relay committed it, and adopted: only an epoch that was adopted has anything acknowledged."""
+        self.execute("UPDATE identity SET acked_u=?, acked_id=?, adopted=1", (u, op_id))
+        i = self.identity
+        self.identity = Identity(i.epoch, True, i.replaces, u, op_id, i.correction_ms)
+
+    def set_replaces(self, replaces: str) -> None:
+        self.execute("UPDATE identity SET replaces=?", (replaces,))
+        self.identity = self.identity._replace(replaces=replaces)
+
+    def set_correction(self, correction_ms: int) -> None:
+        self.execute("UPDATE identity SET correction_ms=?", (correction_ms,))
+        self.identity = self.identity._replace(correction_ms=correction_ms)
+
+    def bury(self, at_ms: int, pk: str, sk: str, kind: str, image: bytes | None, updated: int, code: str) -> None:
+        """Into the dead letters."""
+        self.execute(
+            "INSERT INTO dead_letter VALUES(NULL, ?, ?, ?, ?, ?, ?, ?)", (at_ms, pk, sk, kind, image, updated, code)
+        )
+
+    def set_cursor(self, feed: str, epoch: str, seq: int, models: str) -> None:
+        """`models`: the fingerprint of the feed's models that this cursor was reached with."""
+        if feed in self.cursors and self.cursors[feed][0] == epoch:
+            self.execute("UPDATE cursor SET seq=? WHERE feed=?", (seq, feed))
+        else:
+            self.execute("INSERT OR REPLACE INTO cursor VALUES(?, ?, ?, ?)", (feed, epoch, seq, models))
+        self.cursors[feed] = (epoch, seq)
+
+    def drop_cursor(self, feed: str) -> None:
+        self.execute("DELETE FROM cursor WHERE feed=?", (feed,))
+        self.cursors.pop(feed, None)
+
+    def drop_cursors_of_other_models(self, fingerprints: dict[str, str]) -> list[str]:
+        """After a change of the schema: a feed whose models are others is fetched anew. Returns the feeds dropped."""
+        rows = self.execute("SELECT feed, models FROM cursor ORDER BY feed").fetchall()
+        changed = [feed for feed, models in rows if fingerprints.get(feed) != models]
+        for feed in changed:
+            self.drop_cursor(feed)
+        return changed
+
+    # ---------------------------------------------------------------- identity
+
+    def new_epoch(self, epoch: str, replaces: str | None, keep: list[OutboxRow], pending: list[tuple[Kind, OutboxRow]]) -> None:
+        """Inside a transaction: a new epoch whose outbox is `keep` (acknowledged rows of older epochs, untouched), then
+        `pending` with u from 1, unsent."""
+        kept = [row.n for row in keep]
+        marks = ",".join("?" * len(kept))
+        self.execute(f"DELETE FROM outbox WHERE n NOT IN ({marks})", tuple(kept))
+        for u, (kind, row) in enumerate(pending, 1):
+            self.execute(
+                "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, '', 0, 0)",
+                (u, epoch, row.pk, row.sk, kind, row.image, row.updated),
+            )
+        self.execute("UPDATE identity SET epoch=?, adopted=0, replaces=?, acked_u=0, acked_id=NULL", (epoch, replaces))
+        self.identity = Identity(epoch, False, replaces, 0, None, self.identity.correction_ms)
+        self.in_flight = []
+        self.outbox_rows = len(keep) + len(pending)
+        self.unsent_rows = len(pending)
+        self.epoch_next_u = len(pending) + 1
+
+    def rename_epoch(self, epoch: str) -> None:
+        """Inside a transaction: an epoch that was never adopted is minted anew; nothing of it was ever sent."""
+        self.execute("UPDATE outbox SET epoch=? WHERE epoch=?", (epoch, self.identity.epoch))
+        self.execute("UPDATE identity SET epoch=?", (epoch,))
+        self.identity = self.identity._replace(epoch=epoch)
+
+
+def prefix_end(prefix: str) -> str:
+    """The least string above every string that begins with `prefix` (SQLite compares UTF-8 bytes)."""
+    return prefix + "\U0010ffff"
+
+
+def _merge(
+    base: Iterator[tuple[str, bytes]], overlay: dict[str, bytes | None], after: str | None, limit: int
+) -> Iterator[tuple[str, bytes]]:
+    pending = sorted(sk for sk in overlay if after is None or sk > after)
+    position = count = 0
+    for sk, image in base:
+        while position < len(pending) and pending[position] < sk:
+            own = overlay[pending[position]]
+            position += 1
+            if own is not None and count != limit:
+                count += 1
+                yield pending[position - 1], own
+        if count == limit:
+            return
+        shown: bytes | None = image
+        if position < len(pending) and pending[position] == sk:
+            shown = overlay[sk]
+            position += 1
+        if shown is not None:
+            count += 1
+            yield sk, shown
+    for sk in pending[position:]:
+        own = overlay[sk]
+        if own is not None and count != limit:
+            count += 1
+            yield sk, own
