@@ -1,0 +1,75 @@
+"""LatencyRecorder: millions of latencies in flat memory; percentiles at the end.
+
+`add` is on the path of every synced update. It keeps 11 significant bits of a value, as an HDR histogram of three
+digits does (error under 0.1 %), in a dict of counts: one array index less per call than the histogram itself, which
+then does the percentiles. Called by the oracle; reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+from reports.summary import Percentiles
+
+_BITS: Final = 11  # 1 / 2**11 < 0.0005: three digits
+_US: Final = 1e-6
+
+
+class LatencyRecorder:
+    """Latencies in whole microseconds, at least 0. At most 1,024 counters for each doubling of the value."""
+
+    __slots__ = ("_counts", "_max_us")
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[int, int] = defaultdict(int)
+        self._max_us = 0
+
+    def add(self, value_us: int) -> None:
+        if value_us > self._max_us:
+            self._max_us = value_us
+        shift = value_us.bit_length() - _BITS
+        if shift > 0:
+            value_us = value_us >> shift << shift
+        self._counts[value_us] += 1
+
+    def merge(self, other: LatencyRecorder) -> None:
+        """Adds everything that `other` recorded."""
+        for value_us, count in other._counts.items():
+            self._counts[value_us] += count
+        self._max_us = max(self._max_us, other._max_us)
+
+    def clear(self) -> None:
+        """Forgets everything: for a recorder that is read once an interval."""
+        self._counts.clear()
+        self._max_us = 0
+
+    @property
+    def buckets(self) -> int:
+        """How many counters are held: what memory depends on."""
+        return len(self._counts)
+
+    def percentiles(self) -> Percentiles:
+        """The distribution in seconds. Raises ValueError when a latency was negative: an effect before its cause."""
+        if not self._counts:
+            return Percentiles()
+        least_us = min(self._counts)
+        if least_us < 0:
+            raise ValueError(f"a latency of {least_us} µs: the effect was recorded before its cause")
+        from hdrh.histogram import HdrHistogram  # here, so that starting a command does not pay for it
+
+        histogram = HdrHistogram(1, max(2, self._max_us), 3)
+        for value_us, count in self._counts.items():
+            histogram.record_value(value_us, count)
+
+        def at(percent: float) -> float:
+            return min(int(histogram.get_value_at_percentile(percent)), self._max_us) * _US
+
+        return Percentiles(
+            count=int(histogram.get_total_count()),
+            p50=at(50.0),
+            p90=at(90.0),
+            p99=at(99.0),
+            p999=at(99.9),
+            max=self._max_us * _US,
+        )

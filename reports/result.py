@@ -1,0 +1,64 @@
+"""RunResult: everything that a finished run leaves behind, as plain values, and the only input of the reports.
+
+Knows no file and no simulator. The runner fills it; `reports.rundir` writes it to a directory and reads it back.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from reports.summary import Summary
+
+Row = dict[str, int | float]  # one interval of the timeline: column -> number; columns are open-ended
+
+# Columns that the plots know. Counters count what happened in the interval; the others are values at its end.
+# Counters: writes_device, writes_cloud, synced, messages_up, messages_down, messages_lost, retransmits, conflicts,
+#   connects, disconnects. Values: t_s (start of the interval), online, outbox, feed_lag, converged (devices in step),
+#   up_p50_s, up_p99_s, down_p50_s, down_p99_s (latencies of the interval).
+
+
+class FaultWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault as it was: it acted from `start_s` to `end_s`; `healed_s`: what it broke was whole again;
+    `recovered_s`: the fleet was back in step (None: not seen). `devices`: how many it touched."""
+
+    name: str
+    kind: str
+    start_s: float
+    end_s: float
+    healed_s: float | None = None
+    recovered_s: float | None = None
+    devices: int = 0
+
+
+class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that did not end as it should, and why."""
+
+    device: str
+    group: str = ""
+    reason: str = ""
+    state: str = ""
+    outbox: int = 0
+    cursor: str = ""
+    last_ack_s: float | None = None
+
+
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+    """The trace hash after so many events: two runs are compared by these before their events are."""
+
+    events: int
+    t_us: int
+    hash: str
+
+
+class RunResult(msgspec.Struct, kw_only=True):
+    """A finished run. `log` holds lines without line ends; `versions` maps a component to its version."""
+
+    summary: Summary
+    timeline: list[Row] = []
+    faults: list[FaultWindow] = []
+    devices: list[DeviceRow] = []
+    scenario_yaml: str = ""
+    plan_json: bytes = b"{}"
+    checkpoints: list[Checkpoint] = []
+    log: list[str] = []
+    versions: dict[str, str] = {}
