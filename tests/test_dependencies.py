@@ -68,6 +68,8 @@ def outside(folder: str) -> dict[str, str]:
 
 def covers(distribution: str, module: str) -> bool:
     name = IMPORTS.get(distribution, distribution.replace("-", "_"))
+    if distribution == "pydantic" and module.startswith("pydantic_core"):
+        return True  # pydantic's other half: it pins the version and documents its use
     return module == name or module.startswith(name + ".") or name.startswith(module + ".")
 
 

@@ -97,7 +97,7 @@ PLANTED: Final[dict[str, list[str]]] = {
         "def f(seen: frozenset[int]):\n    yield from (x for x in seen | {1})",
         "class A:\n    def f(self, left: set[int]):\n        return {x: 1 for x in left.union((1,))}",
     ],
-    "summing": ["total = sum(values)", "total = sum(x / 2 for x in values)"],
+    "summing": ["total = sum(values)", "total = sum(x / 2 for x in values)", "total = sum(map(float, row), 0.0)"],
     "killed generator": [
         "def f():\n    try:\n        yield 1\n    finally:\n        close()",
         "def f():\n    with lock:\n        if ready:\n            yield 1",
@@ -146,7 +146,15 @@ PROPER: Final[dict[str, list[str]]] = {
         "def f():\n    seen = set()\n\ndef g(seen: list[int]):\n    for x in seen: print(x)",
         "for part in first | second: print(part)",
     ],
-    "summing": ["n = sum(1 for row in rows)", "n = sum(len(r) for r in rows)", "n = sum(counts.values())  # ints"],
+    "summing": [
+        "n = sum(1 for row in rows)",
+        "n = sum(len(row) for row in rows)",
+        "n = sum(map(len, rows))",
+        "n = sum(row.ok == 1 for row in rows)",
+        "n = sum(group.count for group in groups)",
+        "n = sum(parts, Fraction(0))",
+        "n = sum(counts.values())  # ints",
+    ],
     "killed generator": [
         "def f():\n    try:\n        yield 1\n    except ValueError:\n        pass",
         "def f():\n    with lock:\n        work()\n    yield 1",

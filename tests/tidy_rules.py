@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Final
 
 FUNCTION_LINES_MAX: Final = 70
-MODULE_LINES_MAX: Final = 450
+MODULE_LINES_MAX: Final = 500  # past 400, ask; here, split
 COLUMNS_MAX: Final = 120
 ROOMS: Final = ("agent/", "cloud/", "fleet/", "reports/")
 
@@ -221,23 +221,36 @@ def _order_free(generator: ast.GeneratorExp, body: list[ast.AST]) -> bool:
 
 
 def summing(source: Source) -> Iterator[Place]:
-    """`sum()` of floats differs between Python 3.11 and 3.12. Counting is plain; the rest says `# ints` on its line."""
+    """`sum()` of floats differs between Python 3.11 and 3.12. What is plainly exact passes; the rest says `# ints`."""
     for node in source.nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "sum":
-            argument = node.args[0] if node.args else None
-            element = argument.elt if isinstance(argument, ast.GeneratorExp | ast.ListComp) else None
-            counting = isinstance(element, ast.Constant) and type(element.value) is int
-            lengths = (
-                isinstance(element, ast.Call) and isinstance(element.func, ast.Name) and element.func.id == "len"
-            ) or (
-                isinstance(argument, ast.Call)
-                and isinstance(argument.func, ast.Name)
-                and argument.func.id == "map"
-                and isinstance(argument.args[0], ast.Name)
-                and argument.args[0].id in ("len", "int")
-            )
-            if not (counting or lengths or source.comment(node, "ints")):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "sum" and node.args:
+            argument = node.args[0]
+            if isinstance(argument, ast.GeneratorExp | ast.ListComp):
+                exact = _exact(argument.elt)
+            else:  # sum(map(len, ...))
+                exact = isinstance(argument, ast.Call) and any(map(_exact_function, argument.args[:1]))
+            start = [*node.args[1:], *(keyword.value for keyword in node.keywords)]
+            exact = exact or any(isinstance(value, ast.Call) and _called(value) == "Fraction" for value in start)
+            if not (exact or source.comment(node, "ints")):
                 yield node.lineno, "sum() of floats differs between versions: math.fsum, or say `# ints`"
+
+
+def _exact(element: ast.expr) -> bool:
+    """A literal int, a comparison, a length, or something whose name says that it counts."""
+    if isinstance(element, ast.Call):
+        return _exact_function(element.func)
+    if isinstance(element, ast.Constant):
+        return isinstance(element.value, int)
+    name = element.attr if isinstance(element, ast.Attribute) else element.id if isinstance(element, ast.Name) else ""
+    return isinstance(element, ast.Compare) or name.endswith(("count", "_bytes", "_us"))
+
+
+def _exact_function(function: ast.expr) -> bool:
+    return isinstance(function, ast.Name) and function.id in ("len", "int", "bool", "isinstance")
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def killed_generator(source: Source) -> Iterator[Place]:
