@@ -1,0 +1,118 @@
+"""The relay: from what a device sends, and from what changes in the table, to the work that answers it.
+
+Pure logic: a Work is a generator of table requests and messages that a driver runs (`cloud.drive`, a service, the
+simulator). Nothing here waits, keeps state that a restart would miss, or takes a device's name from a payload.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from agent.protocol.errors import MessageError
+from agent.protocol.messages import OPS_MAX, FromDevice, Hello, Up, decode_from_device, is_compact
+from agent.protocol.schema import Schema
+from agent.protocol.topics import valid_id
+from cloud.answer import Answer
+from cloud.catchup import CatchUp
+from cloud.config import RelayConfig
+from cloud.feed import Sequencer
+from cloud.ingest import Ingest
+from cloud.orphans import Orphans
+from cloud.table import Key, Record, Work
+
+_TOKEN_CHARS_MAX: Final = 128  # of an epoch, id or nonce
+_U_MAX: Final = 1 << 53
+
+
+class Relay:
+    """`account_of` names a device's account, None for a device that is not known. `random_hex(n)`: n random digits.
+
+    `counters` counts, by name, what a check of the checks wants to have seen and what an operator should look at.
+    The parts are class attributes, so that a test may put another in a part's place."""
+
+    sequencer_type: ClassVar[type[Sequencer]] = Sequencer
+    orphans_type: ClassVar[type[Orphans]] = Orphans
+    ingest_type: ClassVar[type[Ingest]] = Ingest
+    catchup_type: ClassVar[type[CatchUp]] = CatchUp
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: RelayConfig,
+        clock_ms: Callable[[], int],
+        random_hex: Callable[[int], str],
+        counters: Counter[str],
+        account_of: Callable[[str], str | None],
+    ) -> None:
+        self.schema = schema
+        self.config = config
+        self.clock_ms = clock_ms
+        self.counters = counters
+        self.account_of = account_of
+        self.sequencer = self.sequencer_type(schema, config, clock_ms, random_hex, counters)
+        self.orphans = self.orphans_type(schema, config, counters)
+        self.ingest = self.ingest_type(schema, config, clock_ms, counters, self.orphans)
+        self.catchup = self.catchup_type(schema, config, clock_ms, counters, self.sequencer)
+        self._window_ms = 0
+        self._hellos: dict[str, int] = {}
+
+    def on_message(self, device_id: str, payload: bytes) -> Work:
+        """The answer to a message. `device_id` comes from the connection. What must be refused is counted."""
+        account = self.account_of(device_id)
+        if account is None or not valid_id(device_id):
+            return self.refuse("device")
+        try:
+            message = decode_from_device(payload)
+            check_form(message)
+        except MessageError as error:
+            return self.refuse(error.code)
+        answer = Answer(device_id, self.config.topic_prefix, is_compact(payload))
+        if isinstance(message, Up):
+            return self.ingest.up(device_id, account, message, answer)
+        if self.too_many_hellos(device_id):
+            return self.refuse("rate")
+        return self.catchup.hello(device_id, account, message, answer)
+
+    def on_record(self, record: Record) -> Work:
+        """The row that a change of an item calls for. May run for any record, any number of times."""
+        return self.sequencer.on_record(record)
+
+    def wants(self, key: Key) -> bool:
+        """Whether `on_record` has anything to do for this item."""
+        return self.sequencer.wants(key)
+
+    def refuse(self, code: str) -> Work:
+        self.counters[f"message_refused_{code}"] += 1
+        return _nothing()
+
+    def too_many_hellos(self, device_id: str) -> bool:
+        """Counts per window of time, in this worker alone: a guard against a device gone mad, no fair share."""
+        now_ms = self.clock_ms()
+        if not 0 <= now_ms - self._window_ms < self.config.hello_window_ms:
+            self._window_ms = now_ms
+            self._hellos.clear()
+        count = self._hellos[device_id] = self._hellos.get(device_id, 0) + 1
+        return count > self.config.hello_per_window
+
+
+def _nothing() -> Work:
+    return
+    yield
+
+
+def check_form(message: FromDevice) -> None:
+    """What types alone do not say. Raises MessageError."""
+    if not 0 < len(message.epoch) <= _TOKEN_CHARS_MAX or len(message.hn) > _TOKEN_CHARS_MAX:
+        raise MessageError("malformed", "epoch or hn")
+    if isinstance(message, Hello):
+        if any(len(state.nonce) > _TOKEN_CHARS_MAX for state in message.feeds.values()):
+            raise MessageError("malformed", "nonce")
+        return
+    ops, first_u = message.ops, message.first_u
+    if not 0 < len(ops) <= OPS_MAX or not 0 < first_u < _U_MAX:
+        raise MessageError("malformed", f"{len(ops)} operations from {first_u}")
+    for u, op in enumerate(ops, first_u):
+        if op.u != u or not 0 < len(op.id) <= _TOKEN_CHARS_MAX:
+            raise MessageError("malformed", f"operation {op.u}")
