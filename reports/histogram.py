@@ -62,14 +62,18 @@ class LatencyRecorder:
         for value_us, count in self._counts.items():
             histogram.record_value(value_us, count)
 
-        def at(percent: float) -> float:
-            return min(int(histogram.get_value_at_percentile(percent)), self._max_us) * _US
+        total = int(histogram.get_total_count())
+
+        def at(permille: int) -> float:
+            # The nearest rank, rounded up: the library rounds to the nearest one, which among few values is another.
+            rank = -(-total * permille // 1000)
+            return min(int(histogram.get_value_at_percentile(100 * rank / total)), self._max_us) * _US
 
         return Percentiles(
-            count=int(histogram.get_total_count()),
-            p50=at(50.0),
-            p90=at(90.0),
-            p99=at(99.0),
-            p999=at(99.9),
+            count=total,
+            p50=at(500),
+            p90=at(900),
+            p99=at(990),
+            p999=at(999),
             max=self._max_us * _US,
         )

@@ -1,0 +1,181 @@
+"""The HTML report: one harmless file, as a real browser shows it. In CI the browser must be there."""
+
+from __future__ import annotations
+
+import html as stdlib_html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reports import plots
+from reports.html import render
+from reports.result import DeviceRow, FaultWindow, RunResult
+from reports.summary import Summary
+
+Sample = Callable[..., RunResult]
+Browser = Callable[..., tuple[str, str]]
+CONSOLE = re.compile(r"CONSOLE[:(].*")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Browser:
+    """Opens a page: `browser(html, *flags) -> (standard output, lines of the page's console)`."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("chromium is missing: the report was not opened in a browser")
+        pytest.skip("chromium is missing: the report was not opened in a browser")
+
+    def open_page(page: str, *flags: str) -> tuple[str, str]:
+        path = tmp_path / "page.html"
+        path.write_text(page, "utf-8")
+        profile = tmp_path / "profile"
+        shutil.rmtree(profile, ignore_errors=True)
+        fixed = (
+            "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync "
+            "--disable-component-update --disable-dev-shm-usage --hide-scrollbars --enable-logging=stderr --v=0"
+        )
+        command = [program, *fixed.split(), f"--user-data-dir={profile}", *flags, path.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout, "\n".join(CONSOLE.findall(done.stderr))
+
+    return open_page
+
+
+def test_a_browser_shows_the_report_without_a_word_on_its_console(
+    sample: Sample, browser: Browser, tmp_path: Path
+) -> None:
+    picture = tmp_path / "report.png"
+    _, console = browser(render(sample(failing=True)), f"--screenshot={picture}", "--window-size=1280,2400")
+    assert console == ""
+    assert picture.stat().st_size > 100_000  # an empty page of this size has under 15 kB
+
+
+def test_the_check_of_the_console_can_fail(sample: Sample, browser: Browser) -> None:
+    broken = render(sample(rows=3)).replace("</main>", "<script>planted()</script></main>")
+    _, console = browser(broken, "--dump-dom")
+    assert "Content Security Policy" in console
+
+
+MEASURE = """<!doctype html><body style="margin:0">
+<iframe style="width:{width}px;height:3000px;border:0" srcdoc="{page}">
+</iframe><p id="out"></p><script>addEventListener("load", () => {{
+  const root = document.querySelector("iframe").contentDocument;
+  const plots = [...root.querySelectorAll("svg.plot")].map(svg => Math.round(svg.getBoundingClientRect().height));
+  document.title = "w=" + root.documentElement.scrollWidth + " images=" + root.images.length +
+    " plots=" + plots.length + " least=" + Math.min(...plots);
+}})</script>"""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("kind", ["ordinary", "hostile"])
+def test_nothing_sticks_out_and_no_plot_is_missing(
+    sample: Sample, hostile: RunResult, browser: Browser, width: int, kind: str
+) -> None:
+    page = render(hostile if kind == "hostile" else sample(failing=True))
+    out, console = browser(MEASURE.format(width=width, page=stdlib_html.escape(page)), "--dump-dom")
+    assert console == ""
+    found = re.search(r"<title>w=(\d+) images=(\d+) plots=(\d+) least=(\d+)</title>", out)
+    assert found is not None
+    scroll_width, images, count, least = map(int, found.groups())
+    assert scroll_width <= width
+    assert images == 0  # no planted <img> became one
+    assert count == 1 + len(plots.PLOTS)
+    assert least > 20
+
+
+def test_hostile_text_is_escaped_everywhere(hostile: RunResult) -> None:
+    page = render(hostile)
+    assert "<img" not in page and "<script" not in page
+    assert "\x1b" not in page and "\u202e" not in page
+    assert "&lt;img src=x onerror=" in page
+
+
+def test_the_page_asks_nothing_of_the_network(sample: Sample) -> None:
+    page = render(sample(failing=True))
+    outside = [url for url in re.findall(r'(?:src|href)="([^"]*)"', page) if not url.startswith(("#", "data:,"))]
+    assert outside == []
+    assert "@import" not in page and not re.search(r"url\((?!#)", page)
+
+
+def test_a_run_of_days_with_many_faults_and_devices_stays_small(sample: Sample) -> None:
+    result = sample(rows=17_280)
+    result.faults = [
+        FaultWindow(name=f"fault {i}", kind=f"kind {i % 9}", start_s=i * 100.0, end_s=i * 100.0 + 60)
+        for i in range(1500)
+    ]
+    result.devices = [DeviceRow(device=f"home-{i}", reason="outbox not empty") for i in range(10_000)]
+    page = render(result)
+    assert len(page.encode()) < 2_000_000
+    assert "and 9,800 more in devices.csv" in page
+    assert "and 1,300 more in summary.json" in page
+
+
+def test_an_empty_run_has_a_page() -> None:
+    page = render(RunResult(summary=Summary(scenario="s", seed=1, verdict="unknown")))
+    assert "Unknown" in page and "<svg" not in page and "None" in page
+
+
+def test_every_plot_is_well_formed_and_its_ids_are_its_own(sample: Sample) -> None:
+    result = sample()
+    drawings = plots.draw(result.timeline, result.faults, 3600.0)
+    assert [drawing.name for drawing in drawings] == [plot.name for plot in plots.PLOTS]
+    seen: set[str] = set()
+    for drawing in drawings:
+        ET.fromstring(drawing.svg)
+        ids = set(re.findall(r' id="([^"]+)"', drawing.svg))
+        assert ids and not ids & seen
+        seen |= ids
+        for target in re.findall(r'(?:url\(#|href="#)([^)"]+)', drawing.svg):
+            assert target in ids
+
+
+def test_every_colour_of_a_plot_has_a_role(sample: Sample) -> None:
+    """Else it would stay as it is on a dark page."""
+    result = sample()
+    svgs = [drawing.svg for drawing in plots.draw(result.timeline, result.faults, 3600.0)]
+    for svg in (*svgs, plots.draw_windows(result.faults, 3600.0)):
+        bare = re.sub(r"var\(--\w+, #[0-9a-f]{6}\)", "", svg)
+        assert re.findall(r"(?:fill|stroke|color): ?#[0-9a-f]+", bare) == []
+        for text in re.findall(r"<text[^>]*>", svg):
+            assert "fill: var(" in text, text
+
+
+def test_fault_windows_are_labelled_on_every_plot(sample: Sample) -> None:
+    result = sample()
+    for drawing in plots.draw(result.timeline, result.faults, 3600.0):
+        for name in ("region down", "tower 3", "power cut", "relay crash"):
+            assert f">{name}</text>" in drawing.svg, (drawing.name, name)
+        assert "bursty loss" not in drawing.svg  # it acted throughout
+
+
+def test_long_timelines_keep_their_peaks_and_rates() -> None:
+    rows: list[dict[str, int | float]] = [{"t_s": i, "n": 0, "count": 2} for i in range(5000)]
+    rows[1234]["n"] = 99
+    curve = plots.Curve("n", "n", "a", "max")
+    times, values = plots.series(rows, curve, 1.0)
+    assert len(times) <= plots.POINTS_MAX and max(values) == 99
+    _, rates = plots.series(rows, plots.Curve("count", "n", "a", "rate"), 1.0)
+    assert set(rates) == {2.0}
+
+
+IMPORTS = """
+import sys
+import reports, reports.terminal, reports.histogram, reports.html
+heavy = sorted({"matplotlib", "jinja2", "numpy", "pandas", "hdrh"} & set(sys.modules))
+sys.exit(f"imported too early: {heavy}" if heavy else 0)
+"""
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    root = Path(plots.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
