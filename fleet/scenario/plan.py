@@ -134,15 +134,18 @@ class BrokerPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AgentPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    hello_every_ms: int
+    """The fields of agent.config.AgentConfig that a scenario may set, under the same names."""
+
+    hello_period_ms: int
     hello_jitter: float
+    hello_spacing_ms: int
     boot_jitter_ms: int
     resend_base_ms: int
     resend_cap_ms: int
     connect_base_ms: int
     connect_cap_ms: int
+    stable_ms: int
     gap_wait_ms: int
-    stable_after_ms: int
     batch_ops_max: int
     batch_bytes_max: int
 

@@ -196,9 +196,7 @@ def _text(pattern: str, *examples: str, other: str | None = None) -> dict[str, A
 _DURATION_JSON: Final = {
     "anyOf": [_text(_DURATION_WHOLE.pattern, "10s", "5m", "1h30m", "250ms"), {"type": "number", "const": 0}]
 }
-_SIGNED_JSON: Final = {
-    "anyOf": [_text("-?" + _DURATION_WHOLE.pattern, "10s", "-5m"), {"type": "number", "const": 0}]
-}
+_SIGNED_JSON: Final = {"anyOf": [_text("-?" + _DURATION_WHOLE.pattern, "10s", "-5m"), {"type": "number", "const": 0}]}
 _SHARE_JSON: Final = {
     "anyOf": [_text(rf"{_NUMBER}\s*%", "5%"), {"type": "number", "minimum": 0, "maximum": 1}],
 }

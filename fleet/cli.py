@@ -1,0 +1,71 @@
+"""The command line `fleet`: mounts the commands of fleet.commands and turns errors into exit codes.
+
+Has no command of its own but `--version`. Installed as a console script; `main` is its entry.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from agent.protocol.errors import InputError
+
+DISTRIBUTION = "fleet-sync"
+
+try:
+    import typer
+
+    import fleet.commands
+    from fleet.commands.common import EXIT_INPUT, show_problems
+except ModuleNotFoundError as missing:
+    if missing.name is None or missing.name.split(".")[0] in ("agent", "cloud", "fleet", "reports"):
+        raise
+    print(f"fleet needs {missing.name}: pip install '{DISTRIBUTION}[fleet]'", file=sys.stderr)
+    sys.exit(2)
+
+
+def program_version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # a checkout that was not installed
+        return "unknown"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fleet {program_version()}")
+        raise typer.Exit
+
+
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Simulate and test database sync between thousands of devices and a cloud, under faults, from a seed.
+
+    Exit codes: 0 passed, 1 a check or threshold failed, 2 bad input or usage, 3 unknown (a check had nothing to check),
+    4 the harness itself failed, 130 interrupted.
+    """
+
+
+def build_app() -> typer.Typer:
+    """All commands, in the order that they ask for."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_options)
+    names = [module.name for module in pkgutil.iter_modules(fleet.commands.__path__)]
+    modules = [importlib.import_module(f"fleet.commands.{name}") for name in sorted(names)]
+    commands = [module for module in modules if hasattr(module, "register")]
+    for module in sorted(commands, key=lambda module: module.ORDER):
+        module.register(app)
+    return app
+
+
+def main() -> None:
+    try:
+        build_app()()
+    except InputError as error:
+        show_problems(error.problems)
+        sys.exit(EXIT_INPUT)

@@ -1,0 +1,1 @@
+"""The commands of `fleet`, one module each: `ORDER` (its place in the help) and `register(app)`."""

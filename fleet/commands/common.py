@@ -1,0 +1,23 @@
+"""What commands share: how problems are shown. Used by the modules of fleet.commands and by fleet.cli."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+
+from agent.protocol.errors import Problem
+
+EXIT_INPUT = 2
+
+
+def show_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
+    """One a line."""
+    for problem in problems:
+        typer.echo(str(problem), err=err)
+
+
+def problem_values(problem: Problem) -> dict[str, Any]:
+    """For `--json`."""
+    return {name: getattr(problem, name) for name in ("file", "line", "column", "key", "message", "hint")}

@@ -1,0 +1,70 @@
+"""What a workload has to know of a schema's model: who can write its items, how they are named, what fills them.
+
+Derived from the loaded schema; decides nothing about sync. Used by fleet.scenario.check and fleet.scenario.build.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from agent.protocol import json5
+from agent.protocol.schema import Schema
+from agent.protocol.template import ACCOUNT, DEVICE
+
+REV: Final = "rev"  # a number field: the number of the write, by which the oracle tells writes apart
+FILLER: Final = "text"  # a text field that brings an item to its size
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of one model."""
+
+    scope: Literal["device", "account", "all"]  # whose items they are: one writer in the cloud for each
+    key_field: str  # the key's variable besides deviceId and accountId; "": one item
+    key_count: int  # how many such variables there are
+    numbers: frozenset[str]  # fields that hold a number
+    texts: frozenset[str]  # fields that hold any text
+    unfilled: tuple[str, ...]  # required fields that no workload fills
+
+
+def facts(schema: Schema, name: str) -> Facts:
+    """Of the model `name`, which must exist."""
+    model = schema.models[name]
+    fields = _fields(schema, name)
+    variables: list[str] = []
+    for variable in _VARIABLE.findall(model.hash_template + model.sort_template):
+        if variable not in variables:
+            variables.append(variable)
+    keys = [variable for variable in variables if variable not in (DEVICE, ACCOUNT)]
+    filled = {REV, FILLER, DEVICE, ACCOUNT, *keys}
+    unfilled = [
+        name
+        for name, field in fields.items()
+        if field.get("required") and name not in filled and not {"default", "generate", "value"} & field.keys()
+    ]
+    return Facts(
+        scope="device" if DEVICE in variables else "account" if ACCOUNT in variables else "all",
+        key_field=keys[0] if keys else "",
+        key_count=len(keys),
+        numbers=_of_type(fields, "number"),
+        texts=_of_type(fields, "string"),
+        unfilled=tuple(unfilled),
+    )
+
+
+def _fields(schema: Schema, name: str) -> dict[str, dict[str, Any]]:
+    """The fields' properties as the schema's text has them; the loader has checked them."""
+    root, _ = json5.read(schema.text, schema.file)
+    model = root.plain().get("models", {}).get(name, {})
+    return {field: properties for field, properties in model.items() if isinstance(properties, dict)}
+
+
+def _of_type(fields: dict[str, dict[str, Any]], kind: str) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, field in fields.items()
+        if str(field.get("type", "")).lower() == kind and not {"value", "enum", "validate"} & field.keys()
+    )

@@ -1,0 +1,316 @@
+"""The kinds of fault that a scenario may name under `faults:`, one pydantic model each.
+
+Says what may be written and what it means; never when it happens: fleet.scenario.events draws the times.
+Three families. *Lasting* faults happen `at` given times or at a `rate` and last for a `duration`. *Momentary* ones
+happen at a moment. *Background* ones hold from `at` for `duration`; without these, from the end of the warm-up to the
+end of the scenario. Every fault has healed when the scenario's duration is over.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+
+from pydantic import Field, PlainSerializer, WithJsonSchema
+from pydantic.functional_validators import BeforeValidator
+
+from fleet.scenario.settings import Part
+from fleet.scenario.units import (
+    Drift,
+    Duration,
+    DurationRange,
+    Names,
+    PositiveDuration,
+    Rate,
+    Share,
+    SignedDuration,
+    Times,
+    one_or_many,
+)
+
+Hop = Literal["device-to-broker", "broker-to-relay", "relay-to-broker", "broker-to-device"]
+Shape = Literal["uniform", "beta"]
+HOPS: Final[tuple[Hop, ...]] = get_args(Hop)
+
+
+class Target(Part):
+    """Whom a fault hits: devices that meet all that is said here. Nothing said: the whole fleet."""
+
+    group: Names = Field(default=(), description="Name or names of groups.")
+    region: Names = Field(default=(), description="Name or names of regions.")
+    devices: Names = Field(default=(), description="Ids of devices, such as home-0007.")
+    share: Share = Field(
+        default=1.0, description="Part of these devices, chosen by the seed; at least one device if there is any."
+    )
+
+
+class Regions(Part):
+    """Which of the broker's regions a fault hits. Nothing said: all."""
+
+    region: Names = Field(default=(), description="Name or names of regions.")
+
+
+class Return(Part):
+    """How devices come back after an outage that hit them together."""
+
+    over_us: Duration = Field(alias="over", default=0, description="They come back over this time.")
+    shape: Shape = Field(
+        default="uniform", description="`beta`: Beta(3, 4), the arrivals of 3GPP TR 37.868; `uniform`: evenly."
+    )
+
+
+class FaultBase(Part):
+    """What every fault has."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "cloud"
+    name: str = Field(
+        default="", pattern=r"^([a-z][a-z0-9-]{0,62})?$", description="Own name; by default the kind. No two alike."
+    )
+
+    def params(self) -> dict[str, Any]:
+        """The kind's own numbers, as the plan has them."""
+        return {}
+
+
+class Occurring(FaultBase):
+    """Happens `at` given times, or at random at a `rate` between `from` and `until`. One of the two."""
+
+    at_us: Times | None = Field(alias="at", default=None, description="Time or times, from the scenario's start.")
+    rate_per_s: Rate | None = Field(
+        alias="rate", default=None, description="How often, at random (Poisson); for each device that it may hit."
+    )
+    from_us: Duration | None = Field(
+        alias="from", default=None, description="With `rate`: not before this time. Default: the end of the warm-up."
+    )
+    until_us: Duration | None = Field(
+        alias="until", default=None, description="With `rate`: not after this time. Default: the scenario's duration."
+    )
+
+
+class Lasting(Occurring):
+    """Lasts for a while and heals itself."""
+
+    duration_us: PositiveDuration = Field(alias="duration", description="How long it lasts.")
+
+
+class Background(FaultBase):
+    """Holds for one stretch of time."""
+
+    at_us: Duration | None = Field(
+        alias="at", default=None, description="When it begins, from the scenario's start. Default: after the warm-up."
+    )
+    duration_us: PositiveDuration | None = Field(
+        alias="duration", default=None, description="How long it lasts. Default: to the scenario's end."
+    )
+
+
+class BrokerOutage(Lasting):
+    """The broker of a region is gone: its connections are cut, and new ones refused."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "regions"
+    kind: Literal["broker-outage"] = Field(description="The broker of a region is gone.")
+    target: Regions = Field(default=Regions(), description="Which regions.")
+
+
+class OnDevices(Part):
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    target: Target = Field(default=Target(), description="Whom it may hit.")
+
+
+class LinkDown(OnDevices, Lasting):
+    """The devices' links carry nothing; neither side is told."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["link-down"] = Field(description="The devices' links carry nothing.")
+    stagger: Return = Field(default=Return(), description="With `at`: the links go one after another over this time.")
+
+
+class Disconnects(OnDevices, Occurring):
+    """The connection is closed and both sides know, as a broker does to its clients now and then."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["disconnects"] = Field(description="Connections are closed, and both sides know.")
+
+
+class HalfOpen(OnDevices, Lasting):
+    """The connection is dead and neither side knows, until a keep-alive tells."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["half-open"] = Field(description="Connections are dead, and neither side knows.")
+
+
+class Reboots(OnDevices, Occurring):
+    """The device restarts; what the agent holds in memory is gone, what the disk has promised stays."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["reboots"] = Field(description="Devices restart.")
+    orderly: bool = Field(default=True, description="The agent is stopped first; else it is killed where it stands.")
+    off: DurationRange = Field(default=(10_000_000, 40_000_000), description="Time off, or [least, most].")
+
+    def params(self) -> dict[str, Any]:
+        return {"orderly": self.orderly}
+
+
+class PowerCut(OnDevices, Occurring):
+    """Power is cut at a random statement of the database: what was not synced to the disk may be gone or torn."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["power-cut"] = Field(description="Power is cut at a random statement of the database.")
+    off: DurationRange = Field(default=(5_000_000, 60_000_000), description="Time without power, or [least, most].")
+    back: Return = Field(
+        default=Return(), description="After that time the devices come back one after another, over this time."
+    )
+
+
+class Messages(OnDevices, Background):
+    """Messages are lost, repeated, out of order or late, where the transport allows it.
+
+    MQTT runs over TCP: between device and broker only QoS 0 is lost, on a live connection; QoS 1 comes again instead.
+    """
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["messages"] = Field(description="Messages are lost, repeated, out of order or late.")
+    hop: Annotated[
+        tuple[Hop, ...],
+        BeforeValidator(one_or_many),
+        PlainSerializer(list),
+        Field(strict=False, min_length=1),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "enum": list(HOPS)},
+                    {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(HOPS)}},
+                ]
+            }
+        ),
+    ] = Field(default=HOPS, description="Where: one hop or several; default: all.")
+    qos: Literal[0, 1] | None = Field(default=None, description="Only messages of this quality of service.")
+    lose: Share = Field(default=0.0, description="Share of messages that are lost.")
+    duplicate: Share = Field(default=0.0, description="Share of messages that arrive twice.")
+    reorder: Share = Field(default=0.0, description="Share of messages that arrive late by up to `reorder_by`.")
+    reorder_by_us: PositiveDuration = Field(
+        alias="reorder_by", default=2_000_000, description="Longest time by which a reordered message is late."
+    )
+    delay_us: Duration = Field(alias="delay", default=0, description="Every message is late by up to this time.")
+
+    def params(self) -> dict[str, Any]:
+        return {
+            "hops": list(self.hop),
+            "qos": self.qos,
+            "lose": self.lose,
+            "duplicate": self.duplicate,
+            "reorder": self.reorder,
+            "reorder_by_us": self.reorder_by_us,
+            "delay_us": self.delay_us,
+        }
+
+
+class RelayKill(Occurring):
+    """A relay worker dies between two requests to the table and is started again."""
+
+    kind: Literal["relay-kill"] = Field(description="A relay worker dies between two requests to the table.")
+    restart_us: PositiveDuration = Field(
+        alias="restart", default=5_000_000, description="Time until it runs again; its shards go to others meanwhile."
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {"restart_us": self.restart_us}
+
+
+class RelayStall(Lasting):
+    """A relay worker stops between two requests, others take over, and it goes on later as if nothing had been."""
+
+    kind: Literal["relay-stall"] = Field(description="A relay worker stops for a while and then goes on.")
+
+
+class StreamReplay(Background):
+    """Records of the table's change stream are delivered again, later."""
+
+    kind: Literal["stream-replay"] = Field(description="Records of the change stream are delivered again, later.")
+    share: Share = Field(description="Share of the records.")
+    late: DurationRange = Field(default=(1_000_000, 30_000_000), description="How much later, or [least, most].")
+
+    def params(self) -> dict[str, Any]:
+        return {"share": self.share, "late_min_us": self.late[0], "late_max_us": self.late[1]}
+
+
+class StreamDelay(Background):
+    """Records of the table's change stream come late."""
+
+    kind: Literal["stream-delay"] = Field(description="Records of the change stream come late.")
+    delay: DurationRange = Field(description="How late, or [least, most].")
+
+    def params(self) -> dict[str, Any]:
+        return {"delay_min_us": self.delay[0], "delay_max_us": self.delay[1]}
+
+
+class ClockFault(OnDevices, Occurring):
+    """The devices' clocks jump, or run at another rate from then on."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["clock"] = Field(description="The devices' clocks jump or drift.")
+    jump_us: SignedDuration = Field(alias="jump", default=0, description="The clock jumps by this; `-5m` is back.")
+    drift_ppb: Drift = Field(alias="drift", default=0, description="The clock's rate changes by this, such as 50ppm.")
+    duration_us: PositiveDuration | None = Field(
+        alias="duration", default=None, description="After this time the clock is set right again. Default: never."
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {"jump_us": self.jump_us, "drift_ppb": self.drift_ppb}
+
+
+class TableThrottle(Background):
+    """The table refuses requests: over the provisioned throughput."""
+
+    kind: Literal["table-throttle"] = Field(description="The table refuses requests.")
+    share: Share = Field(description="Share of the requests.")
+
+    def params(self) -> dict[str, Any]:
+        return {"share": self.share}
+
+
+class TableSilence(Background):
+    """Writes take effect and give no answer: the relay cannot know."""
+
+    kind: Literal["table-silence"] = Field(description="Writes take effect and give no answer.")
+    share: Share = Field(description="Share of the writes.")
+
+    def params(self) -> dict[str, Any]:
+        return {"share": self.share}
+
+
+Fault = Annotated[
+    BrokerOutage
+    | LinkDown
+    | Disconnects
+    | HalfOpen
+    | Reboots
+    | PowerCut
+    | Messages
+    | RelayKill
+    | RelayStall
+    | StreamReplay
+    | StreamDelay
+    | ClockFault
+    | TableThrottle
+    | TableSilence,
+    Field(discriminator="kind"),
+]
+KINDS: dict[str, type[FaultBase]] = {
+    kind.model_fields["kind"].annotation.__args__[0]: kind  # type: ignore[union-attr]
+    for kind in (
+        BrokerOutage,
+        LinkDown,
+        Disconnects,
+        HalfOpen,
+        Reboots,
+        PowerCut,
+        Messages,
+        RelayKill,
+        RelayStall,
+        StreamReplay,
+        StreamDelay,
+        ClockFault,
+        TableThrottle,
+        TableSilence,
+    )
+}

@@ -1,0 +1,49 @@
+"""The scenario format as JSON Schema, draft-07: what editors read to complete and explain keys.
+
+Made from the models, so that it cannot drift. Pure; printed by `fleet schema`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fleet.scenario.model import Scenario
+from fleet.scenario.presets import LINKS
+
+DRAFT: Final = "http://json-schema.org/draft-07/schema#"
+
+
+def json_schema() -> dict[str, Any]:
+    """Plain values, ready for json.dumps."""
+    made = Scenario.model_json_schema(by_alias=True)
+    schema = _draft7(made)
+    schema["definitions"]["Link"] = {
+        "anyOf": [{"type": "string", "enum": list(LINKS)}, schema["definitions"]["Link"]],
+        "description": "A link profile's name, or a mapping: a profile with changes, or all numbers.",
+    }
+    return {"$schema": DRAFT, "title": "Fleet scenario", **{k: v for k, v in schema.items() if k != "title"}}
+
+
+def _draft7(value: Any) -> Any:
+    """Newer words in draft-07's; generated titles, which say nothing, are left out."""
+    if isinstance(value, list):
+        return [_draft7(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    made: dict[str, Any] = {}
+    for key, inner in value.items():
+        if key == "$defs":
+            made["definitions"] = {name: _draft7(one) for name, one in inner.items()}
+        elif key == "properties":
+            made["properties"] = {name: _draft7(one) for name, one in inner.items()}
+        elif key == "$ref":
+            made["$ref"] = inner.replace("#/$defs/", "#/definitions/")
+        elif key in ("title", "discriminator"):
+            continue
+        elif key in ("default", "examples", "enum", "const"):
+            made[key] = inner
+        else:
+            made[key] = _draft7(inner)
+    if "$ref" in made and len(made) > 1:  # draft-07 ignores what stands beside a $ref
+        made["allOf"] = [{"$ref": made.pop("$ref")}]
+    return made
