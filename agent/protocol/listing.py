@@ -42,7 +42,7 @@ def _cells(model: Model, feed: bool) -> tuple[str, ...]:
     way = _WAYS[model.sync]
     if model.sync == "both":
         way = f"{way}, {model.conflict}"
-    cells = (model.name, _PLACES[model.enable], way)
+    cells: tuple[str, ...] = (model.name, _PLACES[model.enable], way)
     if feed:
         cells += (f"feed {model.feed}" if model.receives else "no feed",)
     return (*cells, model.hash_template or _GIVEN, model.sort_template or _GIVEN)
