@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.protocol.schema import Schema
 from agent.protocol.topics import valid_id
@@ -16,7 +15,7 @@ from fleet.scenario.build import device_ids
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.events import OFFLINE
 from fleet.scenario.expect import CHECKS, PATHS, PROBES, parse_threshold
-from fleet.scenario.explain import guess, one_of
+from fleet.scenario.explain import guess
 from fleet.scenario.facts import FILLER, REV, Facts, facts
 from fleet.scenario.faults import (
     Background,
@@ -33,7 +32,6 @@ from fleet.scenario.faults import (
     TableThrottle,
 )
 from fleet.scenario.model import DEVICES_MAX, Expect, Group, Link, Offline, Phases, Workload
-from fleet.scenario.presets import LINKS
 from fleet.scenario.settings import CloudSettings
 from fleet.scenario.units import format_duration
 
@@ -68,11 +66,29 @@ def check(draft: Draft) -> None:
         _workload(draft, ("workload", index), workload)
     for index, fault in draft.faults:
         _fault(draft, ("faults", index), fault)
+    _broken(draft)
     _phases(draft)
     if draft.cloud is not None:
         _cloud(draft.document, draft.cloud)
     if draft.expect is not None:
         _expect(draft.document, draft.expect)
+
+
+def _broken(draft: Draft) -> None:
+    """Names in elements that are wrong otherwise: one mistake must not hide another."""
+    document = draft.document
+    whole = {index for index, _ in draft.workload}
+    for index, _ in enumerate(document.written(("workload",)) or ()):
+        model = document.written(("workload", index, "model"))
+        if draft.schema is not None and index not in whole and isinstance(model, str):
+            _model_exists(document, ("workload", index, "model"), model, draft.schema)
+    whole = {index for index, _ in draft.faults}
+    groups = [name for _, name in _raw_names(document, "devices")]
+    for index, _ in enumerate(document.written(("faults",)) or ()):
+        aimed = document.written(("faults", index, "target", "group"))
+        names = [aimed] if isinstance(aimed, str) else aimed if isinstance(aimed, list) else []
+        if index not in whole and all(isinstance(name, str) for name in names):
+            _unknown(document, ("faults", index, "target", "group"), names, groups, "group")
 
 
 def _raw_names(document: Document, section: str) -> list[tuple[int, str]]:
@@ -118,12 +134,6 @@ def _group(document: Document, path: Path_, group: Group) -> None:
 
 
 def _link(document: Document, path: Path_, link: Link) -> None:
-    if link.profile and link.profile not in LINKS:
-        written = document.value
-        for part in path:
-            written = written[part]
-        where = path if isinstance(written, str) else (*path, "profile")
-        document.complain(where, f"unknown link profile {link.profile!r}", guess(link.profile, LINKS) or one_of(LINKS))
     if link.delay_p99_us and link.delay_p99_us <= link.delay_us:
         document.complain((*path, "delay_p99"), "must be more than `delay`, the median")
     if link.delay_p99_us and link.jitter_us:
@@ -143,9 +153,7 @@ def _link(document: Document, path: Path_, link: Link) -> None:
 def _unknown(document: Document, path: Path_, names: Iterable[str], known: Sequence[str], what: str) -> bool:
     """Complains about names that do not exist; a list's element at its own place."""
     found = False
-    written = document.value
-    for part in path:
-        written = written.get(part) if isinstance(written, dict) else written[part]
+    written = document.written(path)
     for index, name in enumerate(names):
         if name not in known:
             found = True
@@ -199,15 +207,10 @@ def _outside(draft: Draft, path: Path_, verb: str) -> None:
 
 def _model(draft: Draft, path: Path_, workload: Workload, schema: Schema) -> None:
     document = draft.document
-    model = schema.models.get(workload.model)
     place = (*path, "model")
-    if model is None:
-        hint = guess(workload.model, schema.models) or _first(list(schema.models))
-        names = {name.lower(): name for name in schema.models}
-        if hint.startswith("did you mean") or workload.model.lower() in names:
-            hint = f"did you mean {_closest(workload.model, names)}?"
-        document.complain(place, f"no model {workload.model!r} in the schema", hint)
+    if not _model_exists(document, place, workload.model, schema):
         return
+    model = schema.models[workload.model]
     lives = f"{model.name} has enable: {model.enable}, sync: {model.sync}"
     if workload.side == "device" and not (model.on_device and (model.sends or model.enable == "device")):
         document.complain(place, f"a device may not write {model.name}", lives)
@@ -216,9 +219,12 @@ def _model(draft: Draft, path: Path_, workload: Workload, schema: Schema) -> Non
     _fields(document, path, workload, facts(schema, workload.model))
 
 
-def _closest(word: str, names: dict[str, str]) -> str:
-    close = guess(word, names)
-    return names.get(word.lower()) or names[close.removeprefix("did you mean ").removesuffix("?")]
+def _model_exists(document: Document, path: Path_, name: str, schema: Schema) -> bool:
+    if name in schema.models:
+        return True
+    hint = guess(name, schema.models) or _first(list(schema.models))
+    document.complain(path, f"no model {name!r} in the schema", hint)
+    return False
 
 
 def _fields(document: Document, path: Path_, workload: Workload, known: Facts) -> None:
@@ -306,7 +312,8 @@ def _occurring(draft: Draft, path: Path_, fault: Occurring) -> None:
         if at_us >= end:
             _outside(draft, (*path, "at"), "begins")
         elif at_us + _least_us(fault) > end:
-            key = next((key for key in ("duration", "off", "restart") if key in _written(document, path)), "at")
+            keys = ("duration", "off", "restart")
+            key = next((key for key in keys if document.written((*path, key)) is not None), "at")
             document.complain(
                 (*path, key), f"at {format_duration(at_us)} it lasts beyond the scenario's end, {format_duration(end)}"
             )
@@ -324,13 +331,6 @@ def _least_us(fault: Occurring) -> int:
     lasting = getattr(fault, "duration_us", None) or getattr(fault, "restart_us", None) or 0
     stagger = getattr(fault, "stagger", None)
     return int(lasting) + (stagger.over_us if stagger is not None else 0)
-
-
-def _written(document: Document, path: Path_) -> dict[str, Any]:
-    value = document.value
-    for part in path:
-        value = value[part]
-    return value if isinstance(value, dict) else {}
 
 
 def _target(draft: Draft, path: Path_, fault: OnDevices) -> None:
@@ -360,7 +360,7 @@ def _target(draft: Draft, path: Path_, fault: OnDevices) -> None:
 def _phases(draft: Draft) -> None:
     if draft.phases is None or draft.duration_us is None:
         return
-    if draft.phases.warm_up_us > draft.duration_us and "phases" in _written(draft.document, ()):
+    if draft.phases.warm_up_us > draft.duration_us and draft.document.written(("phases", "warm_up")) is not None:
         _outside(draft, ("phases", "warm_up"), "ends")
     if draft.phases.quiesce_us > draft.phases.converge_within_us:
         draft.document.complain(("phases", "converge_within"), "must not be shorter than `quiesce`")

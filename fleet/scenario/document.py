@@ -69,6 +69,18 @@ class Document:
                 return marks[0 if key and end == len(path) else 1]
         return Mark(self.file)
 
+    def written(self, path: Path_) -> Any:
+        """The value at `path` as it was written; None where nothing was."""
+        value = self.value
+        for part in path:
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                return None
+        return value
+
     def complain(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> None:
         mark = self.mark(path, key=key)
         self.problems.append(Problem(mark.file, mark.line, mark.column, dotted(path), message, hint))

@@ -35,8 +35,9 @@ _KINDS_OF_VALUE: Final = {
 
 def guess(word: str, known: Iterable[str]) -> str:
     """`did you mean ...?`, or nothing."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else ""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=0.6)
+    return f"did you mean {names[close[0]]}?" if close else ""
 
 
 def one_of(known: Iterable[str]) -> str:

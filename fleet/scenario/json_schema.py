@@ -5,10 +5,14 @@ Made from the models, so that it cannot drift. Pure; printed by `fleet schema`.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
 
 from fleet.scenario.model import Scenario
 from fleet.scenario.presets import LINKS
+from fleet.scenario.settings import Part
 
 DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 
@@ -17,11 +21,30 @@ def json_schema() -> dict[str, Any]:
     """Plain values, ready for json.dumps."""
     made = Scenario.model_json_schema(by_alias=True)
     schema = _draft7(made)
+    for part in _parts(Part):
+        properties = schema["definitions"].get(part.__name__, schema if part is Scenario else {}).get("properties", {})
+        for name, field in part.model_fields.items():
+            entry = properties.get(field.alias or name)
+            if entry is not None and "default" in entry:
+                entry["default"] = _default(field)
+                if entry["default"] is None:
+                    del entry["default"]
     schema["definitions"]["Link"] = {
         "anyOf": [{"type": "string", "enum": list(LINKS)}, schema["definitions"]["Link"]],
         "description": "A link profile's name, or a mapping: a profile with changes, or all numbers.",
     }
     return {"$schema": DRAFT, "title": "Fleet scenario", **{k: v for k, v in schema.items() if k != "title"}}
+
+
+def _parts(part: type[Part]) -> list[type[Part]]:
+    return [part, *(inner for child in part.__subclasses__() for inner in _parts(child))]
+
+
+def _default(field: FieldInfo) -> Any:
+    """As a person would write it: `5m`, not a number of microseconds."""
+    kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    return adapter.dump_python(field.default, mode="json", by_alias=True, exclude_defaults=True)
 
 
 def _draft7(value: Any) -> Any:

@@ -6,9 +6,10 @@ fleet.scenario.load from YAML; `fleet schema` prints it as JSON Schema.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import difflib
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from agent.protocol.schema import Schema
 from fleet.scenario.faults import Fault, Shape
@@ -29,6 +30,14 @@ from fleet.scenario.units import (
 NAME = r"^[a-z][a-z0-9-]{0,62}$"
 _M = 60_000_000  # microseconds
 DEVICES_MAX = 10_000_000
+_PROFILES = "one of " + ", ".join(LINKS)
+
+
+def _known_profile(name: str) -> str:
+    if name and name not in LINKS:
+        close = difflib.get_close_matches(name, LINKS, n=1)
+        raise ValueError(f"unknown link profile {name!r}; " + (f"did you mean {close[0]}?" if close else _PROFILES))
+    return name
 
 
 class Offline(Part):
@@ -44,7 +53,9 @@ class Offline(Part):
 class Link(Part):
     """A device's link. A profile's name, or a mapping: a profile with changes, or all numbers."""
 
-    profile: str = Field(default="", description="Start from this profile; `fleet list --links` shows them.")
+    profile: Annotated[str, AfterValidator(_known_profile)] = Field(
+        default="", description="Start from this profile; `fleet list --links` shows them."
+    )
     delay_us: Duration = Field(alias="delay", default=0, description="One way.")
     jitter_us: Duration = Field(alias="jitter", default=0, description="The delay varies by this, both ways, evenly.")
     delay_p99_us: Duration = Field(
