@@ -1,0 +1,275 @@
+"""The oracle's view of the applications on the devices: what they wrote, what they were told, what they can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.protocol.messages import Key
+from fleet.oracle.payload import TEXT, is_genuine
+from fleet.oracle.state import ABSENT, ACCEPTED, NO_WRITES, NONE, PENDING, UNKNOWN, WINDOW_US, Device, Item, Write
+from fleet.oracle.stored import image_equals
+from fleet.oracle.wire_side import WireSide
+
+
+class AppSide(WireSide):
+    """What applications did and saw."""
+
+    # ------------------------------------------------------------------ writes
+
+    def device_wrote(
+        self,
+        t_us: int,
+        device: str,
+        key: Key,
+        kind: str,
+        rev: int,
+        updated_ms: int,
+        before_rev: int | None,
+        durable: bool = True,
+    ) -> None:
+        """An application's write has returned. kind: create, update or delete. `before_rev`: what it could read just
+        before (None: no item). `durable` False: the call did not return, the power went; it may be there or not."""
+        if self._open:
+            self._settle()
+        item = self._items.get(key) or self._find_item(key)
+        if item is None:
+            return
+        d = self._devices[device]
+        self.local_writes += 1
+        checks = self.checks
+        checks.direction.checked += 1
+        sends = item.sends
+        if not sends and (item.receives or not item.model.on_device):
+            checks.direction.crossed(t_us, device, key, item.model.name, "written by the device's application")
+        if item.owner is not d:
+            if item.wide is None:
+                checks.isolation.foreign(t_us, device, key, "written by its application")
+            return
+        if before_rev == item.visible:
+            checks.own_writes.checked += 1
+        else:
+            self._read_otherwise(t_us, d, item, before_rev)
+        if sends and not item.receives:
+            checks.up_models.read(t_us, device, key, item.visible, before_rev)
+        is_delete = kind == "delete"
+        write = (rev, updated_ms, t_us, is_delete)
+        if not durable:
+            item.maybe = write
+            return
+        item.maybe = None
+        self._take_write(item, write)
+
+    def _take_write(self, item: Item, write: Write) -> None:
+        item.visible = None if write[3] else write[0]
+        if not item.sends:
+            if item.visible is None and not item.receives:
+                self._forget(item)
+            return
+        item.own = PENDING
+        pending = item.pending
+        if isinstance(pending, list):
+            pending.append(write)
+        else:
+            item.pending = [write]
+
+    def _read_otherwise(self, t_us: int, d: Device, item: Item, rev: int | None) -> None:
+        """An application reads something that it was not told of. Where sync may change the item, it may be ahead of
+        the trigger; it may not be older than what was shown, nor hide an undecided own write."""
+        index = item.find(rev, item.seen) if item.receives and item.own != PENDING else UNKNOWN
+        if index == UNKNOWN or index < item.seen or (item.own == ACCEPTED and index < item.own_index):
+            self.checks.own_writes.before_write(t_us, d.name, item.key, item.visible, rev)
+        else:
+            self.checks.own_writes.checked += 1
+            self._show(t_us, d, item, index, rev)
+
+    # ------------------------------------------------------------------ triggers
+
+    def device_saw(self, t_us: int, device: str, key: Key, rev: int | None, image: Mapping[str, Any] | None) -> None:
+        """A trigger: sync has changed what applications on this device read. `rev` None: the item is gone. `image`:
+        the raw image. Also for a lost write under which something else comes to light."""
+        if self._open:
+            self._settle()
+        d = self._devices[device]
+        checks = self.checks
+        checks.direction.checked += 1
+        checks.isolation.checked += 1
+        item = self._items.get(key) or self._find_item(key)
+        if item is None:
+            checks.direction.crossed(t_us, device, key, "(none)", "shown to applications")
+            return
+        if not item.receives:
+            if item.owner is not d:
+                checks.isolation.foreign(t_us, device, key, "shown to its applications")
+            elif item.sends:
+                checks.up_models.changed(t_us, device, key, item.visible, rev)
+            else:
+                checks.direction.crossed(t_us, device, key, item.model.name, "changed by sync")
+            item.visible = rev
+            return
+        if item.owner is not d if item.wide is None else self._member(d, item) is None:
+            checks.isolation.foreign(t_us, device, key, "shown to its applications")
+            return
+        index = item.find(rev, self._seen(d, item))
+        self._judge_image(t_us, d, item, index, rev, image)
+        if item.own == PENDING:
+            checks.own_writes.undecided(t_us, device, key, item.visible, rev)
+        elif item.own == ACCEPTED and index != UNKNOWN and not self._explained(t_us, d, item, index):
+            older = not checks.own_writes.accepted(t_us, device, key, item.own_index, index, rev)
+            if older:
+                item.visible = rev
+                item.seen = index
+                return
+        self._show(t_us, d, item, index, rev)
+
+    def _seen(self, d: Device, item: Item) -> int:
+        feed = item.feed
+        return item.seen if item.wide is None or feed is None else item.wide[d.index[feed.id[0]]]
+
+    def _judge_image(
+        self, t_us: int, d: Device, item: Item, index: int, rev: int | None, image: Mapping[str, Any] | None
+    ) -> None:
+        invented = self.checks.invented
+        if image is None:
+            return
+        if index != item.index or item.image is None or index == UNKNOWN:
+            invented.image(t_us, d.name, item.key, image, "on the device")
+            return
+        invented.checked += 1
+        if not image_equals(image, item.image):
+            if is_genuine(rev, image.get(TEXT)):
+                invented.other_image(t_us, d.name, item.key, rev, "on the device")
+            else:
+                invented.image(t_us, d.name, item.key, image, "on the device")
+
+    def _show(self, t_us: int, d: Device, item: Item, index: int, rev: int | None) -> None:
+        """Applications on `d` now read the state at `index`."""
+        checks, wide = self.checks, item.wide
+        seen = self._seen(d, item)
+        before = self._readable(d, item)
+        if index == UNKNOWN:
+            explained = self._explained(t_us, d, item, index)
+            if before is None and rev is not None and item.rev is None and not explained:
+                checks.resurrection.came_back(t_us, d.name, item.key, rev)
+            else:
+                checks.monotone.unknown(t_us, d.name, item.key, rev, explained)
+        elif index >= seen:
+            checks.monotone.checked += 1
+            if before is None:
+                checks.resurrection.checked += 1
+            d.idle = 0
+            if index > seen:
+                self._reached(d, item, index, t_us)
+        else:
+            explained = self._explained(t_us, d, item, index)
+            if before is None and rev is not None and not explained:
+                checks.resurrection.came_back(t_us, d.name, item.key, rev)
+            else:
+                checks.monotone.back(t_us, d.name, item.key, before, rev, explained)
+            self._reached(d, item, index, t_us)
+        if wide is None:
+            item.visible = rev
+
+    def _explained(self, t_us: int, d: Device, item: Item, index: int) -> bool:
+        """Whether a snapshot may show this older state: it ended after the log's tail at the time of the hello, and
+        began before the snapshot was delivered."""
+        feed = item.feed
+        fuzzy = d.fuzzy.get(feed.id[0]) if d.fuzzy is not None and feed is not None else None
+        if fuzzy is None:
+            return False
+        floor_us, delivered_us = fuzzy
+        if index == UNKNOWN:
+            return floor_us < t_us - WINDOW_US
+        ended = item.superseded_us(index)
+        n = index - item.base
+        began = item.history[n][1] if 0 <= n < len(item.history) else 0
+        return ended is not None and ended >= floor_us and began <= delivered_us
+
+    def device_verdict(self, t_us: int, device: str, key: Key, updated_ms: int, verdict: str) -> None:
+        """A trigger about an own write, named by key and stamp: synced, lost or rejected."""
+        if self._open:
+            self._settle()
+        item = self._items.get(key)
+        sent = item.last_sent if item is not None else None
+        d = self._devices[device]
+        if sent is None or sent.updated != updated_ms:
+            candidates = (s for s in d.ops.values() if s.updated == updated_ms)
+            sent = next((s for s in candidates if s.item is not None and s.item.key == key), None)
+        if sent is not None:
+            self.checks.decided.told(t_us, device, key, updated_ms, verdict, sent.fate)
+        elif not d.restored:
+            self.checks.decided.told_of_nothing(t_us, device, key, updated_ms, verdict)
+
+    # ------------------------------------------------------------------ power
+
+    def device_booted(self, t_us: int, device: str) -> None:
+        """The device is up again. `device_reads` should follow before anything else of this device."""
+        if self._open:
+            self._settle()
+        self._devices[device].idle = 0
+
+    def device_reads(self, t_us: int, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
+        """All that applications can read after a boot: every item of every model."""
+        d = self._devices[device]
+        found = dict(items)
+        for item in list(d.items.values()):
+            self._reads_after_boot(t_us, d, item, found.pop(item.key, None))
+        for kind in ("account", "all"):
+            for item in list(d.feeds[kind].items.values()):
+                self._reads_after_boot(t_us, d, item, found.pop(item.key, None))
+        for key, rev in found.items():
+            self.checks.survive.differs(t_us, device, key, None, rev)
+
+    def _reads_after_boot(self, t_us: int, d: Device, item: Item, rev: int | None) -> None:
+        survive = self.checks.survive
+        expected = self._readable(d, item)
+        maybe, item.maybe = item.maybe, None
+        if rev == expected:
+            survive.checked += 1
+        elif maybe is not None and rev == (None if maybe[3] else maybe[0]):
+            survive.checked += 1
+            self._take_write(item, maybe)
+        elif item.receives and item.own != PENDING:
+            seen = self._seen(d, item)
+            index = item.find(rev, seen)
+            if index < seen or (item.own == ACCEPTED and index < item.own_index):
+                survive.differs(t_us, d.name, item.key, expected, rev)
+            else:
+                survive.checked += 1
+            self._show(t_us, d, item, index, rev)
+        elif not getattr(item.model, "mem", False):
+            survive.differs(t_us, d.name, item.key, expected, rev)
+            item.visible = rev
+        if item.sends and not item.receives:
+            self.checks.up_models.read(t_us, d.name, item.key, item.visible, rev)
+
+    def device_restored(self, t_us: int, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
+        """The device's disk was set back to an older one, or wiped: what applications read now is where it starts
+        again. Writes that were not yet decided may be gone; a new epoch is expected of it from here on."""
+        if self._open:
+            self._settle()
+        d = self._devices[device]
+        d.restored = True
+        d.idle = 0
+        d.last_up = b""
+        d.fuzzy = None
+        found = dict(items)
+        for key in found:
+            if key not in self._items:
+                self._find_item(key)
+        for item in list(d.items.values()):
+            item.pending = NO_WRITES
+            item.maybe = None
+            item.own = NONE
+            item.visible = found.get(item.key)
+            self._set_back(d, item, item.visible)
+        for kind in ("account", "all"):
+            for item in list(d.feeds[kind].items.values()):
+                self._set_back(d, item, found.get(item.key))
+        for sent in d.ops.values():
+            sent.writes = []
+
+    def _set_back(self, d: Device, item: Item, rev: int | None) -> None:
+        if item.receives and item.feed is not None:
+            index = item.find(rev, ABSENT)
+            self._reached(d, item, ABSENT if index == UNKNOWN else index, None)

@@ -1,0 +1,27 @@
+"""The check `no-epoch-change`. Called where HEAD changes its epoch, and at the end."""
+
+from __future__ import annotations
+
+from fleet.oracle.check import Check
+
+
+class NoEpochChange(Check):
+    __slots__ = ()
+
+    name = "no-epoch-change"
+    statement = (
+        "A device keeps its epoch unless it was restored or reset: a needless change heals other faults and hides "
+        "them. An epoch in which the device has never sent an operation may be replaced."
+    )
+
+    def kept(self) -> None:
+        self.checked += 1
+
+    def replaced(self, t_us: int, device: str, before: str, after: str | None) -> None:
+        self.checked += 1
+        self.fail(t_us, device, None, f"HEAD of this device in epoch {before}", f"epoch {after}")
+
+    def minted(self, t_us: int, device: str, changes: int, expected: bool) -> None:
+        self.checked += 1
+        if changes and not expected:
+            self.fail(t_us, device, None, "no new epoch without a restore or reset", f"{changes} minted")

@@ -1,0 +1,131 @@
+"""The end of a run: the final states of devices and table against each other and against what was followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from agent.protocol.messages import Key
+from fleet.oracle import stored
+from fleet.oracle.app_side import AppSide
+from fleet.oracle.check import CheckResult
+from fleet.oracle.payload import REV
+from fleet.oracle.state import NO_WRITES, Device, Item
+
+Image = Mapping[str, Any]
+DeviceItems = Callable[[str], Iterable[tuple[Key, int | None, Image]]]
+
+
+class Final(AppSide):
+    """The last look."""
+
+    def results(self) -> list[CheckResult]:
+        """The checks as they stand, in the order of the report. Without `finish`, convergence is unknown."""
+        return self.checks.results()
+
+    def finish(
+        self,
+        t_us: int,
+        device_items: DeviceItems,
+        table_items: Iterable[Image],
+        outboxes: Mapping[str, int],
+        identity_changes: Mapping[str, int],
+    ) -> list[CheckResult]:
+        """Judges the final states. `device_items`: (key, rev, raw image) of all that applications on a device can read.
+        `table_items`: every item of the table; private ones are skipped. `outboxes`: operations waiting, by device.
+        `identity_changes`: epochs minted by an adopted device."""
+        if self._open:
+            self._settle()
+        table = {(item["pk"], item["sk"]): item for item in table_items if not item["pk"].startswith(stored.PRIVATE)}
+        self._table_is_what_was_committed(t_us, table)
+        self._all_decided(t_us, outboxes)
+        self._all_logged(t_us)
+        if self._is_quiet:
+            self.checks.quiet.checked += len(self._devices)
+        for name, d in self._devices.items():
+            self.checks.epoch.minted(t_us, name, identity_changes.get(name, 0), d.restored)
+            self.checks.convergence.outbox(t_us, name, outboxes.get(name, 0))
+            self._converged(t_us, d, device_items(name), table)
+        return self.results()
+
+    def _table_is_what_was_committed(self, t_us: int, table: Mapping[Key, Image]) -> None:
+        acked = self.checks.acked
+        for key, found in table.items():
+            item = self._items.get(key) or self._find_item(key)
+            if item is not None:
+                rev = found.get(REV)
+                same = item.image is found or (item.rev == rev and item.image is not None and item.image == found)
+                acked.kept(t_us, _owner(item), key, item.rev, rev, same)
+        for item in self._items.values():
+            if item.image is not None and item.key not in table:
+                acked.kept(t_us, _owner(item), item.key, item.rev, None, False)
+
+    def _all_decided(self, t_us: int, outboxes: Mapping[str, int]) -> None:
+        decided = self.checks.decided
+        for name, d in self._devices.items():
+            where = f"{outboxes.get(name, 0)} operations in the outbox"
+            for sent in d.ops.values():
+                if sent.fate is None:
+                    for write in sent.writes:
+                        key = sent.item.key if sent.item is not None else None
+                        decided.undecided(t_us, name, key, write[0], f"sent as operation {sent.u}, {where}")
+        for item in self._items.values():
+            if item.pending is not NO_WRITES:
+                name = _owner(item)
+                where = f"never sent, {outboxes.get(name, 0)} operations in the outbox"
+                for write in item.pending:
+                    decided.undecided(t_us, name, item.key, write[0], where)
+
+    def _all_logged(self, t_us: int) -> None:
+        for item in self._items.values():
+            if item.receives and item.feed is not None and item.index > item.logged:
+                self.checks.logged.missing(t_us, _owner(item), item.key, item.rev, item.at(item.logged))
+
+    def _converged(
+        self, t_us: int, d: Device, readable: Iterable[tuple[Key, int | None, Image]], table: Mapping[Key, Image]
+    ) -> None:
+        checks = self.checks
+        seen: set[Key] = set()
+        for key, rev, image in readable:
+            seen.add(key)
+            item = self._items.get(key) or self._find_item(key)
+            if item is None or (item.owner is not d and (item.wide is None or self._member(d, item) is None)):
+                checks.isolation.foreign(t_us, d.name, key, "held at the end")
+                continue
+            checks.invented.image(t_us, d.name, key, image, "on the device at the end")
+            if item.sends or item.receives:
+                self._equal(t_us, d, item, image, table.get(key))
+                if item.receives and self._readable_latest(d, item):
+                    self._reached(d, item, item.index, None)
+            elif not item.model.on_device:
+                checks.direction.crossed(t_us, d.name, key, item.model.name, "on the device at the end")
+            elif rev != item.visible:
+                checks.own_writes.before_write(t_us, d.name, key, item.visible, rev)
+        for item in list(d.items.values()):
+            if item.key not in seen:
+                self._absent(t_us, d, item, table)
+        for kind in ("account", "all"):
+            for item in list(d.feeds[kind].items.values()):
+                if item.key not in seen:
+                    self._absent(t_us, d, item, table)
+
+    def _absent(self, t_us: int, d: Device, item: Item, table: Mapping[Key, Image]) -> None:
+        """An item that the device does not have."""
+        if not (item.sends or item.receives):
+            if item.visible is not None:
+                self.checks.own_writes.before_write(t_us, d.name, item.key, item.visible, None)
+            return
+        found = table.get(item.key)
+        if found is not None:
+            self._equal(t_us, d, item, None, found)
+        elif item.receives and self._readable_latest(d, item):
+            self._reached(d, item, item.index, None)
+
+    def _equal(self, t_us: int, d: Device, item: Item, image: Image | None, found: Image | None) -> None:
+        if item.oversize or item.rejected or (found is not None and stored.ORPHAN in found):
+            return
+        self.checks.convergence.items(t_us, d.name, item.key, item.model, image, found)
+
+
+def _owner(item: Item) -> str:
+    return item.owner.name if item.owner is not None else ""

@@ -1,0 +1,177 @@
+"""The base of the oracle: its records, how they are found, and the counting of synced updates.
+
+No judgement here. Extended by the sides that watch the table, the wire and the applications; see fleet.oracle.oracle.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from agent.protocol.messages import Key
+from agent.protocol.schema import Schema
+from fleet.oracle.checks import Checks
+from fleet.oracle.state import ABSENT, NO_WRITES, WINDOW_US, Device, Feed, Item, Sent
+from fleet.oracle.stored import FeedId
+
+# HEAD of a device moved from `low` to `high`: (device, low, high, verdicts, t_us)
+Move = tuple[Device, int, int, Mapping[str, str], int]
+
+
+class Recorder(Protocol):
+    """Takes latencies in microseconds."""
+
+    def add(self, value_us: int, /) -> None: ...
+
+
+class TableRecord(Protocol):
+    """One change of the table: cloud.table.Record, or anything alike."""
+
+    @property
+    def key(self) -> Key: ...
+    @property
+    def old(self) -> Mapping[str, Any] | None: ...
+    @property
+    def new(self) -> Mapping[str, Any] | None: ...
+    @property
+    def by_ttl(self) -> bool: ...
+
+
+class Ledger:
+    """Devices, feeds and items by name; what happened in the present instant; counts."""
+
+    def __init__(
+        self, schema: Schema, devices: Sequence[tuple[str, str]], *, latency_up: Recorder, latency_down: Recorder
+    ) -> None:
+        self.checks = Checks()
+        self.updates_synced = 0
+        self.local_writes = 0
+        self.cloud_writes = 0
+        self.messages_unreadable = 0
+        self._schema = schema
+        self._up = latency_up
+        self._down = latency_down
+        self._devices: dict[str, Device] = {}
+        self._feeds: dict[FeedId, Feed] = {}
+        self._items: dict[Key, Item] = {}
+        self._dead: deque[tuple[int, Item]] = deque()
+        # Records of one transaction come one by one: what they mean together is settled at the next call.
+        self._open: list[Sent | Move] = []
+        self._open_us = 0
+        self._stopped_us: int | None = None
+        self._healed_us: int | None = None
+        self._is_quiet = False
+        self._converged_us = 0
+        for name, account in devices:
+            self._add(name, account)
+
+    def _add(self, name: str, account: str) -> None:
+        device = self._devices[name] = Device(name, account)
+        for feed_id in (("device", name), ("account", account), ("all", "")):
+            feed = self._feeds.get(feed_id)
+            if feed is None:
+                feed = self._feeds[feed_id] = Feed(*feed_id)
+            device.index[feed_id[0]] = len(feed.members)
+            device.feeds[feed_id[0]] = feed
+            feed.members.append(device)
+
+    @property
+    def converged_after_s(self) -> float:
+        """From the last heal to the moment when the last write from before it was synced; 0 when none was waiting."""
+        return self._converged_us / 1e6
+
+    def writes_stopped(self, t_us: int) -> None:
+        """Applications write no more."""
+        self._stopped_us = t_us
+        self._calm()
+
+    def healed(self, t_us: int) -> None:
+        """The last fault has ended (the latest call counts)."""
+        self._healed_us = t_us
+        self._converged_us = 0
+        self._calm()
+
+    def _calm(self) -> None:
+        self._is_quiet = self._stopped_us is not None and self._healed_us is not None
+        for device in self._devices.values():
+            device.idle = 0
+
+    def _find_item(self, key: Key) -> Item | None:
+        """The item of a key not met before (or forgotten); None when no model has such keys."""
+        place = self._schema.locate(key)
+        if place is None:
+            return None
+        model = place.model
+        owner = self._devices.get(place.device_id) if place.device_id is not None else None
+        feed: Feed | None = None
+        if model.receives:
+            if model.feed == "device":
+                feed = owner.feeds["device"] if owner is not None else None
+            elif model.feed == "account":
+                feed = self._feeds.get(("account", place.account_id or ""))
+            else:
+                feed = self._feeds.get(("all", ""))
+        item = self._items[key] = Item(key, model, owner, feed)
+        if item.wide is not None and feed is not None:
+            feed.items[key] = item
+        elif owner is not None:
+            owner.items[key] = item
+        return item
+
+    def _forget(self, item: Item) -> None:
+        key = item.key
+        if self._items.get(key) is item:
+            del self._items[key]
+            if item.wide is not None and item.feed is not None:
+                del item.feed.items[key]
+            elif item.owner is not None:
+                del item.owner.items[key]
+
+    def _forget_dead(self, t_us: int) -> None:
+        """Forgets items that went long ago and that everyone knows to be gone; looks again later at the others."""
+        dead, horizon = self._dead, t_us - WINDOW_US
+        while dead and dead[0][0] < horizon:
+            _, item = dead.popleft()
+            item.dying = False
+            if item.rev is not None or self._items.get(item.key) is not item:
+                continue
+            if _is_settled(item):
+                self._forget(item)
+            else:
+                item.dying = True
+                dead.append((t_us, item))
+
+    def _synced(self, recorder: Recorder, since_us: int, t_us: int) -> None:
+        """One write has reached one receiving side."""
+        self.updates_synced += 1
+        recorder.add(t_us - since_us)
+        healed_us = self._healed_us
+        if healed_us is not None and since_us < healed_us:
+            self._converged_us = t_us - healed_us
+
+    def _member(self, device: Device, item: Item) -> int | None:
+        """The place of a device among the receivers of an account-wide item; None when it is none of them."""
+        feed = item.feed
+        if feed is None or device.feeds.get(feed.id[0]) is not feed:
+            return None
+        return device.index[feed.id[0]]
+
+    def _readable(self, device: Device, item: Item) -> int | None:
+        """What the device's applications read of an item, as far as the oracle knows."""
+        if item.wide is None:
+            return item.visible
+        seen = item.wide[device.index[item.feed.id[0]]] if item.feed is not None else ABSENT
+        return item.at(seen)
+
+
+def _is_settled(item: Item) -> bool:
+    """Whether nothing about an item that is gone from the table is open any more."""
+    if item.pending is not NO_WRITES or item.maybe is not None or item.visible is not None:
+        return False
+    if item.last_sent is not None and item.last_sent.fate is None:
+        return False
+    if not item.receives:
+        return True
+    behind = item.lagging > 0 if item.wide is not None else item.seen < item.index
+    return not behind and item.logged == item.index

@@ -1,0 +1,247 @@
+"""What the oracle remembers: devices, items, operations on their way, feeds. Plain slotted records, no judgement.
+
+Flat in memory: an item that is gone everywhere is forgotten, an item's history goes back only to what the slowest
+reader has seen (and a recent window), an operation is forgotten when the device sends what comes after it.
+Only the oracle's own modules touch these.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from agent.protocol.messages import Key
+from agent.protocol.schema import Model
+from fleet.oracle.stored import NO_VERDICTS
+
+WINDOW_US: Final = 600_000_000  # superseded states and dead items are kept this long
+_HISTORY_MIN: Final = 8
+
+# One write of an application: (rev, updated_ms, t_us, is_delete)
+Write = tuple[int, int, int, bool]
+NO_WRITES: Final[tuple[Write, ...]] = ()
+
+# What became of the last own write of an item, as far as the table knows.
+NONE: Final = 0
+PENDING: Final = 1
+ACCEPTED: Final = 2
+LOST: Final = 3
+
+UNKNOWN: Final = -2  # an index: not a state that the window holds
+ABSENT: Final = -1  # an index: the time before the first state
+
+
+class Sent:
+    """One operation that a device has put on the wire. `fate`: None until HEAD passes it, then "" or the verdict."""
+
+    __slots__ = ("applied", "epoch", "fate", "id", "image", "index", "item", "kind", "rev", "u", "updated", "writes")
+
+    def __init__(
+        self,
+        epoch: str,
+        u: int,
+        op_id: str,
+        kind: str,
+        updated: int,
+        image: msgspec.Raw,
+        item: Item | None,
+        rev: int | None,
+        writes: list[Write],
+    ) -> None:
+        self.epoch = epoch
+        self.u = u
+        self.id = op_id
+        self.kind = kind
+        self.updated = updated
+        self.image = image
+        self.item = item
+        self.rev = rev
+        self.writes = writes  # the one it carries last, those that it supersedes before
+        self.applied = False
+        self.index = ABSENT  # of the state that it made
+        self.fate: str | None = None
+
+
+class Feed:
+    """One feed: where its log stands, who receives it, which items some receiver has not caught up with."""
+
+    __slots__ = ("appended_us", "epoch", "id", "items", "members", "seq", "unsettled")
+
+    def __init__(self, kind: str, owner: str) -> None:
+        self.id = (kind, owner)
+        self.members: list[Device] = []
+        self.epoch = ""
+        self.seq = 0
+        self.appended_us = 0
+        self.unsettled: dict[Key, Item] = {}
+        self.items: dict[Key, Item] = {}  # of account-wide feeds
+
+
+class Device:
+    """One device, as the wire, HEAD and its applications show it."""
+
+    __slots__ = (
+        "account",
+        "feeds",
+        "floors",
+        "fuzzy",
+        "head_epoch",
+        "head_id",
+        "head_up",
+        "idle",
+        "index",
+        "items",
+        "last_up",
+        "name",
+        "ops",
+        "past",
+        "restored",
+        "sent_epoch",
+        "verdicts",
+    )
+
+    def __init__(self, name: str, account: str) -> None:
+        self.name = name
+        self.account = account
+        self.index: dict[str, int] = {}  # kind of feed -> place among its members
+        self.feeds: dict[str, Feed] = {}
+        self.items: dict[Key, Item] = {}  # those that belong to this device alone
+        self.head_epoch: str | None = None
+        self.head_up = 0
+        self.head_id: str | None = None
+        self.verdicts: Mapping[str, str] = NO_VERDICTS
+        self.past: dict[str, tuple[int, str | None]] | None = None  # former epochs of HEAD -> where they ended
+        self.sent_epoch = ""
+        self.ops: dict[int, Sent] = {}
+        self.last_up = b""
+        self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)
+        self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot
+        self.restored = False
+        self.idle = 0  # messages with content since this device's last progress
+
+
+class Item:
+    """One item. `rev`, `image`: the table's present state. `visible`: what the owner's applications read."""
+
+    __slots__ = (
+        "base",
+        "cloud",
+        "dying",
+        "feed",
+        "history",
+        "image",
+        "index",
+        "key",
+        "lagging",
+        "last_sent",
+        "limit",
+        "log_epoch",
+        "log_seq",
+        "logged",
+        "maybe",
+        "model",
+        "op_epoch",
+        "op_index",
+        "op_u",
+        "oversize",
+        "own",
+        "own_index",
+        "owner",
+        "pending",
+        "receives",
+        "rejected",
+        "rev",
+        "seen",
+        "sends",
+        "visible",
+        "wide",
+    )
+
+    def __init__(self, key: Key, model: Model, owner: Device | None, feed: Feed | None) -> None:
+        self.key = key
+        self.model = model
+        self.sends = model.sends
+        self.receives = model.receives
+        self.owner = owner
+        self.feed = feed
+        self.rev: int | None = None
+        self.image: Mapping[str, Any] | None = None
+        self.index = ABSENT  # of the present state, counted from 0; only where the model comes down
+        self.history: list[tuple[int | None, int]] = []  # (rev, commit time), the last one is `index`
+        self.base = 0  # index of history[0]
+        self.limit = _HISTORY_MIN
+        self.seen = ABSENT  # index that the owner's applications have (or know better than)
+        self.wide: array[int] | None = None  # the same for each member of an account-wide feed
+        self.lagging = 0  # members that are behind
+        self.logged = ABSENT
+        self.log_epoch = ""
+        self.log_seq = 0
+        self.visible: int | None = None
+        self.own = NONE
+        self.own_index = ABSENT
+        self.pending: list[Write] | tuple[Write, ...] = NO_WRITES  # not yet sent
+        self.maybe: Write | None = None  # a write during which the power went
+        self.last_sent: Sent | None = None
+        self.cloud: tuple[int | None, bool] | None = None  # (rev, is_delete) announced by a cloud application
+        self.op_epoch = ""  # the last accepted operation of the owner
+        self.op_u = 0
+        self.op_index = ABSENT
+        self.rejected = False
+        self.oversize = False
+        self.dying = False
+        if receives_wide(feed):
+            assert feed is not None
+            self.wide = array("i", [ABSENT]) * len(feed.members)
+
+    def advance(self, rev: int | None, t_us: int) -> None:
+        """A new state of an item that comes down."""
+        self.index += 1
+        self.history.append((rev, t_us))
+        if len(self.history) > self.limit:
+            self._prune(t_us)
+            self.limit = max(_HISTORY_MIN, 2 * len(self.history))
+
+    def _prune(self, t_us: int) -> None:
+        floor = self.seen if self.wide is None else min(self.wide)
+        history, base, horizon, n = self.history, self.base, t_us - WINDOW_US, 0
+        while n < len(history) - 1 and base + n < floor and history[n + 1][1] < horizon:
+            n += 1
+        if n:
+            del history[:n]
+            self.base = base + n
+
+    def find(self, rev: int | None, seen: int) -> int:
+        """The index of the state `rev`; UNKNOWN when the window does not hold it. "No item" is the earliest such
+        state from `seen` on, else the latest before it."""
+        history, base = self.history, self.base
+        if rev is not None:
+            if history and history[-1][0] == rev:
+                return self.index
+            for n in range(len(history) - 2, -1, -1):
+                if history[n][0] == rev:
+                    return base + n
+            return UNKNOWN
+        for n in range(max(0, seen - base), len(history)):
+            if history[n][0] is None:
+                return base + n
+        for n in range(min(seen - base, len(history)) - 1, -1, -1):
+            if history[n][0] is None:
+                return base + n
+        return ABSENT if base == 0 else UNKNOWN
+
+    def superseded_us(self, index: int) -> int | None:
+        """When the state at `index` ended; None for the present one."""
+        n = index + 1 - self.base
+        return self.history[n][1] if 0 <= n < len(self.history) else None
+
+    def at(self, index: int) -> int | None:
+        """The rev of a state that the window holds."""
+        n = index - self.base
+        return self.history[n][0] if 0 <= n < len(self.history) else None
+
+
+def receives_wide(feed: Feed | None) -> bool:
+    return feed is not None and feed.id[0] != "device"

@@ -1,0 +1,354 @@
+"""The oracle's view of the table: every commit, of items, of HEAD and of LOG.
+
+Called at each commit, in the order of commits. It never reads the table: it only follows what it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.protocol.messages import Key
+from fleet.oracle import stored
+from fleet.oracle.ledger import Ledger, Move, TableRecord
+from fleet.oracle.payload import REV
+from fleet.oracle.state import ACCEPTED, LOST, NO_WRITES, UNKNOWN, Device, Feed, Item, Sent
+
+Image = Mapping[str, Any]
+
+
+class TableSide(Ledger):
+    """What a table's commits mean."""
+
+    def cloud_wrote(self, t_us: int, key: Key, rev: int, kind: str) -> None:
+        """A cloud application's write is about to be executed. kind: put, update or delete. Call it again before a
+        repetition; a write that is refused costs nothing."""
+        item = self._items.get(key) or self._find_item(key)
+        if item is None:
+            return
+        self.cloud_writes += 1
+        is_delete = kind == "delete"
+        if not is_delete:
+            item.cloud = (rev, False)
+        elif item.rev is not None:  # deleting nothing changes nothing
+            item.cloud = (None, True)
+        if not item.model.in_cloud:
+            self.checks.direction.crossed(t_us, "", key, item.model.name, "written by a cloud application")
+
+    def committed(self, t_us: int, record: TableRecord) -> None:
+        """One change of the table, private keys too. All records of a transaction come with the same time, before any
+        other call."""
+        if self._open and t_us != self._open_us:
+            self._settle()
+        key = record.key
+        pk = key[0]
+        if pk.startswith(stored.PRIVATE):
+            if pk.startswith(stored.HEAD):
+                self._head_committed(t_us, pk, record.new)
+            elif pk.startswith(stored.LOG):
+                self._log_committed(t_us, key, record)
+            return
+        item = self._items.get(key) or self._find_item(key)
+        if item is not None:
+            self._item_committed(t_us, item, record.old, record.new, record.by_ttl)
+        if self._dead:
+            self._forget_dead(t_us)
+
+    # ------------------------------------------------------------------ items
+
+    def _item_committed(self, t_us: int, item: Item, old: Image | None, new: Image | None, by_ttl: bool) -> None:
+        checks = self.checks
+        rev: int | None = None
+        own = False
+        cloud = item.cloud
+        name = item.owner.name if item.owner is not None else ""
+        checks.direction.checked += 1
+        if not item.model.in_cloud:
+            checks.direction.crossed(t_us, name, item.key, item.model.name, "in the table")
+        if new is None:
+            checks.invented.checked += 1
+            if cloud is not None and cloud[1]:
+                item.cloud = None
+            elif not by_ttl:
+                own = self._deleted_by_device(t_us, item)
+        else:
+            rev = new.get(REV)
+            checks.invented.image(t_us, name, item.key, new, "in the table")
+            op = new.get(stored.OP)
+            was = old.get(stored.OP) if old is not None else None
+            if op is not None and op is not was and op != was:
+                own = True
+                self._made_by_operation(t_us, item, op, rev)
+            elif cloud is not None and cloud[0] == rev:
+                item.cloud = None
+            elif rev != item.rev or rev is None:
+                checks.invented.nobody(t_us, name, item.key, item.rev, rev)
+            if rev is not None and rev == item.rev:  # the same write again, or a mark on it: no new state
+                item.image = new
+                return
+            if item.rev is None:
+                checks.resurrection.appeared()
+        item.rev = rev
+        item.image = new
+        if item.receives:
+            self._advance(t_us, item, rev, own)
+        if new is None and not item.dying:
+            item.dying = True
+            self._dead.append((t_us, item))
+
+    def _advance(self, t_us: int, item: Item, rev: int | None, own: bool) -> None:
+        """A new state, to be received. The device that wrote it has it already, and needs none from before."""
+        item.advance(rev, t_us)
+        feed = item.feed
+        if feed is None:
+            return
+        if item.wide is not None:
+            item.lagging = len(item.wide)
+            feed.unsettled[item.key] = item
+        elif not own:
+            feed.unsettled[item.key] = item
+        else:
+            for n in range(item.seen + 1 - item.base, len(item.history) - 1):
+                self._synced(self._down, item.history[n][1], t_us)
+            item.seen = item.index
+            feed.unsettled.pop(item.key, None)
+
+    def _made_by_operation(self, t_us: int, item: Item, op: Any, rev: int | None) -> None:
+        """The item carries a new operation's mark: it must be one that its device has sent, and for the first time."""
+        checks, device, key = self.checks, item.owner, item.key
+        sender, epoch, u = op[0], op[1], op[2]
+        checks.isolation.checked += 1
+        if device is None or sender != device.name:
+            checks.isolation.foreign(t_us, sender, key, "written by its operation")
+            return
+        if not item.sends:
+            checks.direction.crossed(t_us, sender, key, item.model.name, f"written by the device's operation {u}")
+        sent = device.ops.get(u)
+        if sent is None or sent.epoch != epoch or sent.item is not item:
+            if epoch != device.head_epoch:
+                checks.double.old_epoch(t_us, sender, key, u, epoch)
+            elif sent is None and u <= device.head_up:
+                checks.double.late(t_us, sender, key, u, device.head_up, rev)
+            else:
+                checks.invented.not_sent(t_us, sender, key, u, rev)
+            return
+        self._take_effect(t_us, device, item, sent, rev)
+        if rev != sent.rev and sent.rev is not None:
+            checks.invented.other_image(t_us, sender, key, sent.rev, f"(rev {rev}) in the table")
+        if item.rev is None and item.receives and sent.kind == "update" and not _created_before(device, sent):
+            checks.resurrection.by_update(t_us, sender, key, u, rev)
+
+    def _deleted_by_device(self, t_us: int, item: Item) -> bool:
+        """Nobody in the cloud has deleted the item: an operation or a sweep of its device must have. Whether it was an
+        operation."""
+        device = item.owner
+        if device is not None:
+            sent = item.last_sent
+            if sent is None or sent.kind != "delete" or sent.fate is not None:
+                open_deletes = (s for s in device.ops.values() if s.item is item and s.kind == "delete")
+                sent = next((s for s in open_deletes if s.fate is None), None)
+            if sent is not None:
+                self._take_effect(t_us, device, item, sent, None)
+                return True
+            if item.sends and any(s.kind == "sweep" and s.fate is None for s in device.ops.values()):
+                return False
+        name = device.name if device is not None else ""
+        if device is not None and item.last_sent is not None and item.last_sent.kind == "delete":
+            self.checks.double.late(t_us, name, item.key, item.last_sent.u, device.head_up, None)
+        else:
+            self.checks.invented.nobody(t_us, name, item.key, item.rev, None)
+        return False
+
+    def _take_effect(self, t_us: int, device: Device, item: Item, sent: Sent, rev: int | None) -> None:
+        if sent.applied:
+            self.checks.double.again(t_us, device.name, item.key, sent.u, rev)
+        elif sent.fate is not None:
+            self.checks.double.late(t_us, device.name, item.key, sent.u, device.head_up, rev)
+        else:
+            self.checks.double.applied()
+            sent.applied = True
+            sent.index = item.index + 1
+            self._open.append(sent)
+            self._open_us = t_us
+
+    # ------------------------------------------------------------------ HEAD
+
+    def _head_committed(self, t_us: int, pk: str, new: Image | None) -> None:
+        device = self._devices.get(stored.head_device(pk))
+        if device is None:
+            return
+        checks = self.checks
+        epoch = new.get("epoch") if new is not None else None
+        low = device.head_up
+        if new is None or epoch != device.head_epoch:
+            before = device.head_epoch
+            if before is not None:
+                if device.past is None:
+                    device.past = {}
+                device.past[before] = (device.head_up, device.head_id)
+                if device.sent_epoch == before and not device.restored:
+                    checks.epoch.replaced(t_us, device.name, before, epoch)
+                else:
+                    checks.epoch.kept()
+            device.head_epoch = epoch
+            low = 0
+        if new is None:
+            device.head_up, device.head_id, device.verdicts = 0, None, stored.NO_VERDICTS
+            return
+        up: int = new["up"]
+        if up < low:
+            checks.double.head_back(t_us, device.name, low, up)
+        device.head_up = up
+        device.head_id = new.get("upid")
+        device.verdicts = verdicts = new["verdicts"]
+        if up > low:
+            self._open.append((device, low, up, verdicts, t_us))
+            self._open_us = t_us
+
+    def _settle(self) -> None:
+        """The records of one transaction are all in: HEAD's moves decide operations; effects must belong to a move."""
+        entries = self._open
+        self._open = []
+        for entry in entries:
+            if type(entry) is tuple:
+                self._decide(entry)
+        for entry in entries:
+            if isinstance(entry, Sent) and entry.fate is None and entry.item is not None:
+                owner = entry.item.owner
+                up = owner.head_up if owner is not None else 0
+                name = owner.name if owner is not None else ""
+                self.checks.double.apart(self._open_us, name, entry.item.key, entry.u, up)
+
+    def _decide(self, move: Move) -> None:
+        device, low, high, verdicts, t_us = move
+        checks, ops, epoch = self.checks, device.ops, device.head_epoch
+        folded: list[Sent] = []
+        for u in range(low + 1, high + 1):
+            sent = ops.get(u)
+            if sent is None or sent.epoch != epoch:
+                if not device.restored:
+                    checks.decided.never_sent(t_us, device.name, u)
+                continue
+            verdict = verdicts.get(str(u), "") if verdicts else ""
+            item = sent.item
+            if sent.fate is not None:
+                key = item.key if item is not None else None
+                checks.decided.twice(t_us, device.name, key, u, sent.fate or "accepted", verdict or "accepted")
+            sent.fate = verdict
+            if item is None:
+                continue
+            checks.decided.checked += len(sent.writes)
+            if not verdict:
+                item.op_epoch = sent.epoch
+                item.op_u = u
+                item.op_index = sent.index
+                for write in sent.writes:
+                    self._synced(self._up, write[2], t_us)
+                if not sent.applied:
+                    folded.append(sent)
+            elif sent.applied:
+                checks.double.despite_verdict(t_us, device.name, item.key, u, verdict)
+            if item.last_sent is sent and item.pending is NO_WRITES:
+                item.own = LOST if verdict else ACCEPTED
+                item.own_index = sent.index
+                item.rejected = bool(verdict) and verdict != "lost"
+        for sent in folded:
+            self._decide_folded(t_us, device, sent)
+        for u in range(low + 1, high + 1):
+            sent = ops.get(u)
+            if sent is not None and sent.kind == "delete" and (item := sent.item) is not None and item.rev is None:
+                if not item.receives and item.visible is None and item.pending is NO_WRITES:
+                    self._forget(item)
+                elif not item.dying:
+                    item.dying = True
+                    self._dead.append((t_us, item))
+
+    def _decide_folded(self, t_us: int, device: Device, sent: Sent) -> None:
+        """Accepted without a commit of its own: a later operation of the same transaction took its place, or the item
+        was already as it wants (a delete of nothing, the same image under a new epoch)."""
+        item = sent.item
+        if item is None or item.op_u != sent.u:
+            return
+        wanted = None if sent.kind == "delete" else sent.rev
+        self.checks.acked.applied(t_us, device.name, item.key, sent.u, wanted, item.rev)
+        item.op_index = item.index
+        if item.last_sent is sent:
+            item.own_index = item.index
+
+    # ------------------------------------------------------------------ LOG
+
+    def _log_committed(self, t_us: int, key: Key, record: TableRecord) -> None:
+        if self._open:
+            self._settle()
+        feed = self._feeds.get(stored.log_feed(key[0]))
+        if feed is None:
+            return
+        dense, new = self.checks.dense, record.new
+        epoch, seq = position = stored.log_position(key[1])
+        if new is None:
+            if not record.by_ttl:
+                dense.removed(t_us, feed.id, position)
+            return
+        if record.old is not None:
+            dense.changed(t_us, feed.id, position, None)
+            return
+        if (seq == feed.seq + 1) if epoch == feed.epoch else (epoch > feed.epoch and seq == 1):
+            dense.appended()
+        else:
+            dense.gap(t_us, feed.id, (feed.epoch, feed.seq + 1), position)
+        feed.epoch, feed.seq, feed.appended_us = epoch, seq, t_us
+        row_key = new.get("key")
+        if row_key is not None:
+            self._row_logged(t_us, feed, (row_key[0], row_key[1]), new)
+
+    def _row_logged(self, t_us: int, feed: Feed, key: Key, row: Image) -> None:
+        checks = self.checks
+        item = self._items.get(key) or self._find_item(key)
+        owner = feed.id[1] if feed.id[0] == "device" else ""
+        checks.direction.checked += 1
+        checks.isolation.checked += 1
+        if item is None or not item.receives:
+            model = "(none)" if item is None else item.model.name
+            checks.direction.crossed(t_us, owner, key, model, "in the log of a feed")
+            return
+        if item.feed is not feed:
+            checks.isolation.foreign(t_us, owner, key, f"in the log of {'#'.join(feed.id)}")
+            return
+        index, rev = item.index, item.rev
+        if row.get("oversize"):
+            item.oversize = True
+        else:
+            item.oversize = False
+            image = row.get("image")
+            rev = image.get(REV) if image is not None else None
+            if image is not None and (item.image is None or image.get("text") is not item.image.get("text")):
+                checks.invented.image(t_us, owner, key, image, "in the log")
+            index = _logged_index(item, rev)
+        if index < item.logged or index == UNKNOWN:
+            checks.dense.older(t_us, owner, key, item.at(item.logged), rev, feed.id, feed.seq)
+            return
+        item.logged = index
+        item.log_epoch = feed.epoch
+        item.log_seq = feed.seq
+        checks.logged.logged()
+        head = row.get("head")
+        if head is not None and head[0] == item.op_epoch and head[1] >= item.op_u and index < item.op_index:
+            checks.dense.head_ahead(t_us, owner, key, head[1], item.op_u, rev)
+
+
+def _created_before(device: Device, sent: Sent) -> bool:
+    """Whether the same batch creates the item before this operation."""
+    for s in device.ops.values():
+        if s.item is sent.item and s.u < sent.u and s.fate is None and s.kind == "create":
+            return True
+    return False
+
+
+def _logged_index(item: Item, rev: int | None) -> int:
+    """The state that a new log row shows. "No item" is the latest such state: what is logged next is read later."""
+    if rev is not None:
+        return item.find(rev, item.logged)
+    for n in range(len(item.history) - 1, -1, -1):
+        if item.history[n][0] is None:
+            return item.base + n
+    return item.index if item.rev is None else UNKNOWN

@@ -1,0 +1,296 @@
+"""The oracle's view of the wire: what a device sends, what is delivered to it, and what each link counted.
+
+Each payload is parsed at most once, and only as far as needed; a batch sent again is compared by its bytes first.
+"""
+
+from __future__ import annotations
+
+from agent.protocol.messages import Key
+from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
+from fleet.oracle.table_side import TableSide
+from fleet.oracle.wire import Downward, Operation, Upward, downward, rev_of, upward
+
+_ACCOUNT_PUSH = b'"feed":"a'  # in the head of a JSON message of an account's feed, or of the feed of all
+
+
+class WireSide(TableSide):
+    """What messages mean."""
+
+    _shared_payload: bytes = b""
+    _shared: Downward | None = None
+
+    # ------------------------------------------------------------------ up
+
+    def wire_up(self, t_us: int, device: str, payload: bytes) -> None:
+        """A message as the device sent it."""
+        if self._open:
+            self._settle()
+        d = self._devices[device]
+        if payload == d.last_up:
+            self.checks.resend.checked += 1
+            self._content(t_us, d)
+            return
+        message = upward(payload)
+        if message is None:
+            self.messages_unreadable += 1
+        elif message.t == "up":
+            d.last_up = payload
+            self._batch(t_us, d, message)
+            self._content(t_us, d)
+        elif message.t == "hello":
+            self._hello(t_us, d, message)
+
+    def _content(self, t_us: int, d: Device) -> None:
+        if self._is_quiet:
+            d.idle += 1
+            self.checks.quiet.message(t_us, d.name, d.idle)
+
+    def _batch(self, t_us: int, d: Device, message: Upward) -> None:
+        ops, resend = d.ops, self.checks.resend
+        if message.epoch != d.sent_epoch:
+            self._new_epoch(d)
+            d.sent_epoch = message.epoch
+        elif ops:
+            first = message.first_u
+            for u in [u for u in ops if u < first]:
+                del ops[u]
+        waiting = len(ops)
+        known = 0
+        for op in message.ops:
+            sent = ops.get(op.u)
+            if sent is None:
+                self._first_sent(t_us, d, message.epoch, op)
+            else:
+                known += 1
+                self._sent_again(t_us, d, sent, op)
+        if waiting and not d.restored and (known != waiting or len(ops) != waiting):
+            expected = f"the {waiting} operations in flight sent again, and nothing else"
+            resend.other_batch(t_us, d.name, expected, f"{known} of them and {len(ops) - waiting} others")
+        elif not waiting:
+            resend.checked += 1
+
+    def _new_epoch(self, d: Device) -> None:
+        """Undecided writes of the former epoch must be sent under the new one."""
+        for u in sorted(d.ops, reverse=True):
+            sent = d.ops[u]
+            if sent.fate is None and sent.item is not None:
+                sent.item.pending = [*sent.writes, *sent.item.pending]
+                if not sent.item.receives and sent.kind == "delete":  # no create for it; the sweep does the rest
+                    sent.item.pending = [w for w in sent.item.pending if not w[3]] or NO_WRITES
+        d.ops.clear()
+
+    def _first_sent(self, t_us: int, d: Device, epoch: str, op: Operation) -> None:
+        kind, u = op.kind, op.u
+        if kind == "sweep":
+            d.ops[u] = Sent(epoch, u, op.id, kind, op.updated, op.image, None, None, [])
+            return
+        checks, key = self.checks, op.key
+        item = self._items.get(key) or self._find_item(key)
+        checks.direction.checked += 1
+        checks.isolation.checked += 1
+        if item is None or not item.sends:
+            model = "(none)" if item is None else item.model.name
+            checks.direction.crossed(t_us, d.name, key, model, f"sent up as operation {u}")
+            d.ops[u] = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev_of(op.image), [])
+            return
+        if item.owner is not d:
+            checks.isolation.foreign(t_us, d.name, key, f"sent up as operation {u}")
+        pending = item.pending
+        if len(pending) == 1 and pending[0][1] == op.updated and pending[0][3] == (kind == "delete"):
+            writes = [pending[0]]
+            item.pending = NO_WRITES
+            d.idle = 0
+        else:
+            writes = self._writes_of(t_us, d, item, op)
+        rev = writes[-1][0] if writes else rev_of(op.image)
+        sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)
+        item.last_sent = d.ops[u] = sent
+
+    def _writes_of(self, t_us: int, d: Device, item: Item, op: Operation) -> list[Write]:
+        """The writes that an operation carries: its own one last, before it those that it supersedes."""
+        is_delete = op.kind == "delete"
+        pending = item.pending
+        n = next((n for n, w in enumerate(pending) if w[1] == op.updated and w[3] == is_delete), ABSENT)
+        rev = rev_of(op.image)
+        if n == ABSENT and not is_delete:
+            n = next((n for n, w in enumerate(pending) if w[0] == rev and not w[3]), ABSENT)
+        if n != ABSENT:
+            writes = list(pending[: n + 1])
+            item.pending = list(pending[n + 1 :]) or NO_WRITES
+            d.idle = 0
+            return writes
+        maybe = item.maybe
+        if maybe is not None and maybe[3] == is_delete and (is_delete or maybe[0] == rev):
+            writes = [*pending, maybe]  # the call did not return, the write is there all the same
+            item.pending = NO_WRITES
+            item.maybe = None
+            item.visible = None if is_delete else rev
+            item.own = PENDING
+            return writes
+        restated = rev is not None and not is_delete and rev in (item.visible, item.rev)
+        if not restated and not d.restored:
+            self.checks.invented.not_written(t_us, d.name, item.key, op.u, op.kind, rev)
+        return []
+
+    def _sent_again(self, t_us: int, d: Device, sent: Sent, op: Operation) -> None:
+        resend = self.checks.resend
+        key = sent.item.key if sent.item is not None else ("", "")
+        differs = [
+            name
+            for name, was, now in (
+                ("id", sent.id, op.id),
+                ("key", key, op.key),
+                ("kind", sent.kind, op.kind),
+                ("stamp", sent.updated, op.updated),
+                ("image", bytes(sent.image), bytes(op.image)),
+            )
+            if was != now
+        ]
+        if not differs:
+            resend.same()
+        elif d.restored:
+            del d.ops[op.u]
+            self._first_sent(t_us, d, d.sent_epoch, op)
+        else:
+            resend.differs(t_us, d.name, op.key, op.u, " and ".join(differs))
+
+    def _hello(self, t_us: int, d: Device, message: Upward) -> None:
+        """Its cursors are durable: what lies behind them has been applied, whether or not anybody could see it."""
+        for name, cursor in message.feeds.items():
+            feed = d.feeds.get(name)
+            if feed is None:
+                continue
+            if d.floors is None:
+                d.floors = {}
+            known = d.floors.get(name)
+            if known is None or known[0] != cursor.nonce:
+                d.floors[name] = (cursor.nonce, feed.appended_us)
+            if cursor.epoch is None:
+                continue
+            position = (cursor.epoch, cursor.seq)
+            for item in list(feed.unsettled.values()):
+                at = item.logged == item.index and (item.log_epoch, item.log_seq) <= position
+                if at and self._readable_latest(d, item):
+                    self._reached(d, item, item.index, None)
+
+    def _readable_latest(self, d: Device, item: Item) -> bool:
+        """Whether the present state of the item is what the device's applications read anyway."""
+        return self._readable(d, item) == item.rev
+
+    def _reached(self, d: Device, item: Item, index: int, t_us: int | None) -> None:
+        """The device has the state at `index`. `t_us` None: it is not known since when, so no latency is recorded."""
+        feed = item.feed
+        if feed is None:
+            return
+        place = d.index[feed.id[0]] if item.wide is not None else ABSENT
+        seen = item.seen if item.wide is None else item.wide[place]
+        first = max(seen + 1, item.base)
+        if t_us is None:
+            self.updates_synced += max(0, index + 1 - first)
+        else:
+            for n in range(first - item.base, index + 1 - item.base):
+                self._synced(self._down, item.history[n][1], t_us)
+        latest = item.index
+        if item.wide is None:
+            item.seen = index
+            if index == latest:
+                feed.unsettled.pop(item.key, None)
+            else:
+                feed.unsettled[item.key] = item
+            return
+        item.wide[place] = index
+        item.lagging += (index != latest) - (seen != latest)
+        if not item.lagging:
+            feed.unsettled.pop(item.key, None)
+        else:
+            feed.unsettled[item.key] = item
+
+    # ------------------------------------------------------------------ down
+
+    def ack_published(self, t_us: int, device: str, payload: bytes) -> None:
+        """Optional, sharper: a message to a device as the relay hands it over. An ack must already be true here."""
+        if self._open:
+            self._settle()
+        message = downward(payload)
+        if message is not None and message.t == "ack":
+            self._ack(t_us, self._devices[device], message)
+
+    def wire_down(self, t_us: int, device: str, payload: bytes) -> None:
+        """A message as it is delivered to the device."""
+        if self._open:
+            self._settle()
+        d = self._devices[device]
+        if payload is self._shared_payload:
+            message = self._shared
+        else:
+            message = downward(payload)
+            if _ACCOUNT_PUSH in payload[:32]:  # the same bytes go to every device of the account
+                self._shared_payload, self._shared = payload, message
+        if message is None:
+            self.messages_unreadable += 1
+        elif message.t == "ack":
+            self._ack(t_us, d, message)
+        elif message.t == "rows":
+            if message.rows:
+                self._delivered(t_us, d, [row.key for row in message.rows])
+                self._content(t_us, d)
+        elif message.t == "snapshot":
+            self._delivered(t_us, d, [entry.key for entry in message.items])
+            floor = d.floors.get(message.feed) if d.floors is not None else None
+            if floor is not None and floor[0] == message.nonce:
+                if d.fuzzy is None:
+                    d.fuzzy = {}
+                d.fuzzy[message.feed] = (floor[1], t_us)
+            if message.part == 0:
+                self._content(t_us, d)
+
+    def _ack(self, t_us: int, d: Device, message: Downward) -> None:
+        acked, up = self.checks.acked, message.up
+        if message.epoch == d.head_epoch:
+            acked.ack(t_us, d.name, up, message.upid, d.head_up, d.head_id, message.epoch)
+            if d.sent_epoch != message.epoch or up > d.head_up:
+                return
+            told = message.verdicts
+            for u, sent in d.ops.items():
+                if u <= up and sent.fate is not None and (told or sent.fate):
+                    acked.verdicts(t_us, d.name, up, told, u, sent.fate, sent.item.key if sent.item else None)
+        elif d.past is not None and message.epoch in d.past:
+            acked.ack(t_us, d.name, up, message.upid, *d.past[message.epoch], message.epoch)
+        else:
+            acked.unknown_epoch(t_us, d.name, message.epoch)
+
+    def _delivered(self, t_us: int, d: Device, keys: list[Key]) -> None:
+        """Keys of rows or of a snapshot: of this device or its account, and of models that come down."""
+        checks = self.checks
+        for key in keys:
+            checks.direction.checked += 1
+            checks.isolation.checked += 1
+            item = self._items.get(key)
+            if item is not None:
+                model, owner, feed = item.model, item.owner, item.feed
+            else:
+                place = self._schema.locate(key)
+                if place is None:
+                    continue  # a model that this schema does not know: to be ignored
+                model = place.model
+                owner = self._devices.get(place.device_id) if place.device_id is not None else None
+                kind = model.feed or ""
+                feed = self._feeds.get((kind, place.account_id or "" if kind == "account" else ""))
+            if not model.receives:
+                checks.direction.crossed(t_us, d.name, key, model.name, "sent down")
+            elif owner is not d and (owner is not None or feed is None or d.feeds.get(feed.id[0]) is not feed):
+                checks.isolation.foreign(t_us, d.name, key, "sent down to it")
+
+    def message_account(
+        self, link: str, direction: str, *, sent: int, delivered: int, dropped: int, in_flight: int, duplicates: int = 0
+    ) -> None:
+        """What one link counted in one direction, at the end."""
+        self.checks.conservation.link(
+            link,
+            direction,
+            sent=sent,
+            delivered=delivered,
+            dropped=dropped,
+            in_flight=in_flight,
+            duplicates=duplicates,
+        )
