@@ -28,7 +28,6 @@ from cloud.table import PK, PRIVATE_PREFIX, SK, Condition, Item, Key, Query, Upd
 OP: Final = "_op"
 ORPHAN: Final = "_orphan"
 HIDDEN: Final = (PK, SK, OP, ORPHAN)  # never sent down
-RESERVED: Final = frozenset((PK, SK, OP, ORPHAN))  # never taken from a device
 _HEAD_PK: Final = PRIVATE_PREFIX + "head#"
 _LOG_PK: Final = PRIVATE_PREFIX + "log#"
 _HEAD_SK: Final = "head"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from agent.protocol.errors import MessageError, ModelError
 from agent.protocol.messages import ITEM_BYTES_MAX, OPS_MAX, Ack, Image, Key, Kind, Op, Reset, Up, decode_image
 from agent.protocol.schema import Model, Schema
 from cloud.answer import Answer
 from cloud.config import RelayConfig
-from cloud.head import OP, RESERVED, advance, head_key, head_verdicts
+from cloud.head import OP, advance, head_key, head_verdicts
 from cloud.orphans import Orphans
 from cloud.table import (
     ITEM_ABSENT,
@@ -202,8 +202,6 @@ class Ingest:
             return _reject("malformed")
         except ModelError as error:
             return _reject(error.code)
-        if not RESERVED.isdisjoint(image):
-            return _reject("reserved")
         return model, image, ""
 
     def fold(
@@ -252,7 +250,7 @@ class Ingest:
         if present is not None:
             op = present.get(OP)
             if op is not None and op[0] == batch.device and op[1] == batch.epoch:
-                return max(now_ms, model.updated_ms(present) + 1)
+                return max(now_ms, model.updated_ms(cast(Image, present)) + 1)
         return now_ms
 
     def accepts(self, model: Model, kind: Kind, stamp_ms: int, present: Item | None) -> bool:
@@ -260,7 +258,7 @@ class Ingest:
         if present is None:
             return kind == "create"
         if model.conflict == "latest":
-            return model.updated_ms(present) < stamp_ms
+            return model.updated_ms(cast(Image, present)) < stamp_ms
         if model.conflict == "cloud":
             return OP in present  # what was last written in the cloud stays
         return True  # arrival, device: the cloud's own writers do not pass here, so both mean "the device's, now"

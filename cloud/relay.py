@@ -30,7 +30,8 @@ class Relay:
     """`account_of` names a device's account, None for a device that is not known. `random_hex(n)`: n random digits.
 
     `counters` counts, by name, what a check of the checks wants to have seen and what an operator should look at.
-    The parts are class attributes, so that a test may put another in a part's place."""
+    The parts are class attributes, so that a test may put another in a part's place.
+    Raises ValueError when the schema keeps its time to live elsewhere than the configuration says."""
 
     sequencer_type: ClassVar[type[Sequencer]] = Sequencer
     orphans_type: ClassVar[type[Orphans]] = Orphans
@@ -46,6 +47,12 @@ class Relay:
         counters: Counter[str],
         account_of: Callable[[str], str | None],
     ) -> None:
+        for model in schema.models.values():
+            if model.in_cloud and model.ttl_attribute not in (None, config.ttl_attribute):
+                raise ValueError(
+                    f"{model.name} has its ttl in {model.ttl_attribute!r}, the table in {config.ttl_attribute!r}: "
+                    "a table has one attribute for it"
+                )
         self.schema = schema
         self.config = config
         self.clock_ms = clock_ms
