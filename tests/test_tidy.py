@@ -34,9 +34,13 @@ class Check:
 
 
 # Where time and chance enter from outside, each with why that changes nothing that a seed repeats.
-CLOCKS: Final[dict[str, str]] = {}
+CLOCKS: Final[dict[str, str]] = {
+    "fleet/run.py": "wall and CPU time that a run took: in the summary, never in the simulation or its trace",
+}
 CHANCE: Final[dict[str, str]] = {}
-SKIPS: Final[dict[str, str]] = {}
+SKIPS: Final[dict[str, str]] = {
+    "tests/reports/test_html.py": "needs a browser: fails without one where CI is set, and says so elsewhere",
+}
 LONG_MODULES: Final[dict[str, str]] = {}
 
 CHECKS: Final[dict[str, Check]] = {
@@ -47,7 +51,7 @@ CHECKS: Final[dict[str, Check]] = {
     "skipping": Check(rules.skipping, ("tests/",), allowed=SKIPS),
     "hashing": Check(rules.hashing, rules.ROOMS),
     "set order": Check(rules.set_order, rules.ROOMS),
-    "summing": Check(rules.summing, ("fleet/", "reports/")),
+    "summing": Check(rules.summing, ("fleet/world/", "fleet/oracle/")),
     "killed generator": Check(rules.killed_generator, ("cloud/",)),
     "query order": Check(rules.query_order, rules.ROOMS),
     "docstring": Check(rules.docstring),
