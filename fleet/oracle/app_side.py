@@ -207,10 +207,12 @@ class AppSide(WireSide):
         if self._open:
             self._settle()
         self._devices[device].idle = 0
+        self._booted_us = t_us
 
-    def device_reads(self, t_us: int, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
-        """All that applications can read after a boot: every item of every model."""
+    def device_reads(self, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
+        """All that applications can read right after a boot: every item of every model."""
         d = self._devices[device]
+        t_us = self._booted_us
         found = dict(items)
         for item in list(d.items.values()):
             self._reads_after_boot(t_us, d, item, found.pop(item.key, None))

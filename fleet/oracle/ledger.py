@@ -62,7 +62,8 @@ class Ledger:
         self._stopped_us: int | None = None
         self._healed_us: int | None = None
         self._is_quiet = False
-        self._converged_us = 0
+        self._heals: list[list[int]] = []  # [heal, time of the last sync of a write from before it], ascending
+        self._booted_us = 0
         for name, account in devices:
             self._add(name, account)
 
@@ -79,7 +80,15 @@ class Ledger:
     @property
     def converged_after_s(self) -> float:
         """From the last heal to the moment when the last write from before it was synced; 0 when none was waiting."""
-        return self._converged_us / 1e6
+        return (self._heals[-1][1] - self._heals[-1][0]) / 1e6 if self._heals else 0.0
+
+    def recovered_s(self, healed_us: int) -> float | None:
+        """The same for one heal, by the time that `healed` was told; None when there was no such heal."""
+        return next(((last - at) / 1e6 for at, last in self._heals if at == healed_us), None)
+
+    def failures(self) -> int:
+        """Violations so far, over all checks."""
+        return sum(check.failed for check in self.checks.all())  # ints
 
     def writes_stopped(self, t_us: int) -> None:
         """Applications write no more."""
@@ -87,9 +96,10 @@ class Ledger:
         self._calm()
 
     def healed(self, t_us: int) -> None:
-        """The last fault has ended (the latest call counts)."""
+        """A fault has ended. The last one counts for `converged_after_s`."""
+        if self._healed_us != t_us:
+            self._heals.append([t_us, t_us])
         self._healed_us = t_us
-        self._converged_us = 0
         self._calm()
 
     def _calm(self) -> None:
@@ -148,7 +158,10 @@ class Ledger:
         recorder.add(t_us - since_us)
         healed_us = self._healed_us
         if healed_us is not None and since_us < healed_us:
-            self._converged_us = t_us - healed_us
+            for heal in reversed(self._heals):
+                if heal[0] <= since_us:
+                    break
+                heal[1] = t_us
 
     def _member(self, device: Device, item: Item) -> int | None:
         """The place of a device among the receivers of an account-wide item; None when it is none of them."""

@@ -282,7 +282,7 @@ class WireSide(TableSide):
                 checks.isolation.foreign(t_us, d.name, key, "sent down to it")
 
     def message_account(
-        self, link: str, direction: str, *, sent: int, delivered: int, dropped: int, in_flight: int, duplicates: int = 0
+        self, link: str, direction: str, sent: int, delivered: int, dropped: int, in_flight: int, duplicates: int = 0
     ) -> None:
         """What one link counted in one direction, at the end."""
         self.checks.conservation.link(
