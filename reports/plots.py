@@ -12,6 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -148,12 +149,19 @@ def draw(timeline: Sequence[Row], faults: Sequence[FaultWindow], end_s: float) -
         curves = [curve for curve in plot.curves if curve.column in columns]
         if not curves or (plot.scale == "log" and not _any_positive(rows, curves)):
             continue
-        drawings.append(Drawing(plot.name, plot.title, plot.note, _draw_one(plot, curves, rows, faults, step_s, end_s)))
+        with _style():
+            svg = _draw_one(plot, curves, rows, faults, step_s, end_s)
+        drawings.append(Drawing(plot.name, plot.title, plot.note, svg))
     return drawings
 
 
 def draw_windows(faults: Sequence[FaultWindow], end_s: float) -> str:
     """All faults as bars over time: solid while acting, hatched until healed, a line until the fleet was in step."""
+    with _style():
+        return _draw_bars(faults, end_s)
+
+
+def _draw_bars(faults: Sequence[FaultWindow], end_s: float) -> str:
     shown = sorted(faults, key=lambda fault: (fault.start_s, fault.name))[:40]
     roles = band_roles(faults)
     figure, axes = _figure(height_in=0.42 + 0.25 * len(shown), width_in=12.6, left=1.75, right=0.12, top=0.06)
@@ -258,7 +266,6 @@ def _draw_one(
     _shade(axes, faults, end_s, recovery=plot.name == "convergence")
     if len(curves) > 1:
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 1.0), ncols=len(curves), frameon=False, borderaxespad=0.1,
-                    labelcolor=_COLOURS["muted"],
                     handlelength=1.1, columnspacing=1.1, handletextpad=0.45)  # fmt: skip
     return _svg(figure, plot.name, plot.title)
 
@@ -323,14 +330,14 @@ def _time_axis(axes: Axes, end_s: float) -> None:
             label.set_horizontalalignment("right")  # else it would stick out
 
 
-def _figure(height_in: float, width_in: float, left: float, right: float, top: float) -> tuple[Figure, Axes]:
-    """An empty figure with margins in inches and no frame but the time axis. No pyplot: it keeps global state."""
+def _style() -> AbstractContextManager[None]:
+    """How all plots look. It must hold while anything is drawn: the library reads it whenever it makes a text."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     muted = _COLOURS["muted"]
     settings: dict[Any, Any] = {
         "text.parse_math": False,  # a `$` in a name is a letter, not a formula
+        "svg.fonttype": "none",  # text stays text
         "font.family": ["DejaVu Sans"],
         "font.size": 8,
         "text.color": _COLOURS["ink"],
@@ -351,12 +358,16 @@ def _figure(height_in: float, width_in: float, left: float, right: float, top: f
         "ytick.major.size": 0,
         "xtick.major.size": 2.5,
     }
-    with rc_context(settings):
-        figure = Figure(figsize=(width_in, height_in))
-        axes = figure.add_axes(
-            (left / width_in, 0.28 / height_in, 1 - (left + right) / width_in, 1 - (0.28 + top) / height_in)
-        )
-    return figure, axes
+    return rc_context(settings)
+
+
+def _figure(height_in: float, width_in: float, left: float, right: float, top: float) -> tuple[Figure, Axes]:
+    """An empty figure with margins in inches and no frame but the time axis. No pyplot: it keeps global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in))
+    inner = (1 - (left + right) / width_in, 1 - (0.28 + top) / height_in)
+    return figure, figure.add_axes((left / width_in, 0.28 / height_in, *inner))
 
 
 _ID: Final = re.compile(r'(id="|url\(#|xlink:href="#)')
@@ -374,8 +385,7 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.StringIO()
-    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
-    with rc_context(settings), warnings.catch_warnings():
+    with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks: the browser has its own fonts
         canvas: Any = FigureCanvasSVG(figure)  # untyped in the library
         canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

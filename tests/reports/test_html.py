@@ -179,3 +179,10 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     root = Path(plots.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=root, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["$x_1$", "$\\frac{1$", "a_b $ c^2"])
+def test_a_dollar_in_a_fault_name_is_a_letter_and_no_formula(sample: Sample, name: str) -> None:
+    faults = [FaultWindow(name=name, kind="k", start_s=900, end_s=1500)]
+    for svg in (plots.draw_windows(faults, 3600.0), plots.draw(sample().timeline, faults, 3600.0)[0].svg):
+        assert f">{name}</text>" in svg
