@@ -65,7 +65,10 @@ class Sequencer:
             yield self.push(feed, row)
 
     def append(self, feed: Feed, key: Key | None, by_ttl: bool = False) -> Generator[Request, Any, Item]:
-        """Writes the next row of a feed, with the present image of `key` (None: an empty row). Returns it as stored."""
+        """Writes the next row of a feed, with the present image of `key` (None: an empty row). Returns it as stored.
+
+        Two workers may begin two epochs at once, and go on in both for a while; in each the order is true. Only the
+        last one counts: a device gets into an epoch by a snapshot alone, which is read after the row that it names."""
         while True:
             tail = yield from self.read_tail(feed)
             now_ms = self.clock_ms()

@@ -5,6 +5,7 @@ Used by the tests of the relay's logic. Nothing here decides anything: it only r
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -95,17 +96,26 @@ def hello(
     return Hello(epoch=epoch, hn="hn", n=n, schema="0.0.1", feeds=feeds or {}, replaces=replaces)
 
 
+def schema_with(model: str, process: str) -> Schema:
+    """The example schema with more in one model's entry of `process`."""
+    text, count = re.subn(rf"(\b{model}: {{enable: 'both', sync: '\w+')", rf"\1, {process}", SCHEMA.text)
+    assert count == 1
+    return Schema.parse(text, "schema.json5")
+
+
 class Rig:
     """One table, one relay, and everything that was published."""
 
-    def __init__(self, relay_type: type[Relay] = Relay, settings: RelayConfig | None = None, shards: int = 1) -> None:
+    def __init__(
+        self, settings: RelayConfig | None = None, schema: Schema = SCHEMA, relay_type: type[Relay] = Relay
+    ) -> None:
         self.now_ms = NOW_MS
-        self.table = MemoryTable(shards=shards)
+        self.table = MemoryTable(shards=1)
         self.counters: Counter[str] = Counter()
         self.published: list[Publish] = []
         self.drawn = 0
         self.relay = relay_type(
-            SCHEMA, settings or RelayConfig(), lambda: self.now_ms, self.random_hex, self.counters, ACCOUNTS.get
+            schema, settings or RelayConfig(), lambda: self.now_ms, self.random_hex, self.counters, ACCOUNTS.get
         )
         self.table.stream.wants = self.relay.wants
         self.commits: list[Record] = []
