@@ -35,6 +35,8 @@ class Check:
 
 # Where time and chance enter from outside, each with why that changes nothing that a seed repeats.
 CLOCKS: Final[dict[str, str]] = {
+    "fleet/commands/progress.py": "how often a line of progress is printed, and the speed that it shows",
+    "fleet/commands/run.py": "the time in the run directory's name",
     "fleet/run.py": "wall and CPU time that a run took: in the summary, never in the simulation or its trace",
 }
 CHANCE: Final[dict[str, str]] = {}
