@@ -93,12 +93,12 @@ def _group(group: Group) -> GroupPlan:
 
 def _device(seed: int, member: Member, index: int) -> DevicePlan:
     group = member.group
-    clock = rng(seed, member.id, "clock-plan")
+    clock = rng(seed, member.id, "plan/clock")
     spread_us, drift_ppb = group.clock.spread_us, abs(group.clock.drift_ppb)
     return DevicePlan(
         member.id,
         index,
-        arrival_us(rng(seed, member.id, "boot-plan"), group.boot.over_us, group.boot.shape),
+        arrival_us(rng(seed, member.id, "plan/boot"), group.boot.over_us, group.boot.shape),
         group.clock.offset_us + clock.between(-spread_us, spread_us),
         clock.between(-drift_ppb, drift_ppb),
     )

@@ -6,6 +6,7 @@ while reading, a key given twice is seen, and no tag makes an object. Used by fl
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ class _Builder:
         self._values += _size(value, VALUES_MAX - self._values)
         if self._values > VALUES_MAX:
             raise self.stop(mark, f"more than {VALUES_MAX} values", "aliases count as what they stand for")
-        return value
+        return copy.deepcopy(value)  # so that an override of one changes one
 
     def _sequence(self, path: Path_) -> list[Any]:
         values: list[Any] = []

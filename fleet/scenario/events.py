@@ -46,6 +46,11 @@ def arrival_us(stream: Stream, over_us: int, shape: Shape) -> int:
     return int(sorted(stream.unit() for _ in range(6))[2] * over_us)
 
 
+def stream_name(fault: str) -> str:
+    """The purpose of a fault's draws; no workload and nothing else of a device has such a name."""
+    return f"fault/{fault}"
+
+
 def fault_plans(scenario: Scenario, seed: int, members: Sequence[Member]) -> list[FaultPlan]:
     """All faults, those of the links themselves among them."""
     plans = [_plan(scenario, fault, seed, members) for fault in scenario.faults]
@@ -63,7 +68,7 @@ def _plan(scenario: Scenario, fault: FaultBase, seed: int, members: Sequence[Mem
             devices = list(streams)
         events = _on_devices(scenario, fault, streams)
     else:
-        events = _on_cloud(scenario, fault, rng(seed, "cloud", name))
+        events = _on_cloud(scenario, fault, rng(seed, "cloud", stream_name(name)))
         target = getattr(fault, "target", None)
         if target is not None and target.region:
             regions = list(target.region)
@@ -92,7 +97,7 @@ def chosen(target: Target, seed: int, members: Sequence[Member], name: str) -> d
             or (devices and member.id not in devices)
         ):
             continue
-        stream = rng(seed, member.id, name)
+        stream = rng(seed, member.id, stream_name(name))
         draw = stream.unit()
         if draw < target.share:
             streams[member.id] = stream
@@ -194,7 +199,7 @@ def _offline(scenario: Scenario, seed: int, members: Sequence[Member]) -> FaultP
         if offline is None:
             continue
         devices.append(member.id)
-        events += _breaks(rng(seed, member.id, OFFLINE), offline, begin, scenario.duration_us, member.id)
+        events += _breaks(rng(seed, member.id, stream_name(OFFLINE)), offline, begin, scenario.duration_us, member.id)
     if not devices:
         return None
     events.sort()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from agent.protocol import json5
+from agent.protocol.fields import Field
+from agent.protocol.model import Model
 from agent.protocol.schema import Schema
 from agent.protocol.template import ACCOUNT, DEVICE
 
@@ -33,7 +34,6 @@ class Facts:
 def facts(schema: Schema, name: str) -> Facts:
     """Of the model `name`, which must exist."""
     model = schema.models[name]
-    fields = _fields(schema, name)
     variables: list[str] = []
     for variable in _VARIABLE.findall(model.hash_template + model.sort_template):
         if variable not in variables:
@@ -41,30 +41,27 @@ def facts(schema: Schema, name: str) -> Facts:
     keys = [variable for variable in variables if variable not in (DEVICE, ACCOUNT)]
     filled = {REV, FILLER, DEVICE, ACCOUNT, *keys}
     unfilled = [
-        name
-        for name, field in fields.items()
-        if field.get("required") and name not in filled and not {"default", "generate", "value"} & field.keys()
+        field.name
+        for field in model.fields.values()
+        if field.required and field.name not in filled and not (_given(field) or field.generate)
     ]
     return Facts(
         scope="device" if DEVICE in variables else "account" if ACCOUNT in variables else "all",
         key_field=keys[0] if keys else "",
         key_count=len(keys),
-        numbers=_of_type(fields, "number"),
-        texts=_of_type(fields, "string"),
+        numbers=_of_type(model, "number"),
+        texts=_of_type(model, "string"),
         unfilled=tuple(unfilled),
     )
 
 
-def _fields(schema: Schema, name: str) -> dict[str, dict[str, Any]]:
-    """The fields' properties as the schema's text has them; the loader has checked them."""
-    root, _ = json5.read(schema.text, schema.file)
-    model = root.plain().get("models", {}).get(name, {})
-    return {field: properties for field, properties in model.items() if isinstance(properties, dict)}
+def _given(field: Field) -> bool:
+    return field.default is not None or field.template is not None
 
 
-def _of_type(fields: dict[str, dict[str, Any]], kind: str) -> frozenset[str]:
+def _of_type(model: Model, kind: str) -> frozenset[str]:
     return frozenset(
-        name
-        for name, field in fields.items()
-        if str(field.get("type", "")).lower() == kind and not {"value", "enum", "validate"} & field.keys()
+        field.name
+        for field in model.fields.values()
+        if field.type == kind and not (field.template or field.enum or field.validate)
     )

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.protocol.errors import InputError, Problem
 from agent.protocol.schema import Schema
-from fleet.scenario.check import Draft, check
+from fleet.scenario.check import check
 from fleet.scenario.document import DEPTH_MAX, Document, Mark, Path_, dotted, read_document, read_value
+from fleet.scenario.draft import Draft
 from fleet.scenario.explain import explain, guess
 from fleet.scenario.faults import Fault
 from fleet.scenario.model import Expect, Group, Phases, Scenario, Workload
