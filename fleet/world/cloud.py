@@ -1,0 +1,132 @@
+"""The simulated cloud: the real relay's generators on the memory table, run by workers under virtual time.
+
+Layers: `workers` (tasks, requests, failures of workers and of the table), `shards` (the change stream), and here what
+is around them: applications that write to the table, the service's sweep of expired items, what a run asks at its end.
+Made by fleet.world.world; its faults are called by fleet.world.faults.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from cloud.memory import MemoryTable
+from cloud.relay import Relay
+from cloud.table import Cancelled, TableError, Throttled, Write
+from fleet.rng import rng
+from fleet.scenario.plan import CloudPlan
+from fleet.world.broker import Broker
+from fleet.world.clock import Clock, Tie
+from fleet.world.downlink import Trace
+from fleet.world.shards import Shards
+
+SWEEP_STEP: Final = 1_000  # items at once
+SWEEP_STEP_US: Final = 1_000_000
+WRITE_RETRY_BASE_US: Final = 50_000
+WRITE_RETRY_CAP_US: Final = 20_000_000
+
+Done = Callable[[TableError | None], object]
+AppWrite = tuple[Write, Tie, Done | None, Callable[[], object] | None, int]  # ..., attempts before
+
+
+class CloudWorld(Shards):
+    """Connects itself to the broker and to the table's stream when made."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        table: MemoryTable,
+        relay: Relay,
+        broker: Broker,
+        settings: CloudPlan,
+        seed: int,
+        trace: Trace | None = None,
+        probes: Counter[str] | None = None,
+        start_ms: int = 0,
+    ) -> None:
+        counter: Counter[str] = Counter() if probes is None else probes
+        super().__init__(clock, table, relay, broker, settings, seed, trace, counter, start_ms)
+        broker.deliver_to_cloud = self.take
+        self._app_stream = rng(seed, "applications", "trouble")
+        self._sweep_tie = clock.tie("sweep")
+        self._sweep_stream = rng(seed, "table", "sweep")
+        self._next_sweep()
+
+    # Applications.
+
+    def write(
+        self, request: Write, tie: Tie, done: Done | None = None, before: Callable[[], object] | None = None
+    ) -> None:
+        """An application's write, carried out now, or later when the table is over its throughput: it tries again until
+        it is taken. `before()` is called just before the table gets it, `done(error)` with what became of it."""
+        self._app_write((request, tie, done, before, 0))
+
+    def _app_write(self, write: AppWrite) -> None:
+        request, _, done, before, _ = write
+        if self.throttle_share and self._app_stream.chance(self.throttle_share):
+            self.probes["throttled"] += 1
+            self._app_later(write)
+            return
+        if before is not None:
+            before()
+        try:
+            self._execute(request, self.start_ms + self.clock._now // 1000)
+        except TableError as error:
+            throttled = isinstance(error, Throttled) or (isinstance(error, Cancelled) and "throttled" in error.reasons)
+            if throttled:
+                self._app_later(write)
+            elif done is not None:
+                done(error)
+            else:
+                raise
+        else:
+            if done is not None:
+                done(None)
+
+    def _app_later(self, write: AppWrite) -> None:
+        request, tie, done, before, attempt = write
+        wait = min(WRITE_RETRY_CAP_US, WRITE_RETRY_BASE_US << min(attempt, 10))
+        self.clock.post_in(
+            1 + ((tie.draw() >> 32) * wait >> 32), tie, self._app_write, (request, tie, done, before, attempt + 1)
+        )
+
+    # The service's sweep.
+
+    def _next_sweep(self) -> None:
+        every, delay = self.settings.sweep_every_us, self.settings.sweep_delay_us
+        wait = every + self._sweep_stream.below(max(1, delay - every + 1))
+        self.clock.post_in(wait, self._sweep_tie, self._sweep, None)
+
+    def _sweep(self, _: None) -> None:
+        """Expired items go late, in any order, a bounded number at once."""
+        table = self.table
+        now_ms = self.start_ms + self.clock._now // 1000
+        table.sweep(now_ms, SWEEP_STEP, self._sweep_stream.below)
+        if table.expired_waiting(now_ms):
+            self.clock.post_in(SWEEP_STEP_US, self._sweep_tie, self._sweep, None)
+        else:
+            self._next_sweep()
+
+    # What a run asks.
+
+    def backlog(self) -> int:
+        """Records of the stream that are not known to be done."""
+        return self.table.stream.count()
+
+    def idle(self) -> bool:
+        """Nothing runs, waits, or will come again."""
+        if self._coming_again or self.backlog():
+            return False
+        return not any(worker.running or worker.queue for worker in self.workers)
+
+    def state(self) -> dict[str, Any]:
+        """For a report of what did not come to its end: tasks, queues, batches."""
+        return {
+            "running": sum(len(worker.running) for worker in self.workers),
+            "queued": sum(len(worker.queue) for worker in self.workers),
+            "backlog": self.backlog(),
+            "batches": sum(shard.batch is not None for shard in self.shards),
+            "stalled": sum(worker.stalled_until_us > self.clock._now for worker in self.workers),
+            "dead": sum(not worker.alive for worker in self.workers),
+        }

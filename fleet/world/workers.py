@@ -1,0 +1,447 @@
+"""Relay workers under virtual time: they run the relay's generators, one table request at a time, and can fail.
+
+Every request takes sampled time and is carried out at the end of it; every such moment is one where another worker may
+get in between, where a worker may be killed (its tasks are dropped: nothing of them runs any more) or stalled (they go
+on later as if nothing had been). Device messages are spread over the workers, wait in bounded queues, and are lost or
+come again when their worker dies. Never looks into a request or a message.
+The lower layer of `fleet.world.cloud.CloudWorld`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from heapq import heappush
+from typing import Any, Final
+
+from cloud.memory import MemoryTable
+from cloud.relay import Relay
+from cloud.table import (
+    BatchGet,
+    Cancelled,
+    Delete,
+    Get,
+    Publish,
+    Put,
+    Query,
+    Record,
+    Request,
+    TableError,
+    TableRequest,
+    Throttled,
+    Transact,
+    Unavailable,
+    Update,
+    Work,
+)
+from fleet.rng import Stream, rng
+from fleet.scenario.plan import CloudPlan
+from fleet.world.broker import Broker
+from fleet.world.clock import FACTOR, MASK, STEP, Clock, Tie
+from fleet.world.downlink import Trace
+
+PUBLISH_US: Final = 3_000  # median time of a request to the broker, besides the hop (an assumption)
+TAIL_TIMES: Final = 10  # one request in 256 takes that much longer (an assumption: tables have tails)
+REDELIVER_US: Final = (1_000_000, 10_000_000)  # a message of a worker that died comes again after that, if at all
+THAW_US: Final = 1_000  # tasks of a stalled worker go on within that time
+
+
+class Task:
+    """One generator at work: for a device's message, or for one record after the other of a lane of a batch."""
+
+    __slots__ = ("attempt", "batch", "deadline_us", "device_id", "lane", "payload", "place", "record", "request", "tie",
+                 "work", "worker")  # fmt: skip
+
+    def __init__(self, worker: Worker, tie: Tie) -> None:
+        self.worker = worker
+        self.tie = tie
+        self.work: Work | None = None  # None: dropped, whatever is still in the heap for it
+        self.request: Request | None = None
+        self.deadline_us = 0
+        self.device_id = ""
+        self.payload = b""
+        self.record: Record | None = None
+        self.batch: Any = None  # fleet.world.shards.Batch; None for a message and for a record that comes again
+        self.lane: list[Record] = []
+        self.place = 0  # in the lane
+        self.attempt = 0
+
+
+class Worker:
+    """One relay process. `spell` grows whenever it dies, stalls or comes back, so that old timers know."""
+
+    __slots__ = ("alive", "frozen", "name", "queue", "running", "spell", "stalled_until_us", "stream", "suspect", "tie")
+
+    def __init__(self, clock: Clock, seed: int, number: int) -> None:
+        self.name = f"worker-{number}"
+        self.tie = clock.tie(self.name)
+        self.stream = rng(seed, self.name, "trouble")
+        self.alive = True
+        self.suspect = False  # stalled for longer than a lease: the others have noticed
+        self.stalled_until_us = 0
+        self.spell = 0
+        self.running: dict[Task, None] = {}
+        self.queue: deque[tuple[str, bytes]] = deque()
+        self.frozen: list[tuple[Callable[[Any], object], Any]] = []
+
+
+class Workers:
+    """The workers and the device messages. Counted in `probes`: worker_killed, worker_stalled, zombie_resumed,
+    throttled, answer_lost, task_timed_out, queue_full, message_failed, message_lost_with_worker, message_redelivered.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        table: MemoryTable,
+        relay: Relay,
+        broker: Broker,
+        settings: CloudPlan,
+        seed: int,
+        trace: Trace | None,
+        probes: Counter[str],
+        start_ms: int,
+    ) -> None:
+        self.clock = clock
+        self.table = table
+        self.relay = relay
+        self.broker = broker
+        self.settings = settings
+        self.trace = trace
+        self.probes = probes
+        self.seed = seed
+        self.start_ms = start_ms  # what the clock on the wall shows at virtual time 0
+        self.workers = [Worker(clock, seed, number) for number in range(settings.workers)]
+        self.throttle_share = self.silence_share = 0.0
+        self._troubled = False
+        self._chooser = rng(seed, "cloud", "workers")  # whom a fault hits, what becomes of its messages
+        self._ties: dict[str, Tie] = {}
+        self._coming_again = 0
+        self._costs = self._latencies(settings)
+        self._heap = clock.heap
+        self._execute = table.execute
+        self._answer_fn: Final = self._answer
+
+    @staticmethod
+    def _latencies(settings: CloudPlan) -> dict[type, tuple[int, int]]:
+        """Request -> (least time, span)."""
+        medians = {
+            Get: settings.read_latency_us,
+            BatchGet: settings.read_latency_us,
+            Query: settings.query_latency_us,
+            Put: settings.write_latency_us,
+            Update: settings.write_latency_us,
+            Delete: settings.write_latency_us,
+            Transact: settings.transact_latency_us,
+            Publish: PUBLISH_US,
+        }
+        jitter = settings.latency_jitter
+        return {kind: (int(us * (1.0 - jitter)), int(us * 2 * jitter) + 1) for kind, us in medians.items()}
+
+    def tie(self, entity: str) -> Tie:
+        """The order, and the table's times, of all work for one device or one hash key."""
+        tie = self._ties.get(entity)
+        if tie is None:
+            tie = self._ties[entity] = self.clock.tie(f"relay/{entity}")
+        return tie
+
+    # What the layer above does with records.
+
+    def _record_done(self, task: Task) -> None:
+        raise NotImplementedError
+
+    def _record_failed(self, task: Task) -> None:
+        raise NotImplementedError
+
+    def _leases_end(self, worker: Worker, dead: bool) -> None:
+        raise NotImplementedError
+
+    def _worker_back(self, worker: Worker) -> None:
+        raise NotImplementedError
+
+    # Device messages.
+
+    def take(self, _topic: str, payload: bytes, device_id: str) -> None:
+        """A device's message, from the broker's rule."""
+        tie = self._ties.get(device_id)
+        if tie is None:
+            tie = self.tie(device_id)
+        worker = self._usable(tie)
+        if worker is None:  # at least once: the rule tries again
+            self._again(device_id, payload, self._chooser)
+        elif worker.stalled_until_us <= self.clock._now and len(worker.running) < self.settings.concurrency:
+            self._start_message(worker, tie, device_id, payload)
+        elif len(worker.queue) < self.settings.queue_max:
+            worker.queue.append((device_id, payload))
+        else:
+            self.probes["queue_full"] += 1
+
+    def _usable(self, tie: Tie) -> Worker | None:
+        """A worker that nobody knows to be dead or stalled, drawn; None if there is none."""
+        workers = self.workers
+        count = len(workers)
+        first = (tie.draw() >> 32) * count >> 32
+        for i in range(first, first + count):
+            worker = workers[i % count]
+            if worker.alive and not worker.suspect:
+                return worker
+        return None
+
+    def _again(self, device_id: str, payload: bytes, stream: Stream) -> None:
+        self.probes["message_redelivered"] += 1
+        self._coming_again += 1
+        self.clock.post_in(stream.between(*REDELIVER_US), self.tie(device_id), self._comes_again, (device_id, payload))
+
+    def _comes_again(self, message: tuple[str, bytes]) -> None:
+        self._coming_again -= 1
+        self.take("", message[1], message[0])
+
+    def _start_message(self, worker: Worker, tie: Tie, device_id: str, payload: bytes) -> None:
+        task = Task(worker, tie)
+        task.device_id = device_id
+        task.payload = payload
+        self._start(task, self.relay.on_message(device_id, payload))
+
+    def _next_messages(self, worker: Worker) -> None:
+        queue, most = worker.queue, self.settings.concurrency
+        while queue and len(worker.running) < most:
+            device_id, payload = queue.popleft()
+            self._start_message(worker, self.tie(device_id), device_id, payload)
+
+    # Running a task.
+
+    def _start(self, task: Task, work: Work) -> None:
+        task.work = work
+        task.deadline_us = self.clock._now + self.settings.worker_life_us
+        task.worker.running[task] = None
+        try:
+            request = next(work)
+        except StopIteration:  # nothing to do; later, so that a long queue of such is no deep recursion
+            self.clock.post_in(0, task.tie, self._did_nothing, task)
+        except TableError as error:
+            self._failed(task, error)
+        else:
+            self._issue(task, request)
+
+    def _did_nothing(self, task: Task) -> None:
+        if task.work is not None:
+            if task.worker.stalled_until_us > self.clock._now:
+                task.worker.frozen.append((self._did_nothing, task))
+            else:
+                self._finished(task)
+
+    def _issue(self, task: Task, request: Request) -> None:
+        task.request = request
+        low, span = self._costs[request.__class__]
+        tie = task.tie
+        tie.state = state = (tie.state * FACTOR + STEP) & MASK
+        delay = low + ((state >> 40) * span >> 24)
+        if not (state >> 32) & 0xFF:
+            delay *= TAIL_TIMES
+        heappush(self._heap, (self.clock._now + delay, state, tie.serial, self._answer_fn, task))
+
+    def _answer(self, task: Task) -> None:
+        """A request's time is over: it is carried out, and the generator goes on with the answer."""
+        work = task.work
+        if work is None:
+            return
+        now = self.clock._now
+        worker = task.worker
+        if worker.stalled_until_us > now:
+            self._freeze(worker, task)
+            return
+        if now > task.deadline_us:
+            self._time_out(task)
+            return
+        request = task.request
+        answer: Any = None
+        try:
+            if request.__class__ is Publish:
+                self.broker.publish_from_cloud(request.topic, request.payload, request.qos)  # type: ignore[union-attr]
+            elif self._troubled:
+                answer = self._try(worker.stream, request)  # type: ignore[arg-type]
+            else:
+                answer = self._execute(request, self.start_ms + now // 1000)  # type: ignore[arg-type]
+        except TableError as error:
+            self._go_on(task, None, error)
+            return
+        try:
+            request = work.send(answer)
+        except StopIteration:
+            self._finished(task)
+        except TableError as error:
+            self._failed(task, error)
+        else:
+            self._issue(task, request)
+
+    def _go_on(self, task: Task, answer: Any, error: TableError | None) -> None:
+        work = task.work
+        if work is None:
+            return
+        try:
+            request = work.send(answer) if error is None else work.throw(error)
+        except StopIteration:
+            self._finished(task)
+        except TableError as reason:
+            self._failed(task, reason)
+        else:
+            self._issue(task, request)
+
+    def _finished(self, task: Task) -> None:
+        worker = task.worker
+        task.work = None
+        worker.running.pop(task, None)
+        if task.record is not None:
+            self._record_done(task)
+        if worker.queue:
+            self._next_messages(worker)
+
+    def _failed(self, task: Task, error: TableError) -> None:
+        """The generator gave up. A message is dropped: the device will ask again."""
+        if task.record is not None:
+            self.probes["record_failed"] += 1
+            self._record_failed(task)
+            return
+        self.probes["message_failed"] += 1
+        if self.trace is not None:
+            self.trace("message-failed", task.device_id, type(error).__name__)
+        self._finished(task)
+
+    def _time_out(self, task: Task) -> None:
+        self.probes["task_timed_out"] += 1
+        if task.record is not None:
+            self._record_failed(task)
+        else:
+            self._finished(task)
+
+    # Trouble with the table.
+
+    def throttle(self, share: float) -> None:
+        """From now on this share of requests is refused. 0 ends it."""
+        self.throttle_share = share
+        self._troubled = self.throttle_share > 0.0 or self.silence_share > 0.0
+
+    def silence(self, share: float) -> None:
+        """From now on this share of writes takes effect and gives no answer. 0 ends it."""
+        self.silence_share = share
+        self._troubled = self.throttle_share > 0.0 or self.silence_share > 0.0
+
+    def _try(self, stream: Stream, request: TableRequest) -> Any:
+        """A request that the open faults may refuse, or whose answer they may lose. Draws twice."""
+        refused, silent = stream.unit() < self.throttle_share, stream.unit() < self.silence_share
+        if refused:
+            self.probes["throttled"] += 1
+            if isinstance(request, Transact) and stream.chance(0.5):
+                # DynamoDB says it in either way.
+                raise Cancelled(("throttled", *[None] * (len(request.actions) - 1)))
+            raise Throttled("over the provisioned throughput")
+        answer = self._execute(request, self.start_ms + self.clock._now // 1000)
+        if silent and not isinstance(request, Get | BatchGet | Query):
+            self.probes["answer_lost"] += 1
+            raise Unavailable("no answer")
+        return answer
+
+    # Killing and stalling.
+
+    def kill_worker(self, restart_us: int) -> None:
+        """One living worker, drawn, dies here and now, between two requests; it is started again after restart_us."""
+        living = [worker for worker in self.workers if worker.alive]
+        if not living:
+            return
+        worker = self._chooser.choice(living)
+        self.probes["worker_killed"] += 1
+        if self.trace is not None:
+            self.trace("worker-killed", worker.name, "")
+        self._leases_end(worker, dead=True)
+        waiting = list(worker.queue)
+        for task in worker.running:
+            task.work = None
+            if task.record is None:
+                waiting.append((task.device_id, task.payload))
+        worker.alive = False
+        worker.spell += 1
+        worker.stalled_until_us = 0
+        worker.suspect = False
+        worker.running.clear()
+        worker.queue.clear()
+        worker.frozen.clear()
+        for device_id, payload in waiting:
+            if self._chooser.chance(0.5):
+                self._again(device_id, payload, self._chooser)
+            else:
+                self.probes["message_lost_with_worker"] += 1
+        self.clock.post_in(restart_us, worker.tie, self._restart, worker)
+
+    def _restart(self, worker: Worker) -> None:
+        worker.alive = True
+        worker.spell += 1
+        if self.trace is not None:
+            self.trace("worker-started", worker.name, "")
+        self._worker_back(worker)
+
+    def stall_worker(self, duration_us: int) -> None:
+        """One living worker, drawn, stops between two requests and goes on after duration_us."""
+        now = self.clock._now
+        working = [worker for worker in self.workers if worker.alive and worker.stalled_until_us <= now]
+        if not working or duration_us <= 0:
+            return
+        worker = self._chooser.choice(working)
+        self.probes["worker_stalled"] += 1
+        if self.trace is not None:
+            self.trace("worker-stalled", worker.name, str(duration_us))
+        worker.stalled_until_us = now + duration_us
+        worker.spell += 1
+        self._leases_end(worker, dead=False)
+        if duration_us > self.settings.lease_us:
+            self.clock.post_in(self.settings.lease_us, worker.tie, self._suspect, (worker, worker.spell))
+        self.clock.post_in(duration_us, worker.tie, self._wake, (worker, worker.spell))
+
+    def _suspect(self, stalled: tuple[Worker, int]) -> None:
+        worker, spell = stalled
+        if worker.spell == spell:
+            worker.suspect = True
+
+    def _freeze(self, worker: Worker, task: Task) -> None:
+        """A request of a stalled worker comes to its end. It was on its way before: half of them are carried out now,
+        and the answer waits for the worker; the others were never sent, and are when it goes on."""
+        request = task.request
+        if request.__class__ is Publish or not task.tie.draw() >> 63:
+            worker.frozen.append((self._answer_fn, task))
+            return
+        answer: Any = None
+        failed: TableError | None = None
+        try:
+            answer = self._try(worker.stream, request) if self._troubled else self._execute(  # type: ignore[arg-type]
+                request, self.start_ms + self.clock._now // 1000  # type: ignore[arg-type]
+            )
+        except TableError as error:
+            failed = error
+        worker.frozen.append((self._thawed, (task, answer, failed)))
+
+    def _thawed(self, held: tuple[Task, Any, TableError | None]) -> None:
+        task, answer, error = held
+        if task.work is None:
+            return
+        if task.worker.stalled_until_us > self.clock._now:
+            task.worker.frozen.append((self._thawed, held))
+        elif self.clock._now > task.deadline_us:
+            self._time_out(task)
+        else:
+            self._go_on(task, answer, error)
+
+    def _wake(self, stalled: tuple[Worker, int]) -> None:
+        worker, spell = stalled
+        if worker.spell != spell:
+            return
+        worker.spell += 1
+        worker.stalled_until_us = 0
+        frozen, worker.frozen = worker.frozen, []
+        if worker.suspect and frozen:
+            self.probes["zombie_resumed"] += 1
+        worker.suspect = False
+        if self.trace is not None:
+            self.trace("worker-woken", worker.name, str(len(frozen)))
+        for fn, arg in frozen:
+            self.clock.post_in((worker.tie.draw() >> 32) * THAW_US >> 32, worker.tie, fn, arg)
+        self._next_messages(worker)
+        self._worker_back(worker)
