@@ -13,29 +13,11 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
+from fleet.oracle.checks import CLASSES
 from fleet.scenario.units import parse_duration, parse_size
 from reports.summary import Summary
 
-CHECKS: Final = (
-    "convergence",
-    "no-acked-write-lost",
-    "every-write-decided",
-    "nothing-invented",
-    "read-your-writes",
-    "writes-survive-power-cuts",
-    "up-unchanged-by-sync",
-    "monotone-reads",
-    "no-resurrection",
-    "no-double-apply",
-    "feed-dense",
-    "every-change-logged",
-    "direction",
-    "isolation",
-    "no-epoch-change",
-    "resend-identical",
-    "conservation",
-    "quiet-after-convergence",
-)
+CHECKS: Final = tuple(check.name for check in CLASSES)
 ALWAYS_REQUIRED: Final = ("convergence", "no-acked-write-lost")
 
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
