@@ -42,7 +42,7 @@ class TableSide(Ledger):
             self._settle()
         key = record.key
         pk = key[0]
-        if pk.startswith(stored.PRIVATE):
+        if pk[:1] == "_" and pk.startswith(stored.PRIVATE):
             if pk.startswith(stored.HEAD):
                 self._head_committed(t_us, pk, record.new)
             elif pk.startswith(stored.LOG):
@@ -127,7 +127,7 @@ class TableSide(Ledger):
         if sent is None or sent.epoch != epoch or sent.item is not item:
             if epoch != device.head_epoch:
                 checks.double.old_epoch(t_us, sender, key, u, epoch)
-            elif sent is None and u <= device.head_up:
+            elif sent is None and u <= self._head_before(device):
                 checks.double.late(t_us, sender, key, u, device.head_up, rev)
             else:
                 checks.invented.not_sent(t_us, sender, key, u, rev)
@@ -137,6 +137,10 @@ class TableSide(Ledger):
             checks.invented.other_image(t_us, sender, key, sent.rev, f"(rev {rev}) in the table")
         if item.rev is None and item.receives and sent.kind == "update" and not _created_before(device, sent):
             checks.resurrection.by_update(t_us, sender, key, u, rev)
+
+    def _head_before(self, device: Device) -> int:
+        """Where HEAD stood before the present transaction."""
+        return next((m[1] for m in self._open if isinstance(m, tuple) and m[0] is device), device.head_up)
 
     def _deleted_by_device(self, t_us: int, item: Item) -> bool:
         """Nobody in the cloud has deleted the item: an operation or a sweep of its device must have. Whether it was an
@@ -223,6 +227,7 @@ class TableSide(Ledger):
         device, low, high, verdicts, t_us = move
         checks, ops, epoch = self.checks, device.ops, device.head_epoch
         folded: list[Sent] = []
+        deletes: list[Sent] = []
         for u in range(low + 1, high + 1):
             sent = ops.get(u)
             if sent is None or sent.epoch != epoch:
@@ -252,16 +257,23 @@ class TableSide(Ledger):
                 item.own = LOST if verdict else ACCEPTED
                 item.own_index = sent.index
                 item.rejected = bool(verdict) and verdict != "lost"
+            if sent.kind == "delete":
+                deletes.append(sent)
         for sent in folded:
             self._decide_folded(t_us, device, sent)
-        for u in range(low + 1, high + 1):
-            sent = ops.get(u)
-            if sent is not None and sent.kind == "delete" and (item := sent.item) is not None and item.rev is None:
-                if not item.receives and item.visible is None and item.pending is NO_WRITES:
-                    self._forget(item)
-                elif not item.dying:
-                    item.dying = True
-                    self._dead.append((t_us, item))
+        for sent in deletes:
+            self._gone(t_us, sent)
+
+    def _gone(self, t_us: int, sent: Sent) -> None:
+        """A delete was decided: an item that is nowhere any more will be forgotten."""
+        item = sent.item
+        if item is None or item.rev is not None:
+            return
+        if not item.receives and item.visible is None and item.pending is NO_WRITES:
+            self._forget(item)
+        elif not item.dying:
+            item.dying = True
+            self._dead.append((t_us, item))
 
     def _decide_folded(self, t_us: int, device: Device, sent: Sent) -> None:
         """Accepted without a commit of its own: a later operation of the same transaction took its place, or the item

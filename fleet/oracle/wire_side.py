@@ -52,7 +52,9 @@ class WireSide(TableSide):
             d.sent_epoch = message.epoch
         elif ops:
             first = message.first_u
-            for u in [u for u in ops if u < first]:
+            for u in list(ops):  # ascending
+                if u >= first:
+                    break
                 del ops[u]
         waiting = len(ops)
         known = 0
