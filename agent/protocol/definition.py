@@ -72,7 +72,7 @@ class _ModelReader:
     def read(self, node: Node) -> Parts:
         self.nodes = self.see.members(node, self.key)
         for part in (HASH, SORT):
-            if part not in self.nodes:
+            if part not in self.nodes and isinstance(node.value, dict):
                 self.see.note(node, self.key, f"has no {part!r}", "each model needs both key fields", at_name=True)
         read = {
             name: field

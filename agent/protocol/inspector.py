@@ -31,6 +31,10 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     return f"known: {', '.join(known)}" if 0 < len(known) <= 20 else ""
 
 
+def path_of(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
 class Inspector:
     """Collects problems. `key`s are paths such as `models.Fault.code.type`."""
 
@@ -56,8 +60,7 @@ class Inspector:
         members = self.members(node, key)
         for name, member in members.items():
             if name not in known:
-                path = f"{key}.{name}" if key else name
-                self.note(member, path, f"unknown key {name!r}", did_you_mean(name, known), at_name=True)
+                self.note(member, path_of(key, name), f"unknown key {name!r}", did_you_mean(name, known), at_name=True)
         return {name: member for name, member in members.items() if name in known}
 
     def text(self, members: dict[str, Node], key: str, name: str, default: str) -> str:
@@ -67,7 +70,7 @@ class Inspector:
         if isinstance(node.value, str) and node.value:
             return node.value
         found = "an empty text" if node.value == "" else kind_of(node.value)
-        self.note(node, f"{key}.{name}", f"expected a text, found {found}")
+        self.note(node, path_of(key, name), f"expected a text, found {found}")
         return default
 
     def flag(self, members: dict[str, Node], key: str, name: str, default: bool) -> bool:
@@ -76,7 +79,7 @@ class Inspector:
             return default
         if isinstance(node.value, bool):
             return node.value
-        self.note(node, f"{key}.{name}", f"expected true or false, found {kind_of(node.value)}")
+        self.note(node, path_of(key, name), f"expected true or false, found {kind_of(node.value)}")
         return default
 
     def choice(self, members: dict[str, Node], key: str, name: str, known: Collection[T], default: T) -> T:
@@ -91,7 +94,7 @@ class Inspector:
         hint = did_you_mean(node.value, texts) if isinstance(node.value, str) else ""
         expected = f"expected one of {', '.join(texts)}"
         found = repr(node.value)[:60] if isinstance(node.value, str) else kind_of(node.value)
-        self.note(node, f"{key}.{name}", f"{expected}; found {found}", hint if hint.startswith("did") else "")
+        self.note(node, path_of(key, name), f"{expected}; found {found}", hint if hint.startswith("did") else "")
         return default
 
     def number(self, members: dict[str, Node], key: str, name: str, default: float) -> float:
@@ -103,5 +106,5 @@ class Inspector:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
             return value
         found = kind_of(value) if not isinstance(value, (int, float)) or isinstance(value, bool) else repr(value)[:60]
-        self.note(node, f"{key}.{name}", f"expected a number that is not negative, found {found}")
+        self.note(node, path_of(key, name), f"expected a number that is not negative, found {found}")
         return default

@@ -140,8 +140,7 @@ def _loaded(see: Inspector, node: Node, text: str) -> Loaded:
     entries = read_process(see, top.get("process"), models)
     definitions = [_definition(see, name, member, params, entries) for name, member in models.items()]
     _check_ttl(see, definitions, models)
-    if not see.problems:
-        check_overlaps(see, definitions, models)
+    check_overlaps(see, definitions, models)
     if see.problems:
         raise InputError(sorted(see.problems, key=lambda problem: (problem.line, problem.column)))
     return Loaded(version, tuple(definitions), node.plain(), text)

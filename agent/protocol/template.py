@@ -242,7 +242,8 @@ def unseparated(parts: tuple[Part, ...], *, at_end: bool) -> str | None:
     return None
 
 
-# A pattern for `overlap`: characters, and marks that stand for any number of characters of a class.
+# A pattern for `overlap`: characters, and marks that stand for one or for any number of characters of a class.
+_ID_ONE: Final = object()
 _ID_MANY: Final = object()
 _ANY_MANY: Final = object()
 
@@ -252,8 +253,10 @@ def _symbols(parts: tuple[Part, ...]) -> list[object]:
     for part in parts:
         if isinstance(part, str):
             symbols.extend(part)
+        elif part.is_id:
+            symbols.extend((_ID_ONE, _ID_MANY))
         else:
-            symbols.append(_ID_MANY if part.is_id else _ANY_MANY)
+            symbols.append(_ANY_MANY)
     return symbols
 
 
@@ -280,14 +283,15 @@ def overlap(a: tuple[Part, ...], b: tuple[Part, ...], *, open_ended: bool = Fals
         if i == len(left) and j == len(right):
             return True
         ahead: list[tuple[int, int]] = []
-        # A mark may stand for nothing more (ids have a character at least; to take one for empty only errs to the
-        # careful side), or swallow a character that the other side's symbol can give.
-        if i < len(left) and not isinstance(left[i], str):
+        many_left = i < len(left) and left[i] in (_ID_MANY, _ANY_MANY)
+        many_right = j < len(right) and right[j] in (_ID_MANY, _ANY_MANY)
+        # A mark for many may stand for nothing more, or take a character that the other side's symbol can give.
+        if many_left:
             ahead.append((i + 1, j))
-        if j < len(right) and not isinstance(right[j], str):
+        if many_right:
             ahead.append((i, j + 1))
         if i < len(left) and j < len(right) and _meet(left[i], right[j]):
-            ahead.append((i + isinstance(left[i], str), j + isinstance(right[j], str)))
+            ahead.append((i + (not many_left), j + (not many_right)))
         for state in ahead:
             if state not in seen:
                 seen.add(state)
