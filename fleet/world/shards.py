@@ -53,7 +53,9 @@ class Batch:
 class Shard:
     """`lease` grows with every change of owner. `armed`: a poll is on its way."""
 
-    __slots__ = ("armed", "batch", "lease", "leased_until_us", "number", "owner", "phase_us", "position", "replays", "tie")
+    __slots__ = (
+        "armed", "batch", "lease", "leased_until_us", "number", "owner", "phase_us", "position", "replays", "tie",
+    )  # fmt: skip
 
     def __init__(self, clock: Clock, seed: int, number: int, owner: Worker, position: int, poll_every_us: int) -> None:
         self.number = number

@@ -257,7 +257,7 @@ class Workers:
         answer: Any = None
         try:
             if request.__class__ is Publish:
-                self.broker.publish_from_cloud(request.topic, request.payload, request.qos)  # type: ignore[union-attr]
+                self.broker.publish_from_cloud(request.topic, request.payload, request.qos)
             elif self._troubled:
                 answer = self._try(worker.stream, request)  # type: ignore[arg-type]
             else:
