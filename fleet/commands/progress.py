@@ -1,0 +1,67 @@
+"""The line that tells how far a run is: on a terminal one that moves, elsewhere a plain line now and then.
+
+Reads the wall clock, which no run ever sees. Called by the commands that run something.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from fleet.scenario.units import format_duration
+if TYPE_CHECKING:
+    from fleet.world.world import Progress
+
+PLAIN_EVERY_S: Final = 10.0
+MOVES_EVERY_S: Final = 0.1
+
+
+class ProgressLine:
+    """Use as a context; call it with each Progress."""
+
+    def __init__(self, quiet: bool, file: TextIO | None = None) -> None:
+        self._file = file or sys.stderr
+        self._quiet = quiet
+        self._started = self._shown = time.monotonic()
+        self._live: Live | None = None
+        if not quiet and self._file.isatty():
+            console = Console(file=self._file, highlight=False)
+            self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> ProgressLine:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+
+    def __call__(self, progress: Progress) -> None:
+        if self._quiet:
+            return
+        now = time.monotonic()
+        if now - self._shown < (MOVES_EVERY_S if self._live is not None else PLAIN_EVERY_S):
+            return
+        self._shown = now
+        line = describe(progress, now - self._started)
+        if self._live is not None:
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            print(line, file=self._file, flush=True)
+
+
+def describe(progress: Progress, elapsed_s: float) -> str:
+    """At most 100 columns."""
+    speed = progress.now_us / 1e6 / elapsed_s if elapsed_s > 0 else 0.0
+    at, end = (format_duration(us // 1_000_000 * 1_000_000) for us in (progress.now_us, progress.end_us))
+    failures = f", {progress.failures} FAILURES" if progress.failures else ""
+    return (
+        f"{progress.phase} {at} of {end} ({speed:.0f}x): {progress.online}/{progress.devices} online, "
+        f"backlog {progress.backlog}, {progress.synced} synced{failures}"
+    )

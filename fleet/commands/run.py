@@ -1,0 +1,155 @@
+"""`fleet run`: one scenario, one seed, one verdict, one run directory. The last line on stdout is the directory."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from agent.protocol.errors import InputError
+from fleet.commands.common import EXIT_INPUT
+
+ORDER = 10
+EXIT_HARNESS: Final = 4
+TRACE_FILE: Final = "trace.jsonl.gz"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+
+
+def run(
+    scenario: Annotated[str, typer.Argument(help="A file, or the name of a shipped scenario.", metavar="SCENARIO")],
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Default: the scenario's own.")] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", metavar="N", help="Scale all groups in proportion.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set duration=10m")
+    ] = None,
+    backend: Annotated[str, typer.Option("--backend", help="Where the table is: memory.")] = "memory",
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Relay workers in the simulated cloud.")
+    ] = None,
+    plant: Annotated[str, typer.Option("--plant", metavar="NAME", help="Switch one planted bug on.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory. Default: in runs/.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help=f"Write every event to {TRACE_FILE}.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the summary.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the last line.")] = False,
+) -> None:
+    """Run one scenario: real agents, real relay, a simulated world, faults, and a verdict.
+
+    The last line on stdout is the run directory. Exits with 0 passed, 1 failed, 2 bad input, 3 unknown, 4 the harness
+    failed, 130 interrupted.
+    """
+    from fleet.plants import PLANTS, unknown_plant
+    from fleet.scenario.build import build_plan
+    from fleet.scenario.effective import effective_yaml
+    from fleet.scenario.load import load
+    from reports.rundir import RunDirError, check_out, default_directory
+
+    if plant and plant not in PLANTS:
+        raise InputError([unknown_plant(plant)])
+    if backend != "memory":
+        typer.echo(f"--backend {backend}: this version runs on the table in memory alone; leave --backend out", err=True)
+        raise typer.Exit(EXIT_INPUT)
+    changes = [*(overrides or []), *([f"cloud.workers={workers}"] if workers is not None else [])]
+    loaded = load(scenario, changes, devices)
+    plan = build_plan(loaded, seed, plant=plant)
+    directory = out or default_directory(Path("runs"), plan.scenario, plan.seed, datetime.now(UTC))
+    try:
+        check_out(directory)
+    except RunDirError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_INPUT) from None
+    reproduce = command(scenario, plan.seed, devices, changes, plant)
+    perform(plan, directory, reproduce, effective_yaml(loaded), trace=trace, as_json=as_json, quiet=quiet)
+
+
+def command(scenario: str, seed: int, devices: int | None, changes: list[str], plant: str) -> str:
+    """What to type to get the same run."""
+    parts = ["fleet", "run", scenario, "--seed", str(seed)]
+    if devices is not None:
+        parts += ["--devices", str(devices)]
+    for change in changes:
+        parts += ["--set", change]
+    if plant:
+        parts += ["--plant", plant]
+    return shlex.join(parts)
+
+
+class Interrupt:
+    """Ctrl-C once: the run ends in good order. Twice: at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("interrupted: ending in good order, once more to end at once", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    interrupt = Interrupt()
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def perform(
+    plan: object, directory: Path, reproduce: str, scenario_yaml: str, *, trace: bool, as_json: bool, quiet: bool
+) -> None:
+    """Runs, writes the run directory, shows the summary, exits."""
+    from fleet.commands.progress import ProgressLine
+    from fleet.run import Request, execute
+    from fleet.scenario.plan import Plan
+    from reports.rundir import RunDirError, read_trace, write_run
+    from reports.summary import exit_code
+    from reports.terminal import print_summary
+
+    assert isinstance(plan, Plan)
+    with tempfile.TemporaryDirectory(prefix="fleet-") as scratch, interruptible() as interrupt:
+        traced = Path(scratch) / TRACE_FILE
+        request = Request(reproduce, scenario_yaml, traced if trace else None)
+        with ProgressLine(quiet) as progress:
+            result = execute(plan, request, progress, lambda: interrupt.asked)
+        if result.summary.verdict == "fail" and not trace and not interrupt.asked:
+            # A failed run is run again with its trace, so that there is something to look at.
+            with ProgressLine(quiet) as progress:
+                again = execute(plan, Request(reproduce, scenario_yaml, traced), progress, lambda: interrupt.asked)
+            if again.summary.trace_hash != result.summary.trace_hash and not interrupt.asked:
+                typer.echo(
+                    f"the second run of the same plan has trace hash {again.summary.trace_hash}, the first "
+                    f"{result.summary.trace_hash}: the harness is not deterministic, please report this",
+                    err=True,
+                )
+                raise typer.Exit(EXIT_HARNESS)
+        try:
+            write_run(result, directory, read_trace(Path(scratch)) if traced.exists() else None)
+        except RunDirError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(EXIT_HARNESS) from None
+    if as_json:
+        typer.echo(json.dumps(json.loads(msgspec.json.encode(result.summary)), indent=2))
+    elif not quiet:
+        print_summary(result, sys.stdout)
+    typer.echo(str(directory))
+    raise typer.Exit(exit_code(result.summary))
+
+

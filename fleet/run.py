@@ -1,0 +1,252 @@
+"""Runs a plan and puts what came out into a RunResult: the one place that measures real time, memory and the harness.
+
+The virtual world does not see any of it. Called by `fleet run` and `fleet replay`, and by tests and benchmarks.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import resource
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fleet.plants import types_with
+from fleet.scenario.expect import parse_threshold
+from fleet.scenario.plan import Plan
+from fleet.world.world import Progress, World
+from reports import Check, Checkpoint, Counts, DeviceRow, FaultWindow, Latency, RunResult, Summary, Threshold, verdict
+
+_GC_THRESHOLDS: Final = (200_000, 50, 1000)  # few cycles are made: looking for them often only costs
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a run was asked for; what `reproduce` says and where a trace goes."""
+
+    reproduce: str = ""
+    scenario_yaml: str = ""
+    trace_path: Path | None = None
+    backend: str = "memory"
+
+
+def execute(
+    plan: Plan,
+    request: Request | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+    *,
+    hashed: bool = True,
+) -> RunResult:
+    """One run, to the end or until `stopped` says so. `hashed` False: without a trace hash, to measure what it costs."""
+    request = request or Request()
+    thresholds = gc.get_threshold()
+    wall, cpu = time.perf_counter(), time.process_time()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    try:
+        world = World(plan, types_with(plan.plant), trace_path=request.trace_path, hashed=hashed)
+        complete = world.run(on_progress, stopped)
+        world.finish()
+        trace_hash = world.trace.finish()
+    finally:
+        gc.set_threshold(*thresholds)
+    summary = _summary(world, plan, request, trace_hash, complete)
+    summary.wall_s = round(time.perf_counter() - wall, 3)
+    summary.cpu_s = round(time.process_time() - cpu, 3)
+    summary.rss_mb_max = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    judge(summary, plan)
+    return RunResult(
+        summary=summary,
+        timeline=world.timeline.rows,
+        faults=_fault_windows(world, plan),
+        devices=[_device_row(row) for row in world.not_done],
+        scenario_yaml=request.scenario_yaml,
+        plan_json=plan.encode(),
+        checkpoints=[Checkpoint(events=e, t_us=t, hash=h) for e, t, h in world.trace.checkpoints],
+        log=_log(world, summary),
+        versions=versions(),
+    )
+
+
+def judge(summary: Summary, plan: Plan) -> None:
+    """Thresholds and verdict, from the numbers that are in the summary by now."""
+    numbers = json.loads(msgspec.json.encode(summary))
+    summary.thresholds = []
+    for expr in plan.thresholds:
+        status, actual = parse_threshold(expr).evaluate(numbers)
+        summary.thresholds.append(Threshold(expr=expr, status=status, actual=actual))
+    summary.verdict = verdict(summary.checks, summary.thresholds, plan.checks)
+
+
+def _summary(world: World, plan: Plan, request: Request, trace_hash: str, complete: bool) -> Summary:
+    required = frozenset(plan.checks)
+    oracle, probes, broker = world.oracle, world.probes, world.broker
+    traffic = broker.counts()
+    return Summary(
+        scenario=plan.scenario,
+        seed=plan.seed,
+        verdict="unknown",
+        trace_hash=trace_hash,
+        backend=request.backend,
+        devices=len(plan.devices),
+        virtual_s=world.clock.now / 1e6,
+        counts=Counts(
+            local_writes=oracle.local_writes,
+            cloud_writes=oracle.cloud_writes,
+            updates_synced=oracle.updates_synced,
+            messages_up=traffic["messages_up"],
+            messages_down=traffic["messages_down"],
+            messages_lost=traffic["messages_lost"],
+            bytes_up=traffic["bytes_up"],
+            bytes_down=traffic["bytes_down"],
+            connects=traffic["connects"],
+            disconnects=traffic["disconnects"],
+            reboots=sum(device.reboots for device in world.devices.values()),
+            retransmits=probes["retransmit"],
+            snapshots=probes["snapshot_loaded"],
+            conflicts=probes["conflict_lost"],
+        ),
+        latency_s=Latency(up=world.latency_up.percentiles(), down=world.latency_down.percentiles()),
+        converged_after_s=None if world.converged_us is None else oracle.converged_after_s,
+        probes=dict(sorted(probes.items())),
+        checks=[
+            Check(
+                name=check.name,
+                status=check.status,
+                checked=check.checked,
+                detail=check.detail,
+                failures=check.failed,
+                required=check.name in required,
+            )
+            for check in world.checks
+        ],
+        reproduce=request.reproduce,
+        plant=plan.plant,
+        interrupted=not complete,
+    )
+
+
+def _fault_windows(world: World, plan: Plan) -> list[FaultWindow]:
+    windows = []
+    for fault in plan.faults:
+        if fault.at_us >= world.clock.now:
+            continue
+        healed = world.healed_us.get(fault.name)
+        recovered = None if healed is None else world.oracle.recovered_s(healed)
+        windows.append(
+            FaultWindow(
+                name=fault.name,
+                kind=fault.kind,
+                start_s=fault.at_us / 1e6,
+                end_s=min(fault.until_us, world.clock.now) / 1e6,
+                healed_s=None if healed is None else healed / 1e6,
+                recovered_s=None if recovered is None or healed is None else healed / 1e6 + recovered,
+                devices=len(world.faults.touched[fault.name]),
+            )
+        )
+    return windows
+
+
+def _device_row(row: object) -> DeviceRow:
+    from fleet.world.world import NotDone
+
+    assert isinstance(row, NotDone)
+    return DeviceRow(
+        device=row.device,
+        group=row.group,
+        reason=row.reason,
+        state=row.state,
+        outbox=row.outbox,
+        cursor=row.cursor,
+        last_ack_s=None if row.last_ack_us is None else row.last_ack_us / 1e6,
+    )
+
+
+def _log(world: World, summary: Summary) -> list[str]:
+    lines = [f"{summary.scenario} seed {summary.seed}: {summary.devices} devices, {summary.virtual_s:.0f} s of virtual time"]
+    for name, at_us in sorted(world.healed_us.items(), key=lambda entry: entry[1]):
+        lines.append(f"{at_us / 1e6:.3f} s: {name} healed")
+    if world.converged_us is not None:
+        lines.append(f"{world.converged_us / 1e6:.3f} s: the last item became equal")
+    lines += [f"{row.device}: {row.reason} ({row.state}, outbox {row.outbox})" for row in world.not_done]
+    lines.append(f"{world.trace.events} events, trace hash {summary.trace_hash}")
+    return lines
+
+
+def versions() -> dict[str, str]:
+    """What a reader of the report wants to know about the program that made it."""
+    return {
+        "fleet": version("fleet-sync"),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "simpy": version("simpy"),
+        "msgspec": version("msgspec"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a replay parts from the record: the first event that differs, or the block of events in which it lies."""
+
+    at_us: int
+    event: int
+    recorded: str
+    replayed: str
+
+
+def replay(
+    plan: Plan,
+    recorded_hash: str,
+    checkpoints: list[Checkpoint],
+    recorded_trace: Iterable[bytes] | None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> tuple[str, Difference | None]:
+    """Runs a plan again. Returns the hash, and where it parts from the record if it does."""
+    world = World(plan, types_with(plan.plant))
+    comparison = _Comparison(iter(recorded_trace)) if recorded_trace is not None else None
+    if comparison is not None:
+        world.trace.on_block = comparison.look
+    world.run(on_progress)
+    world.finish()
+    trace_hash = world.trace.finish()
+    if trace_hash == recorded_hash:
+        return trace_hash, None
+    if comparison is not None and comparison.found is not None:
+        return trace_hash, comparison.found
+    mine = {c.events: c for c in world.trace.checkpoints}
+    for recorded in checkpoints:
+        own = mine.get(recorded.events)
+        if own is None or own.hash != recorded.hash:
+            shown = "no such event" if own is None else own.hash
+            return trace_hash, Difference(recorded.t_us, recorded.events, recorded.hash, shown)
+    return trace_hash, Difference(world.clock.now, world.trace.events, recorded_hash, trace_hash)
+
+
+class _Comparison:
+    """The recorded trace beside the new one, event by event, until the first that differs."""
+
+    def __init__(self, recorded: Iterable[bytes]) -> None:
+        self._recorded = iter(recorded)
+        self._count = 0
+        self.found: Difference | None = None
+
+    def look(self, block: list[tuple[int, str, str, bytes | str]]) -> None:
+        from fleet.trace import line_of
+
+        if self.found is not None:
+            return
+        for event in block:
+            new = line_of(event).rstrip("\n")
+            old = next(self._recorded, b"").decode("utf-8", "replace").rstrip("\n")
+            self._count += 1
+            if new != old:
+                self.found = Difference(event[0], self._count, old or "the record ends here", new)
+                return

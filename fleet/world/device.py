@@ -1,0 +1,374 @@
+"""One simulated device: power, clock, link, and the real Database and Session of the agent on an SQLite of its own.
+
+Carries out the session's effects on the simulated broker, and tells the oracle what applications on the device did and
+saw. Decides nothing about faults (fleet.world.faults) and writes nothing of its own (fleet.world.workload).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.changes import Change
+from agent.config import AgentConfig
+from agent.database import Database
+from agent.events import (
+    BOOT,
+    CONNECTED,
+    DISCONNECTED,
+    LOCAL_CHANGE,
+    STOP,
+    TIMER,
+    Connect,
+    Disconnect,
+    Event,
+    Received,
+    Send,
+    SetTimer,
+)
+from agent.files import open_memory
+from agent.protocol import topics
+from agent.protocol.schema import Context, Schema
+from agent.replica import Replica
+from agent.session import NEVER, Session
+from agent.store import Store
+from fleet.oracle import Oracle
+from fleet.rng import rng
+from fleet.scenario.plan import DevicePlan, GroupPlan
+from fleet.trace import Trace
+from fleet.world import fuse
+from fleet.world.broker import Broker
+from fleet.world.clock import Clock
+from fleet.world.connection import Connection, Will
+from fleet.world.link import Link, Profile
+
+START_MS: Final = 1_767_225_600_000  # virtual time 0: 2026-01-01T00:00:00Z
+FUSE_STATEMENTS_MAX: Final = 16  # more than any one message runs
+FUSE_WAIT_US: Final = 30_000_000  # a device that does nothing loses power all the same
+_PPB: Final = 1_000_000_000
+_KIND_OF: Final = {"created": "create", "updated": "update", "removed": "delete"}
+
+
+@dataclass(slots=True)
+class AgentTypes:
+    """The agent's classes that a world is built with: the real ones, or one with a planted bug."""
+
+    database: type[Database] = Database
+    session: type[Session] = Session
+    replica: type[Replica] = Replica
+    store: type[Store] = Store
+    wants_puback: bool = False
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all devices of a world share."""
+
+    clock: Clock
+    broker: Broker
+    schema: Schema
+    oracle: Oracle
+    trace: Trace
+    probes: Counter[str]
+    seed: int
+    types: AgentTypes
+    configs: Mapping[str, AgentConfig]  # by encoding
+
+
+class SimDevice:
+    """The broker's client, the session's driver, and the applications' handle on the database."""
+
+    __slots__ = (
+        "_booted_us",
+        "_drift_ppb",
+        "_generation",
+        "_mints",
+        "_offset_us",
+        "_topic",
+        "_wakes",
+        "account",
+        "config",
+        "conn",
+        "context",
+        "database",
+        "delete_rev",
+        "device_id",
+        "disk",
+        "faults",
+        "group",
+        "link",
+        "powered",
+        "random",
+        "reboots",
+        "region",
+        "session",
+        "stream",
+        "subscriptions",
+        "tie",
+        "wants_puback",
+        "will",
+        "world",
+    )
+
+    def __init__(self, world: Surroundings, plan: DevicePlan, group: GroupPlan, profile: Profile) -> None:
+        self.world = world
+        self.device_id = plan.id
+        self.group = group.name
+        self.account = group.account
+        self.region = group.region
+        self.context = Context(plan.id, group.account)
+        self.config = world.configs[group.encoding]
+        self.link = Link(profile)
+        self.tie = world.clock.tie(plan.id)
+        self.stream = rng(world.seed, plan.id, "link")
+        self.faults = rng(world.seed, plan.id, "power")
+        self.random = rng(world.seed, plan.id, "agent")
+        self.subscriptions = (topics.to_device(plan.id), topics.to_account(group.account), topics.to_all())
+        self.conn: Connection | None = None  # the broker's to set
+        self.will: Will | None = None
+        self.wants_puback = world.types.wants_puback
+        self._topic = topics.from_device(plan.id)
+        self._offset_us = plan.clock_offset_us
+        self._drift_ppb = plan.clock_drift_ppb
+        self._booted_us = 0
+        self._generation = 0
+        self._wakes: list[int] = []
+        self.disk: sqlite3.Connection | None = None
+        self.database: Database | None = None
+        self.session: Session | None = None
+        self.powered = False
+        self.delete_rev = 0
+        self.reboots = 0
+        self._mints = 0  # before the last boot
+
+    # ---------------------------------------------------------------- clock
+
+    def monotonic_ms(self) -> int:
+        elapsed = self.world.clock.now - self._booted_us
+        return (elapsed + elapsed * self._drift_ppb // _PPB) // 1000
+
+    def wall_ms(self) -> int:
+        now = self.world.clock.now
+        return START_MS + (now + self._offset_us + now * self._drift_ppb // _PPB) // 1000
+
+    def true_us(self, monotonic_ms: int) -> int:
+        """Virtual time of a moment since the last boot, within the drift of the oscillator."""
+        return self._booted_us + monotonic_ms * 1000
+
+    def shift_clock(self, jump_us: int, drift_ppb: int) -> None:
+        """The wall clock jumps; the oscillator runs at another rate from the next boot on (a rate that changed under a
+        running monotonic clock would move it back)."""
+        self._offset_us += jump_us
+        self._drift_ppb += 0 if self.powered else drift_ppb
+
+    # ---------------------------------------------------------------- power
+
+    def boot(self, _: object = None) -> None:
+        """Power is on: the database is opened (made, the first time) and the session starts."""
+        if self.powered:
+            return
+        world = self.world
+        now = world.clock.now
+        self.powered = True
+        self._generation += 1
+        self._wakes = []
+        self._booted_us = now
+        world.trace("boot", self.device_id, "")
+        if self.disk is None:
+            self.disk = open_memory()
+        database = world.types.database(
+            self.disk,
+            world.schema,
+            self.context,
+            monotonic_ms=self.monotonic_ms,
+            wall_ms=self.wall_ms,
+            random=self.random,
+            store_type=world.types.store,
+        )
+        self.database = database
+        database.on("*", "*", self._changed)
+        database.on_outbox = self._outbox_grew
+        self.session = world.types.session(database, self.config, world.probes, world.types.replica)
+        if self._generation > 1:
+            self.reboots += 1
+            world.oracle.device_booted(now, self.device_id)
+            world.oracle.device_reads(
+                now, self.device_id, ((key, image.get("rev")) for _, key, image in database.items())
+            )
+        self.feed(BOOT)
+
+    def power_off(self) -> None:
+        """At once, without a word to anybody."""
+        if not self.powered:
+            return
+        self.world.trace("power-off", self.device_id, "")
+        self.world.broker.vanish(self)
+        self._off()
+
+    def stop(self) -> None:
+        """In good order: the agent is stopped, then the power goes."""
+        if not self.powered:
+            return
+        self.feed(STOP)
+        if self.powered:
+            self.world.trace("stop", self.device_id, "")
+            self._off()
+
+    def cut_power(self, within_us: int) -> None:
+        """At some statement of the database: of the next messages, or at none if too little happens for a while."""
+        if not self.powered or self.database is None:
+            return
+        statements = self.faults.below(FUSE_STATEMENTS_MAX)
+        if statements == 0:
+            self.power_off()
+            return
+        fuse.arm(self.database.store, statements)
+        self.world.clock.post_in(min(FUSE_WAIT_US, within_us), self.tie, self._fuse_timeout, self._generation)
+
+    def _fuse_timeout(self, generation: int) -> None:
+        if generation == self._generation:
+            self.power_off()
+
+    def _off(self) -> None:
+        assert self.disk is not None
+        self.powered = False
+        self._generation += 1
+        if self.session is not None:
+            self._mints += self.session.mints
+        self.session = None
+        self.database = None
+        if self.disk.in_transaction:
+            self.disk.rollback()
+
+    # ---------------------------------------------------------------- session
+
+    def feed(self, event: Event) -> None:
+        """One event into the session, its effects carried out."""
+        session = self.session
+        if session is None:
+            return
+        try:
+            effects = session.receive(event, self.monotonic_ms())
+        except fuse.PowerCutError:
+            self.world.probes["power_cut_at_statement"] += 1
+            self.power_off()
+            return
+        for effect in effects:
+            kind = type(effect)
+            if kind is Send:
+                payload: bytes = effect.payload  # type: ignore[attr-defined]
+                self.world.oracle.wire_up(self.world.clock.now, self.device_id, payload)
+                self.world.broker.publish(self, self._topic, payload, 1)
+            elif kind is SetTimer:
+                self._arm(effect.at_ms)  # type: ignore[attr-defined]
+            elif kind is Connect:
+                self.world.broker.connect(self)
+            elif kind is Disconnect:
+                self.world.broker.disconnect(self)
+
+    def _arm(self, at_ms: int) -> None:
+        """One call at least is due at or before the session's timer; later ones find out for themselves."""
+        at_us = self._booted_us + at_ms * 1000 * _PPB // (_PPB + self._drift_ppb) + 1
+        clock = self.world.clock
+        if at_us <= clock.now:
+            at_us = clock.now + 1
+        wakes = self._wakes
+        if not wakes or at_us < wakes[-1]:
+            wakes.append(at_us)
+            clock.post_at(at_us, self.tie, self._wake, self._generation)
+
+    def _wake(self, generation: int) -> None:
+        if generation != self._generation:
+            return
+        self._wakes.pop()
+        session = self.session
+        if session is None:
+            return
+        if session.timer_at_ms <= self.monotonic_ms():
+            self.feed(TIMER)
+        if self.session is not None and session.timer_at_ms < NEVER:
+            self._arm(session.timer_at_ms)
+
+    # ---------------------------------------------------------------- the broker's client
+
+    def on_connected(self) -> None:
+        self.feed(CONNECTED)
+
+    def on_connect_failed(self) -> None:
+        self.feed(DISCONNECTED)
+
+    def on_disconnected(self, _reason: str) -> None:
+        self.feed(DISCONNECTED)
+
+    def on_message(self, _topic: str, payload: bytes, _qos: int) -> None:
+        self.world.oracle.wire_down(self.world.clock.now, self.device_id, payload)
+        self.feed(Received(payload))
+
+    def on_puback(self, token: Any) -> None:
+        """Nothing to do: a transport's acknowledgement is no acknowledgement. A planted bug thinks otherwise."""
+        session = self.session
+        hook = getattr(session, "on_puback", None)
+        if hook is not None:
+            hook(token)
+
+    # ---------------------------------------------------------------- applications
+
+    def _outbox_grew(self) -> None:
+        self.feed(LOCAL_CHANGE)
+
+    def write(self, action: str, model: str, properties: Mapping[str, Any]) -> dict[str, Any] | bool | None:
+        """An application writes: `upsert`, `create` or `remove`. None when the device has no power (any more)."""
+        database = self.database
+        if database is None:
+            return None
+        try:
+            result: dict[str, Any] | bool = getattr(database, action)(model, properties)
+        except fuse.PowerCutError:
+            self.world.probes["power_cut_at_statement"] += 1
+            self.power_off()
+            return None
+        return result
+
+    def _changed(self, change: Change) -> None:
+        world = self.world
+        now = world.clock.now
+        event = change.event
+        image = change.image
+        rev = None if image is None else image.get("rev")
+        if change.origin == "local":
+            before = change.before
+            if rev is None:
+                rev = self.delete_rev
+            world.trace("write", self.device_id, f"{change.key[1]} {rev}")
+            world.oracle.device_wrote(
+                now,
+                self.device_id,
+                change.key,
+                _KIND_OF[event],  # type: ignore[arg-type]
+                rev,
+                change.updated,
+                None if before is None else before.get("rev"),
+            )
+        elif event in _KIND_OF:
+            world.trace("saw", self.device_id, f"{change.key[1]} {rev}")
+            world.oracle.device_saw(now, self.device_id, change.key, rev, image)
+        else:
+            world.oracle.device_verdict(now, self.device_id, change.key, change.updated, event)  # type: ignore[arg-type]
+
+    # ---------------------------------------------------------------- for reports
+
+    def identity_changes(self) -> int:
+        """Epochs that the device minted after its first one was adopted."""
+        return self._mints + (0 if self.session is None else self.session.mints)
+
+    def outbox_rows(self) -> int:
+        """Own operations that are not settled. Counted on the disk when the device is off."""
+        if self.database is not None:
+            return self.database.store.outbox_rows
+        if self.disk is None:
+            return 0
+        rows: int = self.disk.execute("SELECT count(*) FROM outbox").fetchone()[0]
+        return rows

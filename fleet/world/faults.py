@@ -1,0 +1,212 @@
+"""Carries out a plan's faults: begins each event at its time, and heals it.
+
+Knows how each kind is done to the devices, the broker and the cloud, and nothing of when or to whom: the plan says that.
+A fault ends only what it began: a device that was off already stays off until whoever turned it off brings it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, cast
+
+from fleet.scenario.plan import FaultPlan
+from fleet.trace import Trace
+from fleet.world.broker import Broker
+from fleet.world.clock import Clock, Tie
+from fleet.world.cloud import CloudWorld
+from fleet.world.device import SimDevice
+from fleet.world.hops import Hop, HopFault
+
+Event = tuple[int, str, int]  # at_us, device or "", duration_us
+
+
+class Faults:
+    """All faults of one run. `on_heal(name)` is called when a fault's last event is over."""
+
+    def __init__(
+        self,
+        plans: list[FaultPlan],
+        *,
+        clock: Clock,
+        seed: int,
+        devices: Mapping[str, SimDevice],
+        broker: Broker,
+        cloud: CloudWorld,
+        trace: Trace,
+        on_heal: Callable[[str], None],
+    ) -> None:
+        self._clock = clock
+        self._seed = seed
+        self._devices = devices
+        self._broker = broker
+        self._cloud = cloud
+        self._trace = trace
+        self._on_heal = on_heal
+        self._regions_down: dict[str, int] = {}  # how many outages hold a region down
+        self._links_down: dict[str, int] = {}
+        self.touched: dict[str, set[str]] = {plan.name: set() for plan in plans}  # for counting only
+        for plan in plans:
+            tie = clock.tie(f"fault/{plan.name}")
+            begin = _BEGIN[plan.kind]
+            for event in plan.events:
+                clock.post_at(event[0], tie, self._begin, (begin, plan, event, tie))
+            if plan.events:
+                clock.post_at(max(plan.until_us, plan.events[-1][0] + 1), tie, self._healed, plan.name)
+
+    def _begin(self, what: tuple[Callable[..., None], FaultPlan, Event, Tie]) -> None:
+        begin, plan, event, tie = what
+        self._trace("fault", plan.name, event[1])
+        begin(self, plan, event, tie)
+
+    def _healed(self, name: str) -> None:
+        self._trace("healed", name, "")
+        self._on_heal(name)
+
+    def _targets(self, plan: FaultPlan, event: Event) -> list[SimDevice]:
+        devices = self._devices
+        if event[1]:
+            found = [devices[event[1]]] if event[1] in devices else []
+        elif plan.devices is None:
+            found = list(devices.values())
+        else:
+            found = [devices[name] for name in plan.devices if name in devices]
+        self.touched[plan.name].update(device.device_id for device in found)
+        return found
+
+    def _later(self, event: Event, tie: Tie, fn: Callable[..., object], arg: object) -> None:
+        self._clock.post_in(max(event[2], 1), tie, fn, arg)
+
+    # ---------------------------------------------------------------- broker and links
+
+    def broker_outage(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        regions = plan.regions if plan.regions is not None else sorted({d.region for d in self._devices.values()})
+        self.touched[plan.name].update(d.device_id for d in self._devices.values() if d.region in regions)
+        for region in regions:
+            self._regions_down[region] = self._regions_down.get(region, 0) + 1
+            if self._regions_down[region] == 1:
+                self._broker.region_down(region)
+        self._later(event, tie, self._regions_up, regions)
+
+    def _regions_up(self, regions: list[str]) -> None:
+        for region in regions:
+            self._regions_down[region] -= 1
+            if self._regions_down[region] == 0:
+                self._broker.region_up(region)
+
+    def link_down(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            count = self._links_down.get(device.device_id, 0) + 1
+            self._links_down[device.device_id] = count
+            if count == 1:
+                self._broker.link_down(device)
+            self._later(event, tie, self._link_up, device)
+
+    def _link_up(self, device: SimDevice) -> None:
+        self._links_down[device.device_id] -= 1
+        if self._links_down[device.device_id] == 0:
+            self._broker.link_up(device)
+
+    def disconnects(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            self._broker.kick(device)
+
+    def half_open(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        """The path is gone for this connection; keep-alive ends it, also after the fault's own end."""
+        for device in self._targets(plan, event):
+            self._broker.half_open(device)
+
+    def messages(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        params = plan.params
+        self.touched[plan.name].update(plan.devices if plan.devices is not None else self._devices)
+        fault = HopFault(
+            self._seed,
+            plan.name,
+            cast("list[Hop]", params["hops"]),
+            lose=params["lose"],
+            duplicate=params["duplicate"],
+            reorder=params["reorder"],
+            delay_us=params["delay_us"],
+            spread_us=params["reorder_by_us"],
+            devices=plan.devices,
+            qos=params["qos"],
+        )
+        self._broker.faults.append(fault)
+        self._later(event, tie, self._broker.faults.remove, fault)
+
+    # ---------------------------------------------------------------- devices
+
+    def reboots(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            if device.powered:
+                if plan.params.get("orderly", True):
+                    device.stop()
+                else:
+                    device.power_off()
+                self._later(event, tie, device.boot, None)
+
+    def power_cut(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        """The device comes back when the event is over: the cut itself happens within its first half."""
+        for device in self._targets(plan, event):
+            if device.powered:
+                device.cut_power(event[2] // 2)
+                self._later(event, tie, device.boot, None)
+
+    def clock(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        jump, drift = plan.params["jump_us"], plan.params["drift_ppb"]
+        for device in self._targets(plan, event):
+            device.shift_clock(jump, drift)
+            if event[2]:
+                self._later(event, tie, self._set_right, (device, jump, drift))
+
+    def _set_right(self, what: tuple[SimDevice, int, int]) -> None:
+        device, jump, drift = what
+        device.shift_clock(-jump, -drift)
+
+    # ---------------------------------------------------------------- cloud
+
+    def relay_kill(self, plan: FaultPlan, _event: Event, _tie: Tie) -> None:
+        self._cloud.kill_worker(plan.params["restart_us"])
+
+    def relay_stall(self, _plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        self._cloud.stall_worker(event[2])
+
+    def stream_replay(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        params = plan.params
+        self._cloud.replay(params["share"], params["late_min_us"], params["late_max_us"])
+        self._later(event, tie, self._end_replay, None)
+
+    def _end_replay(self, _: None) -> None:
+        self._cloud.replay(0.0, 0, 0)
+
+    def stream_delay(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        self._cloud.delay_stream(plan.params["delay_min_us"], plan.params["delay_max_us"])
+        self._later(event, tie, self._end_delay, None)
+
+    def _end_delay(self, _: None) -> None:
+        self._cloud.delay_stream(0, 0)
+
+    def table_throttle(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        self._cloud.throttle(plan.params["share"])
+        self._later(event, tie, self._cloud.throttle, 0.0)
+
+    def table_silence(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        self._cloud.silence(plan.params["share"])
+        self._later(event, tie, self._cloud.silence, 0.0)
+
+
+_BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
+    "broker-outage": Faults.broker_outage,
+    "link-down": Faults.link_down,
+    "disconnects": Faults.disconnects,
+    "half-open": Faults.half_open,
+    "reboots": Faults.reboots,
+    "power-cut": Faults.power_cut,
+    "messages": Faults.messages,
+    "relay-kill": Faults.relay_kill,
+    "relay-stall": Faults.relay_stall,
+    "stream-replay": Faults.stream_replay,
+    "stream-delay": Faults.stream_delay,
+    "clock": Faults.clock,
+    "table-throttle": Faults.table_throttle,
+    "table-silence": Faults.table_silence,
+}

@@ -1,0 +1,377 @@
+"""A whole simulated world from a plan: clock, broker, table, relay, devices, applications, faults, oracle; and its phases.
+
+warm up → chaos → heal → quiesce → converge within a bound → final read. Draws nothing itself and judges nothing: the
+plan says what happens, the oracle what it means. Called by fleet.run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from agent.config import AgentConfig
+from agent.protocol import topics
+from agent.protocol.messages import Key
+from agent.protocol.schema import Context, Schema
+from cloud.config import RelayConfig
+from cloud.head import log_feed, log_position
+from cloud.memory import MemoryTable
+from cloud.relay import Relay
+from cloud.table import Record
+from fleet.oracle import CheckResult, Oracle
+from fleet.rng import rng
+from fleet.scenario.plan import Plan, WorkloadPlan
+from fleet.trace import NoTrace, Trace
+from fleet.world.broker import Broker
+from fleet.world.clock import Clock
+from fleet.world.cloud import CloudWorld
+from fleet.world.connection import BrokerSettings
+from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
+from fleet.world.faults import Faults
+from fleet.world.link import Profile
+from fleet.world.timeline import Timeline
+from fleet.world.workload import CloudWriter, DeviceWriter, Revs
+from reports.histogram import LatencyRecorder
+
+LOOK_EVERY_US: Final = 1_000_000  # while converging
+
+
+@dataclass(slots=True)
+class Types:
+    """What a world is made of: the real classes, or one with a planted bug."""
+
+    agent: AgentTypes = field(default_factory=AgentTypes)
+    relay: type[Relay] = Relay
+    cloud: type[CloudWorld] = CloudWorld
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a progress line shows."""
+
+    phase: str
+    now_us: int
+    end_us: int
+    online: int
+    devices: int
+    backlog: int
+    synced: int
+    failures: int
+
+
+@dataclass(slots=True)
+class NotDone:
+    """A device that is not in its normal end state, and why."""
+
+    device: str
+    group: str
+    reason: str
+    state: str
+    outbox: int
+    cursor: str
+    last_ack_us: int | None
+
+
+class World:
+    """One run. `run` may be called once."""
+
+    def __init__(
+        self, plan: Plan, types: Types | None = None, *, trace_path: Path | None = None, hashed: bool = True
+    ) -> None:
+        types = types or Types()
+        self.plan = plan
+        self.schema = Schema.parse(plan.schema_text, plan.schema_file)
+        self.clock = Clock(plan.seed)
+        self.trace = (Trace if hashed or trace_path else NoTrace)(lambda: self.clock._now, trace_path)
+        self.probes: Counter[str] = Counter()
+        self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
+        self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
+        members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
+        self.oracle = Oracle(self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down)
+        self.table = MemoryTable(shards=plan.cloud.shards, retain_ms=2 * plan.cloud.record_life_us // 1000)
+        self.tails: dict[tuple[str, str], tuple[str, int]] = {}  # feed -> its last row
+        self.changed_us = 0  # of any item, anywhere
+        self.table.subscribe(self._committed)
+        self.broker = Broker(self.clock, self._broker_settings(), self.trace)
+        accounts = dict(members)
+        relay = types.relay(
+            self.schema,
+            self._relay_config(),
+            self.now_ms,
+            rng(plan.seed, "cloud", "relay").hex,
+            self.probes,
+            accounts.get,
+        )
+        self.cloud = types.cloud(
+            self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
+        )
+        surroundings = Surroundings(
+            clock=self.clock,
+            broker=self.broker,
+            schema=self.schema,
+            oracle=self.oracle,
+            trace=self.trace,
+            probes=self.probes,
+            seed=plan.seed,
+            types=types.agent,
+            configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
+        )
+        profiles = [Profile(group.link) for group in plan.groups]
+        self.devices: dict[str, SimDevice] = {}
+        for device in plan.devices:
+            made = SimDevice(surroundings, device, plan.groups[device.group], profiles[device.group])
+            self.devices[device.id] = made
+            self.clock.post_at(device.boot_at_us, made.tie, made.boot, None)
+        self._start_workloads()
+        self.healed_us: dict[str, int] = {}
+        self.faults = Faults(
+            plan.faults,
+            clock=self.clock,
+            seed=plan.seed,
+            devices=self.devices,
+            broker=self.broker,
+            cloud=self.cloud,
+            trace=self.trace,
+            on_heal=self._healed,
+        )
+        self.timeline = Timeline(self)
+        self.converged_us: int | None = None
+        self.not_done: list[NotDone] = []
+        self.checks: list[CheckResult] = []
+
+    # ---------------------------------------------------------------- making
+
+    def _broker_settings(self) -> BrokerSettings:
+        plan = self.plan.broker
+        return BrokerSettings(
+            keep_alive_us=plan.keep_alive_us,
+            in_flight_max=plan.in_flight_max,
+            queue_max=plan.queue_max,
+            hop_delay_us=plan.hop_delay_us,
+            hop_jitter=plan.hop_jitter,
+            cloud_prefix=f"{topics.PREFIX}/service/",
+        )
+
+    def _relay_config(self) -> RelayConfig:
+        plan = self.plan.cloud
+        return RelayConfig(
+            retention_ms=plan.feed_retention_ms,
+            expiry_margin_ms=plan.ttl_margin_ms,
+            record_life_ms=plan.record_life_us // 1000,
+            worker_life_ms=plan.worker_life_us // 1000,
+            future_ms=plan.future_bound_ms,
+        )
+
+    def _agent_config(self, encoding: str) -> AgentConfig:
+        plan = self.plan.agent
+        numbers = {name: getattr(plan, name) for name in plan.__struct_fields__}
+        return AgentConfig(compact=encoding == "msgpack", **numbers)
+
+    def _start_workloads(self) -> None:
+        plan = self.plan
+        revs = Revs()
+        for workload in plan.workloads:
+            chosen = set(range(len(plan.groups)) if workload.groups is None else workload.groups)
+            members = [device for device in plan.devices if device.group in chosen]
+            if workload.side == "device":
+                for member in members:
+                    DeviceWriter(self.clock, plan.seed, self.devices[member.id], workload, revs)
+                continue
+            accounts = sorted({plan.groups[device.group].account for device in members})
+            if workload.scope == "device":
+                for member in members:
+                    context = Context(member.id, plan.groups[member.group].account)
+                    self._cloud_writer(f"cloud/{member.id}", workload, revs, context)
+            elif workload.scope == "account":
+                for account in accounts:
+                    self._cloud_writer(f"cloud/account/{account}", workload, revs, Context("", account))
+            else:
+                self._cloud_writer("cloud/all", workload, revs, Context("", ""))
+
+    def _cloud_writer(self, entity: str, workload: WorkloadPlan, revs: Revs, context: Context) -> None:
+        CloudWriter(
+            self.clock,
+            self.plan.seed,
+            entity,
+            workload,
+            revs,
+            schema=self.schema,
+            context=context,
+            table=self.table,
+            oracle=self.oracle,
+            trace=self.trace,
+        )
+
+    # ---------------------------------------------------------------- while it runs
+
+    def now_ms(self) -> int:
+        return START_MS + self.clock._now // 1000
+
+    def _committed(self, record: Record) -> None:
+        now = self.clock._now
+        key = record.key
+        new = record.new
+        if key[0].startswith("_fleet#"):
+            feed = log_feed(key)
+            if feed is not None and new is not None:
+                position = log_position(new)
+                if position > self.tails.get(feed, ("", 0)):
+                    self.tails[feed] = position
+        else:
+            self.changed_us = now
+            self.trace("commit", key[0], f"{key[1]} {None if new is None else new.get('rev')}")
+        self.oracle.committed(now, record)
+
+    def _healed(self, name: str) -> None:
+        self.healed_us[name] = self.clock._now
+        self.oracle.healed(self.clock._now)
+
+    def online(self) -> int:
+        """Devices with a connection that the broker serves."""
+        return self.broker.sessions()
+
+    def outbox(self) -> int:
+        """Own operations that are not settled, over all devices with power."""
+        rows = 0
+        for device in self.devices.values():
+            if device.database is not None:
+                rows += device.database.store.outbox_rows
+        return rows
+
+    # ---------------------------------------------------------------- phases
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None, stopped: Callable[[], bool] | None = None) -> bool:
+        """To the end. False when `stopped` said so: everything up to there is there to be reported."""
+        plan = self.plan
+        end = plan.duration_us
+        if not plan.faults:
+            self.oracle.healed(0)
+        step = max(1, min(plan.interval_us, max(plan.interval_us // 10, 1_000_000)))
+        while self.clock.now < end:
+            self._advance(min(self.clock.now + step, end))
+            if on_progress is not None:
+                on_progress(self._progress("running" if self.clock.now > plan.warm_up_us else "warming up", end))
+            if stopped is not None and stopped():
+                return False
+        self.oracle.writes_stopped(self.clock.now)
+        for device in self.devices.values():
+            device.boot()  # whoever is off now was brought back by a heal that comes later
+        return self._converge(on_progress, stopped)
+
+    def _converge(self, on_progress: Callable[[Progress], None] | None, stopped: Callable[[], bool] | None) -> bool:
+        """Until every device has everything, at most so long; then a while of quiet, in which nothing may move."""
+        plan = self.plan
+        limit = plan.duration_us + plan.converge_within_us
+        waiting = list(self.devices.values())
+        while True:
+            # Whoever was in step stays so: nobody writes any more. Looked at from the end, the last one blocks first.
+            while waiting and self._in_step(waiting[-1]):
+                waiting.pop()
+            if not waiting and all(self._in_step(device) for device in self.devices.values()) and self.cloud.idle():
+                self.converged_us = self.changed_us
+                break
+            if not waiting:
+                waiting = [device for device in self.devices.values() if not self._in_step(device)]
+            if self.clock.now >= limit:
+                break
+            self._advance(min(self.clock.now + LOOK_EVERY_US, limit))
+            if on_progress is not None:
+                on_progress(self._progress("converging", limit))
+            if stopped is not None and stopped():
+                return False
+        if self.converged_us is not None:
+            self._advance(self.clock.now + plan.quiesce_us)
+        return True
+
+    def _advance(self, until_us: int) -> None:
+        """Runs, and closes the timeline's intervals on the way."""
+        while self.timeline.next_us <= until_us:
+            self.clock.run_until(self.timeline.next_us)
+            self.timeline.close()
+        if until_us > self.clock.now:
+            self.clock.run_until(until_us)
+
+    def _progress(self, phase: str, end_us: int) -> Progress:
+        return Progress(
+            phase,
+            self.clock.now,
+            end_us,
+            self.online(),
+            len(self.devices),
+            self.outbox() + self.cloud.backlog(),
+            self.oracle.updates_synced,
+            sum(check.failed for check in self.oracle.checks.all()),
+        )
+
+    def _feed_tail(self, device: SimDevice, feed: str) -> tuple[str, int] | None:
+        owner = device.device_id if feed == "device" else device.account if feed == "account" else ""
+        return self.tails.get((feed, owner))
+
+    def _in_step(self, device: SimDevice) -> bool:
+        """Nothing on its way, at the tail of every feed."""
+        session = device.session
+        if session is None or session.store.outbox_rows:
+            return False
+        cursors = session.store.cursors
+        return all(
+            feed in cursors and cursors[feed] == self._feed_tail(device, feed) for feed in session.replica.feeds
+        )
+
+    # ---------------------------------------------------------------- the end
+
+    def finish(self) -> None:
+        """The final read: every device's items, every item of the table, and the oracle's verdicts."""
+        self.timeline.close_last()
+        now = self.clock.now
+        self.not_done = [self._explain(device) for device in self.devices.values() if not self._in_step(device)]
+        ledgers = {name: self.broker.ledger(name) for name in self.devices}
+        in_flight = self.broker.in_flight()
+        for name, ledger in ledgers.items():
+            up, down = in_flight.get(name, (0, 0))
+            self.oracle.message_account(
+                name, "up", ledger.sent_up, ledger.delivered_up, ledger.dropped_up, up, ledger.copies_up
+            )
+            self.oracle.message_account(
+                name, "down", ledger.sent_down, ledger.delivered_down, ledger.dropped_down, down, ledger.copies_down
+            )
+        self.checks = self.oracle.finish(
+            now,
+            self._device_items,
+            self.table.scan(),
+            {name: device.outbox_rows() for name, device in self.devices.items()},
+            {name: device.identity_changes() for name, device in self.devices.items()},
+        )
+
+    def _device_items(self, name: str) -> Iterator[tuple[Key, Any, dict[str, Any]]]:
+        """What applications on the device can read at the end; also on one whose power is off."""
+        device = self.devices[name]
+        if device.database is None:
+            device.boot()
+        assert device.database is not None
+        for _, key, image in device.database.items():
+            yield key, image.get("rev"), image
+
+    def _explain(self, device: SimDevice) -> NotDone:
+        session = device.session
+        rows = device.outbox_rows()
+        if session is None:
+            return NotDone(device.device_id, device.group, "no-power", "off", rows, "", None)
+        cursors = session.store.cursors
+        behind = [feed for feed in session.replica.feeds if cursors.get(feed) != self._feed_tail(device, feed)]
+        if session.state.value in ("waiting", "connecting"):
+            reason = "offline"
+        elif session.state.value == "joining":
+            reason = "not-adopted"
+        elif rows:
+            reason = "outbox-waits"
+        else:
+            reason = "feed-behind"
+        cursor = " ".join(
+            f"{feed}:{cursors[feed][1] if feed in cursors else 'none'}/{(self._feed_tail(device, feed) or ('', 0))[1]}"
+            for feed in behind
+        )
+        last_ack = None if session.last_ack_ms is None else device.true_us(session.last_ack_ms)
+        return NotDone(device.device_id, device.group, reason, session.state.value, rows, cursor, last_ack)
