@@ -13,9 +13,9 @@ EXIT_INPUT = 2
 
 
 def show_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
-    """One a line."""
+    """One a line. A file's name may hold what no terminal can show."""
     for problem in problems:
-        typer.echo(str(problem), err=err)
+        typer.echo(str(problem).encode("utf-8", "backslashreplace").decode(), err=err)
 
 
 def problem_values(problem: Problem) -> dict[str, Any]:

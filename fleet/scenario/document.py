@@ -150,7 +150,8 @@ class _Builder:
             )
         anchor = event.anchor
         if isinstance(event, ScalarEvent):
-            value: Any = scalar(event.value) if event.style is None and event.tag is None else event.value
+            text = self._text(event)
+            value: Any = scalar(text) if event.style is None and event.tag is None else text
         elif isinstance(event, SequenceStartEvent):
             value = self._sequence(path)
         else:
@@ -158,6 +159,16 @@ class _Builder:
         if anchor:
             self._anchors[anchor] = value
         return value
+
+    def _text(self, event: ScalarEvent) -> str:
+        """The scalar's text. An escape may hold half a character: two halves are joined, one alone is refused."""
+        text: str = event.value
+        if event.style is None or text.isascii():
+            return text
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise self.stop(self.mark(event), "half a surrogate pair is no character") from None
 
     def _alias(self, event: AliasEvent, mark: Mark) -> Any:
         if event.anchor not in self._anchors:
@@ -186,7 +197,7 @@ class _Builder:
             mark = self.mark(event)
             if not isinstance(event, ScalarEvent):
                 raise self.stop(mark, "a key must be a word", "quote a text that begins with [ { * or &")
-            key = event.value
+            key = self._text(event)
             first = self._document.marks.get((*path, key)) if key in values else None
             if first is not None:
                 self._document.problems.append(

@@ -140,6 +140,13 @@ def test_a_control_character_has_a_place(tmp_path: Path) -> None:
     assert "U+0001" in problem.message
 
 
+def test_an_escaped_half_of_a_character_is_refused_and_a_pair_is_joined(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, changed("name: small", 'name: small\ndescription: "\\ud83d"'))
+    assert (problem.line, problem.column) == (2, 14) and "surrogate" in problem.message
+    scenario = loaded(tmp_path, changed("name: small", 'name: small\ndescription: "\\ud83d\\ude00"'))
+    assert scenario.description == "\U0001f600"
+
+
 def test_a_file_that_is_not_utf8_has_a_place(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, b"name: a\nb: caf\xe9\n")
     assert (problem.line, problem.column) == (2, 7)
