@@ -43,6 +43,7 @@ from cloud.head import (
 )
 from cloud.table import ITEM_ABSENT, PK, SK, ConditionFailed, Get, Item, Page, Put, Query, Request, Work
 
+_SCAN_DIGITS: Final = 16
 _ROW_OVERHEAD_BYTES: Final = 256  # of names, head and numbers beside image and key, as JSON
 _KEY_FACTOR: Final = 6  # a character of a key as JSON, at worst
 
@@ -199,6 +200,7 @@ class CatchUp:
         items = yield from self.read_items(feed, context)
         parts = self.parts(items)
         self.counters["snapshot_sent"] += 1
+        scan = self.sequencer.random_hex(_SCAN_DIGITS)
         for number, part in enumerate(parts):
             yield answer(
                 Snapshot(
@@ -210,6 +212,7 @@ class CatchUp:
                     parts=len(parts),
                     items=part,
                     head=head,
+                    scan=scan,
                 )
             )
 

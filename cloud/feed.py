@@ -15,7 +15,17 @@ from typing import Any, Final
 from agent.protocol.messages import ITEM_BYTES_MAX, Rows, encode, encode_image
 from agent.protocol.schema import Schema
 from cloud.config import RelayConfig
-from cloud.head import Feed, feed_of, head_key, log_position, log_sk, new_feed_epoch, public_image, wire_row
+from cloud.head import (
+    Feed,
+    feed_epoch_ms,
+    feed_of,
+    head_key,
+    log_position,
+    log_sk,
+    new_feed_epoch,
+    public_image,
+    wire_row,
+)
 from cloud.table import (
     ITEM_ABSENT,
     PK,
@@ -98,9 +108,12 @@ class Sequencer:
 
     def next_position(self, tail: Item | None, now_ms: int) -> tuple[str, int]:
         """(feed epoch, seq) of the next row."""
-        if tail is None or self.expired(tail, now_ms):
+        if tail is None:
             return new_feed_epoch(now_ms, self.random_hex(_EPOCH_DIGITS)), 1
         epoch, seq = log_position(tail)
+        if self.expired(tail, now_ms):
+            # Above the old one also when this worker's clock is far behind.
+            return new_feed_epoch(max(now_ms, feed_epoch_ms(epoch) + 1), self.random_hex(_EPOCH_DIGITS)), 1
         return epoch, seq + 1
 
     def ttl_s(self, tail: Item | None, now_ms: int) -> int:

@@ -123,6 +123,11 @@ def new_feed_epoch(now_ms: int, random_digits: str) -> str:
     return f"{now_ms:0{_TIME_DIGITS}d}{random_digits}"
 
 
+def feed_epoch_ms(epoch: str) -> int:
+    """When a feed epoch began, by the clock of the worker that began it."""
+    return int(epoch[:_TIME_DIGITS])
+
+
 def log_sk(epoch: str, seq: int) -> str:
     return f"{epoch}#{seq:0{_SEQ_DIGITS}d}"
 

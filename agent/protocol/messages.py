@@ -129,7 +129,10 @@ class SnapshotItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Snapshot(Message, tag="snapshot", frozen=True, gc=False):
-    """Relay to device: part `part` (from 0) of `parts`: the whole state of a feed at or after row (epoch, seq)."""
+    """Relay to device: part `part` (from 0) of `parts`: the whole state of a feed at or after row (epoch, seq).
+
+    `scan` names the reading that the part comes from. Parts of two readings must not be joined, though all else in them
+    may agree: an item that moved from one part to another between the two would be missing."""
 
     feed: FeedName
     nonce: str
@@ -139,6 +142,7 @@ class Snapshot(Message, tag="snapshot", frozen=True, gc=False):
     parts: int
     items: list[SnapshotItem]
     head: HeadMark | None = None
+    scan: str = ""
 
 
 FromDevice = Up | Hello

@@ -172,6 +172,19 @@ def test_after_a_row_near_its_end_a_new_feed_epoch_begins(left_ms: int, same: bo
     assert rig.counters["feed_epoch_minted"] == (1 if same else 2)
 
 
+def test_a_new_feed_epoch_sorts_above_whatever_the_clock_says() -> None:
+    rig = Rig()
+    rig.execute(Put(stored(config(1))))
+    rig.sequence()
+    (row,) = rig.log()
+    rig.execute(Put({**row, "ttl": 1}))  # as if long gone, yet written by a clock far ahead
+    rig.now_ms = 5_000
+    rig.execute(Put(stored(config(2))))
+    rig.sequence()
+    assert rig.tail()[0] > log_position(row)[0]
+    assert rows_of(rig)[-1]["image"]["rev"] == 2
+
+
 def test_positions_sort_as_they_follow() -> None:
     positions = [
         (new_feed_epoch(now_ms, digits), seq)
