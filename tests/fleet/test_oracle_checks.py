@@ -1,0 +1,736 @@
+"""Every check fails on a history with one thing wrong, and says which device and which item; a clean history passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from oracle_history import (
+    EPOCH,
+    History,
+    audit,
+    command,
+    config,
+    diagnostic,
+    fault,
+    notice,
+    public,
+    setting,
+    status,
+)
+
+from fleet.oracle import NAMES, CheckResult, statements, text_for
+from fleet.oracle.checks.quiet import MESSAGES_MAX
+
+D = "home-1"
+OTHER = "home-2"
+
+
+def settled() -> History:
+    """Every kind of model has travelled, everything is acknowledged and seen, writes have stopped."""
+    h = History()
+    for device in h.devices:
+        h.head(device, 0)
+    h.write(D, status(D), "create")
+    h.sync_up(D)
+    h.write(D, status(D))
+    h.write(D, fault(D, "f1"), "create")
+    h.send(D)
+    h.send(D, h.up_payload[D])
+    h.ingest(D, head_first=False)
+    h.ack(D)
+    h.verdicts(D)
+    h.write(D, fault(D, "f1"), "delete")
+    h.sync_up(D)
+    h.write(D, fault(D, "f2"), "create")
+    h.sync_up(D)
+    h.write(D, diagnostic(D), "create")
+    h.cloud(audit(D))
+    for _ in range(2):
+        h.cloud(config(D))
+        h.push(D, config(D))
+    h.cloud(notice("main"))
+    h.log(notice("main"))
+    for device in (D, OTHER):
+        h.rows(device, notice("main"))
+        h.see(device, notice("main"))
+    h.write(D, setting(D), "create")
+    h.sync_up(D)
+    h.log(setting(D))
+    h.rows(D, setting(D))
+    h.cloud(setting(D))
+    h.push(D, setting(D))
+    h.hello(D)
+    h.boot(D)
+    return h
+
+
+def end(h: History) -> dict[str, CheckResult]:
+    for device in h.devices:
+        h.oracle.message_account(device, "up", 10, 8, 1, 1, 2)
+    h.oracle.healed(h.tick())
+    h.oracle.writes_stopped(h.tick())
+    return h.finish()
+
+
+def failed(results: dict[str, CheckResult], name: str, *words: str) -> CheckResult:
+    result = results[name]
+    assert result.status == "fail", result
+    assert result.failed >= 1
+    for word in words:
+        assert word in result.detail, result.detail
+    return result
+
+
+def words_of(key: tuple[str, str]) -> str:
+    return "/".join(key)
+
+
+def test_a_clean_history_passes_every_check() -> None:
+    results = end(settled())
+    assert list(results) == list(NAMES)
+    assert [(r.name, r.status, r.detail) for r in results.values() if r.status != "pass" or r.detail] == []
+    assert all(r.checked for r in results.values())
+
+
+def test_a_check_that_was_never_evaluated_is_unknown() -> None:
+    assert {r.status for r in History().results().values()} == {"unknown"}
+
+
+def test_without_a_final_read_convergence_is_unknown() -> None:
+    results = settled().results()
+    assert results["convergence"].status == "unknown"
+    assert results["no-acked-write-lost"].status == "pass"
+
+
+def test_every_check_has_a_statement_of_its_own() -> None:
+    assert list(statements()) == list(NAMES)
+    assert len(set(statements().values())) == len(NAMES)
+    assert all(len(text) > 60 and text.endswith(".") for text in statements().values())
+
+
+# Each story breaks one thing in a settled history: (check, words that its detail must have, what happens).
+Story = Callable[[History], Any]
+
+
+def _diverged_down(h: History) -> None:
+    h.visible[D][config(D)] = {**h.visible[D][config(D)], "period": 7}
+
+
+def _missing_on_device(h: History) -> None:
+    del h.visible[D][config(D)]
+
+
+def _missing_up(h: History) -> None:
+    h.visible[D][fault(D, "f9")] = h.image(fault(D, "f9"), 1)
+
+
+def _acked_before_commit(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    h.ack(D, up=h.last_u[D])
+    h.ingest(D)
+    h.ack(D)
+    h.verdicts(D)
+
+
+def _acked_with_another_id(h: History) -> None:
+    h.ack(D, upid="other")
+
+
+def _accepted_without_commit(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    h.head(D, h.last_u[D])
+    h.ack(D)
+    h.verdicts(D)
+
+
+def _table_lost_it(h: History) -> None:
+    del h.table[status(D)]
+
+
+def _ack_hides_a_loss(h: History) -> None:
+    h.write(D, setting(D))
+    h.send(D)
+    h.ingest(D, {str(h.last_u[D]): "lost"})
+    h.ack(D, verdicts={})
+
+
+def _never_decided(h: History) -> None:
+    h.write(D, status(D))
+    h.outbox[D] = []
+
+
+def _sent_never_decided(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+
+
+def _told_otherwise(h: History) -> None:
+    h.write(D, setting(D))
+    h.send(D)
+    op = h.outbox[D][-1]
+    h.ingest(D, {str(op.u): "lost"})
+    h.oracle.device_verdict(h.tick(), D, op.key, op.updated, "synced")
+
+
+def _told_too_early(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    op = h.outbox[D][-1]
+    h.oracle.device_verdict(h.tick(), D, op.key, op.updated, "synced")
+
+
+def _head_passes_nothing(h: History) -> None:
+    h.head(D, h.last_u[D] + 1)
+
+
+def _nobody_wrote(h: History) -> None:
+    h.commit(config(D), {**h.table[config(D)], "rev": 999, "text": text_for(999, 80)})
+
+
+def _nobody_deleted(h: History) -> None:
+    h.commit(config(D), None)
+
+
+def _wrong_text(h: History) -> None:
+    rev = h.next_rev()
+    h.oracle.cloud_wrote(h.tick(), config(D), rev, "put")
+    h.commit(config(D), {**h.table[config(D)], "rev": rev})
+
+
+def _op_never_sent(h: History) -> None:
+    h.write(D, status(D))
+    h.ingest(D)
+
+
+def _op_without_write(h: History) -> None:
+    h.write(D, status(D))
+    op = h.outbox[D].pop()
+    image = msgspec.Raw(msgspec.json.encode({**h.image(status(D), 777)}))
+    h.outbox[D] = [msgspec.structs.replace(op, image=image, updated=op.updated + 5)]
+    h.send(D)
+
+
+def _torn_on_device(h: History) -> None:
+    h.cloud(config(D))
+    h.log(config(D))
+    h.see(D, config(D), {**h.table[config(D)], "text": "torn"})
+
+
+def _own_write_gone(h: History) -> None:
+    h.write(D, status(D), before=None)
+
+
+def _own_write_hidden(h: History) -> None:
+    old = h.table[setting(D)]
+    h.write(D, setting(D))
+    h.see(D, setting(D), old)
+
+
+def _older_after_accepted(h: History) -> None:
+    old = h.table[setting(D)]
+    h.write(D, setting(D))
+    h.sync_up(D)
+    h.see(D, setting(D), old)
+
+
+def _gone_after_boot(h: History) -> None:
+    del h.visible[D][diagnostic(D)]
+    h.boot(D)
+
+
+def _back_after_boot(h: History) -> None:
+    h.visible[D][fault(D, "f1")] = h.image(fault(D, "f1"), 3)
+    h.boot(D)
+
+
+def _half_written(h: History) -> None:
+    h.write(D, status(D), durable=False)
+    h.visible[D][status(D)] = h.image(status(D), 1)
+    h.boot(D)
+
+
+def _sync_wrote_up_model(h: History) -> None:
+    h.see(D, status(D), {**h.table[status(D)], "rev": 1})
+
+
+def _step_back(h: History) -> None:
+    old = h.table[config(D)]
+    h.cloud(config(D))
+    h.push(D, config(D))
+    h.see(D, config(D), old)
+
+
+def _step_back_of_all(h: History) -> None:
+    old = h.table[notice("main")]
+    h.cloud(notice("main"))
+    h.log(notice("main"))
+    for device in (D, OTHER):
+        h.see(device, notice("main"))
+    h.see(OTHER, notice("main"), old)
+
+
+def _never_in_the_table(h: History) -> None:
+    h.see(D, config(D), {**h.image(config(D), 555)})
+
+
+def _came_back(h: History) -> None:
+    old = h.table[config(D)]
+    h.cloud(config(D), "delete")
+    h.push(D, config(D))
+    h.see(D, config(D), old)
+
+
+def _update_revived(h: History) -> None:
+    h.cloud(setting(D), "delete")
+    h.log(setting(D))
+    h.write(D, setting(D))
+    h.send(D)
+    h.ingest(D)
+
+
+def _applied_twice(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    op = h.outbox[D][-1]
+    h.ingest(D)
+    h.commit(status(D), {**h.item_of(D, op), "rev": 1, "text": text_for(1, 80), "_op": [D, EPOCH, op.u, "other"]})
+
+
+def _old_batch_applied(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    op = h.outbox[D][-1]
+    h.ingest(D)
+    h.ack(D)
+    h.verdicts(D)
+    h.write(D, status(D))
+    h.sync_up(D)
+    h.commit(status(D), h.item_of(D, op))
+
+
+def _apart_from_head(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    h.commit(status(D), h.item_of(D, h.outbox[D][-1]))
+
+
+def _head_went_back(h: History) -> None:
+    h.head(D, 1)
+
+
+def _old_epoch_applied(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    item = h.item_of(D, h.outbox[D][-1])
+    h.commit(status(D), {**item, "_op": [D, "f" * 32, 1, "id1"]})
+
+
+def _row_skipped(h: History) -> None:
+    h.cloud(config(D))
+    h.log(config(D), seq=h.seqs[f"device#{D}"] + 2)
+
+
+def _row_rewritten(h: History) -> None:
+    h.log(config(D), seq=1, old={"pk": "x", "sk": "y"})
+
+
+def _row_deleted(h: History) -> None:
+    key = (f"_fleet#log#device#{D}", "1700000000000" + "0" * 16 + "#000000000001")
+    h.private(key, None, {"ttl": 1})
+
+
+def _old_image_logged(h: History) -> None:
+    old = h.table[config(D)]
+    h.cloud(config(D))
+    h.push(D, config(D))
+    h.log(config(D), old)
+
+
+def _head_claims_more(h: History) -> None:
+    h.cloud(setting(D))
+    old = h.table[setting(D)]
+    h.write(D, setting(D))
+    h.sync_up(D)
+    h.log(setting(D), old, set={"head": [EPOCH, h.last_u[D], f"id{h.last_u[D]}"]})
+
+
+def _never_logged(h: History) -> None:
+    h.cloud(config(D))
+    h.see(D, config(D))
+
+
+def _down_written_by_device(h: History) -> None:
+    h.write(D, config(D))
+
+
+def _local_sent_up(h: History) -> None:
+    h.write(D, status(D))
+    h.outbox[D][-1] = msgspec.structs.replace(h.outbox[D][-1], key=diagnostic(D))
+    h.send(D)
+
+
+def _cloud_only_sent_down(h: History) -> None:
+    message = b'{"t":"rows","feed":"device","epoch":"e","rows":[{"key":["device#home-1","audit#a1"]}]}'
+    h.oracle.wire_down(h.tick(), D, message)
+
+
+def _up_logged(h: History) -> None:
+    h.log(status(D), feed=f"device#{D}")
+
+
+def _local_in_the_table(h: History) -> None:
+    h.oracle.cloud_wrote(h.tick(), diagnostic(D), h.next_rev(), "put")
+    h.commit(diagnostic(D), {"pk": diagnostic(D)[0], "sk": diagnostic(D)[1], **h.image(diagnostic(D), h.rev)})
+
+
+def _shown_to_another(h: History) -> None:
+    h.oracle.device_saw(h.tick(), OTHER, config(D), 1, None)
+
+
+def _sent_to_another(h: History) -> None:
+    h.cloud(config(D))
+    h.log(config(D))
+    h.see(D, config(D))
+    h.rows(OTHER, config(D))
+
+
+def _account_to_another(h: History) -> None:
+    h.rows("away-1", notice("main"))
+
+
+def _logged_elsewhere(h: History) -> None:
+    h.log(config(D), feed=f"device#{OTHER}")
+
+
+def _epoch_changed(h: History) -> None:
+    h.head(D, 0, set={"epoch": "f" * 32})
+
+
+def _epoch_minted(h: History) -> None:
+    h.identity_changes[D] = 2
+
+
+def _resent_changed(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    op = h.outbox[D][-1]
+    h.send(D, h.batch(D, [msgspec.structs.replace(op, image=msgspec.Raw(b'{"rev":1}'))]))
+
+
+def _resent_with_more(h: History) -> None:
+    h.write(D, status(D))
+    h.send(D)
+    h.write(D, fault(D, "f5"), "create")
+    h.send(D)
+
+
+def _message_vanished(h: History) -> None:
+    h.oracle.message_account(D, "down", 10, 8, 1, 0, 0)
+
+
+def _echo(h: History) -> None:
+    h.oracle.healed(h.tick())
+    h.oracle.writes_stopped(h.tick())
+    for _ in range(MESSAGES_MAX + 1):
+        h.rows(D, config(D))
+
+
+STORIES: dict[str, tuple[str, str, str, Story]] = {
+    "other values": ("convergence", D, words_of(config(D)), _diverged_down),
+    "missing on the device": ("convergence", D, words_of(config(D)), _missing_on_device),
+    "missing in the table": ("convergence", D, words_of(fault(D, "f9")), _missing_up),
+    "acked before the commit": ("no-acked-write-lost", D, "HEAD", _acked_before_commit),
+    "acked with another id": ("no-acked-write-lost", D, "other", _acked_with_another_id),
+    "accepted without a commit": ("no-acked-write-lost", D, words_of(status(D)), _accepted_without_commit),
+    "gone from the table": ("no-acked-write-lost", D, words_of(status(D)), _table_lost_it),
+    "an ack hides a loss": ("no-acked-write-lost", D, words_of(setting(D)), _ack_hides_a_loss),
+    "never sent": ("every-write-decided", D, words_of(status(D)), _never_decided),
+    "sent, never decided": ("every-write-decided", D, words_of(status(D)), _sent_never_decided),
+    "told otherwise": ("every-write-decided", D, words_of(setting(D)), _told_otherwise),
+    "told too early": ("every-write-decided", D, words_of(status(D)), _told_too_early),
+    "HEAD passes what was not sent": ("every-write-decided", D, "operation 7", _head_passes_nothing),
+    "nobody wrote it": ("nothing-invented", D, words_of(config(D)), _nobody_wrote),
+    "nobody deleted it": ("nothing-invented", D, words_of(config(D)), _nobody_deleted),
+    "the text of another write": ("nothing-invented", D, words_of(config(D)), _wrong_text),
+    "an operation never sent": ("nothing-invented", D, words_of(status(D)), _op_never_sent),
+    "an operation without a write": ("nothing-invented", D, words_of(status(D)), _op_without_write),
+    "torn on the device": ("nothing-invented", D, words_of(config(D)), _torn_on_device),
+    "an own write is gone": ("read-your-writes", D, words_of(status(D)), _own_write_gone),
+    "an undecided write is hidden": ("read-your-writes", D, words_of(setting(D)), _own_write_hidden),
+    "older than an accepted write": ("read-your-writes", D, words_of(setting(D)), _older_after_accepted),
+    "gone after a boot": ("writes-survive-power-cuts", D, words_of(diagnostic(D)), _gone_after_boot),
+    "back after a boot": ("writes-survive-power-cuts", D, words_of(fault(D, "f1")), _back_after_boot),
+    "half written": ("writes-survive-power-cuts", D, words_of(status(D)), _half_written),
+    "sync wrote an up model": ("up-unchanged-by-sync", D, words_of(status(D)), _sync_wrote_up_model),
+    "a step back": ("monotone-reads", D, words_of(config(D)), _step_back),
+    "a step back of an account's item": ("monotone-reads", OTHER, words_of(notice("main")), _step_back_of_all),
+    "a state that never was": ("monotone-reads", D, words_of(config(D)), _never_in_the_table),
+    "came back": ("no-resurrection", D, words_of(config(D)), _came_back),
+    "revived by an update": ("no-resurrection", D, words_of(setting(D)), _update_revived),
+    "applied twice": ("no-double-apply", D, words_of(status(D)), _applied_twice),
+    "an old batch applied": ("no-double-apply", D, words_of(status(D)), _old_batch_applied),
+    "applied apart from HEAD": ("no-double-apply", D, words_of(status(D)), _apart_from_head),
+    "HEAD went back": ("no-double-apply", D, "HEAD", _head_went_back),
+    "an old epoch applied": ("no-double-apply", D, words_of(status(D)), _old_epoch_applied),
+    "a row skipped": ("feed-dense", "", f"device#{D}", _row_skipped),
+    "a row rewritten": ("feed-dense", "", f"device#{D}", _row_rewritten),
+    "a row deleted": ("feed-dense", "", f"device#{D}", _row_deleted),
+    "an old image logged": ("feed-dense", D, words_of(config(D)), _old_image_logged),
+    "a row's head claims more": ("feed-dense", D, words_of(setting(D)), _head_claims_more),
+    "never logged": ("every-change-logged", D, words_of(config(D)), _never_logged),
+    "a down model written by the device": ("direction", D, words_of(config(D)), _down_written_by_device),
+    "a local model sent up": ("direction", D, words_of(diagnostic(D)), _local_sent_up),
+    "a cloud model sent down": ("direction", D, words_of(audit(D)), _cloud_only_sent_down),
+    "an up model logged": ("direction", D, words_of(status(D)), _up_logged),
+    "a local model in the table": ("direction", D, words_of(diagnostic(D)), _local_in_the_table),
+    "shown to another": ("isolation", OTHER, words_of(config(D)), _shown_to_another),
+    "sent to another": ("isolation", OTHER, words_of(config(D)), _sent_to_another),
+    "sent to another account": ("isolation", "away-1", words_of(notice("main")), _account_to_another),
+    "logged elsewhere": ("isolation", OTHER, words_of(config(D)), _logged_elsewhere),
+    "HEAD changed its epoch": ("no-epoch-change", D, "epoch", _epoch_changed),
+    "an epoch minted": ("no-epoch-change", D, "2 minted", _epoch_minted),
+    "resent with a change": ("resend-identical", D, words_of(status(D)), _resent_changed),
+    "resent with more": ("resend-identical", D, "in flight", _resent_with_more),
+    "a message vanished": ("conservation", D, "10 messages", _message_vanished),
+    "an echo": ("quiet-after-convergence", D, str(MESSAGES_MAX), _echo),
+}
+
+
+@pytest.mark.parametrize("story", list(STORIES))
+def test_a_history_with_one_thing_wrong_fails_its_check(story: str) -> None:
+    check, device, words, happens = STORIES[story]
+    h = settled()
+    happens(h)
+    failed(end(h), check, device, words, "expected", "found")
+
+
+def test_every_check_has_a_story_that_fails_it() -> None:
+    assert {check for check, _, _, _ in STORIES.values()} == set(NAMES)
+
+
+def test_an_outbox_that_is_not_empty_fails_convergence() -> None:
+    h = settled()
+    h.write(D, status(D))
+    failed(end(h), "convergence", D, "1 operations waiting")
+
+
+def test_only_the_first_failures_are_told_and_all_are_counted() -> None:
+    h = settled()
+    for _ in range(20):
+        h.ack(D, upid="other")
+    result = failed(end(h), "no-acked-write-lost", "and 15 more")
+    assert result.failed == 20
+    assert len(result.first) == 5
+
+
+# What must not be called a failure.
+
+
+def test_a_write_that_lost_may_give_way_to_what_is_older() -> None:
+    h = settled()
+    before = h.table[setting(D)]
+    h.write(D, setting(D))
+    h.send(D)
+    h.ingest(D, {str(h.last_u[D]): "lost"})
+    h.ack(D)
+    h.see(D, setting(D), before)
+    h.verdicts(D)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+
+
+def test_writes_squashed_before_sending_are_superseded_and_count_as_synced() -> None:
+    h = settled()
+    synced = h.oracle.updates_synced
+    for _ in range(3):
+        h.write(D, status(D))
+    h.outbox[D] = [msgspec.structs.replace(h.outbox[D][-1], u=h.last_u[D] - 2, id=f"id{h.last_u[D] - 2}")]
+    h.last_u[D] -= 2
+    h.sync_up(D)
+    assert h.oracle.updates_synced == synced + 3
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+
+
+def test_operations_of_one_batch_may_fold_into_one_commit() -> None:
+    h = settled()
+    h.write(D, fault(D, "f7"), "create")
+    h.write(D, fault(D, "f7"))
+    h.write(D, fault(D, "f8"), "create")
+    h.write(D, fault(D, "f8"), "delete")
+    h.write(D, setting(D, "new"), "create")
+    h.write(D, setting(D, "new"))
+    h.sync_up(D)
+    h.log(setting(D, "new"))
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+
+
+def test_rows_after_a_snapshot_may_repeat_what_ended_while_it_was_on_its_way() -> None:
+    h = settled()
+    h.hello(D, nonce="n9")
+    h.cloud(config(D))
+    old = h.table[config(D)]
+    h.log(config(D))
+    h.cloud(config(D))
+    h.snapshot(D, [config(D), setting(D)], nonce="n9")
+    h.see(D, config(D))
+    h.see(D, config(D), old)
+    h.push(D, config(D))
+    results = end(h)
+    assert results["monotone-reads"].status == "pass"
+    assert "1 steps back that a snapshot explains" in results["monotone-reads"].detail
+
+
+def test_a_snapshot_does_not_excuse_what_ended_before_its_hello() -> None:
+    h = settled()
+    old = h.table[config(D)]
+    h.cloud(config(D))
+    h.push(D, config(D))
+    h.hello(D, nonce="n9")
+    h.snapshot(D, [config(D), setting(D)], nonce="n9")
+    h.see(D, config(D), old)
+    h.see(D, config(D))
+    failed(end(h), "monotone-reads", D, words_of(config(D)))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_write_during_which_the_power_went_may_be_there_or_not(kept: bool) -> None:
+    h = settled()
+    before = h.visible[D][status(D)]
+    h.write(D, status(D), durable=False)
+    if not kept:
+        h.visible[D][status(D)] = before
+        h.outbox[D] = []
+        h.last_u[D] -= 1
+    h.boot(D)
+    if kept:
+        h.sync_up(D)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+
+
+def test_sync_may_be_one_commit_ahead_of_its_trigger_when_the_power_goes() -> None:
+    h = settled()
+    h.cloud(config(D))
+    h.log(config(D))
+    h.rows(D, config(D))
+    h.visible[D][config(D)] = public(h.table[config(D)])
+    h.boot(D)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+
+
+def test_an_epoch_that_was_never_used_may_be_replaced() -> None:
+    h = settled()
+    h.head(OTHER, 0, set={"epoch": "f" * 32})
+    results = end(h)
+    assert results["no-epoch-change"].status == "pass"
+
+
+def test_a_restored_device_may_mint_and_write_again_what_it_had() -> None:
+    h = settled()
+    h.oracle.device_restored(h.tick(), D, [(key, image["rev"]) for key, image in h.visible[D].items()])
+    h.head(D, 0, set={"epoch": "f" * 32})
+    h.identity_changes[D] = 1
+    results = end(h)
+    assert results["no-epoch-change"].status == "pass"
+
+
+def test_messagepack_is_read_as_json_is() -> None:
+    h = settled()
+    h.write(D, status(D))
+    h.send(D, h.batch(D, h.outbox[D], compact=True))
+    h.ingest(D)
+    h.ack(D, compact=True)
+    h.verdicts(D)
+    h.cloud(config(D))
+    h.log(config(D))
+    h.rows(D, config(D), compact=True)
+    h.see(D, config(D))
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+    assert h.oracle.messages_unreadable == 0
+
+
+def test_bytes_that_are_no_message_are_counted_and_judged_by_nobody() -> None:
+    h = settled()
+    payloads = (b"", b"{", b"\xc1", b"[1]", b'{"t":1}', b"{" * 5000)
+    for payload in payloads:
+        h.oracle.wire_up(h.tick(), D, payload)
+        h.oracle.wire_down(h.tick(), D, payload)
+    assert h.oracle.messages_unreadable == 2 * len(payloads)
+    assert all(r.status == "pass" for r in end(h).values())
+
+
+# Counting.
+
+
+def test_each_write_counts_once_for_each_receiving_side() -> None:
+    h = History()
+    for device in h.devices:
+        h.head(device, 0)
+    h.write(D, status(D), "create")
+    h.sync_up(D)
+    assert (h.oracle.updates_synced, len(h.up.values), len(h.down.values)) == (1, 1, 0)
+    h.cloud(notice("main"))
+    h.log(notice("main"))
+    h.see(D, notice("main"))
+    h.see(OTHER, notice("main"))
+    assert (h.oracle.updates_synced, len(h.down.values)) == (3, 2)
+    for _ in range(3):
+        h.cloud(config(D))
+        h.log(config(D))
+    h.see(D, config(D))
+    assert (h.oracle.updates_synced, len(h.down.values)) == (6, 5)
+    h.write(D, setting(D), "create")
+    h.sync_up(D)
+    h.log(setting(D))
+    h.rows(D, setting(D))
+    assert (h.oracle.updates_synced, len(h.up.values), len(h.down.values)) == (7, 2, 5)
+
+
+def test_what_came_and_went_unnoticed_counts_when_the_cursor_has_passed_it() -> None:
+    h = settled()
+    synced, measured = h.oracle.updates_synced, len(h.down.values)
+    h.cloud(command(D, "c1"))
+    h.log(command(D, "c1"))
+    h.cloud(command(D, "c1"), "delete")
+    h.log(command(D, "c1"))
+    h.hello(D, seq=h.seqs[f"device#{D}"] - 1)
+    assert h.oracle.updates_synced == synced
+    h.hello(D)
+    assert h.oracle.updates_synced == synced + 2
+    assert len(h.down.values) == measured
+
+
+def test_convergence_is_timed_from_the_last_heal_over_what_waited_for_it() -> None:
+    h = settled()
+    h.write(D, status(D))
+    first = h.tick()
+    h.oracle.healed(first)
+    h.send(D)
+    second = h.tick()
+    h.oracle.healed(second)
+    h.ingest(D)
+    synced = h.t
+    h.ack(D)
+    h.verdicts(D)
+    h.write(D, status(D))
+    h.sync_up(D)
+    assert h.oracle.converged_after_s == (synced - second) / 1e6
+    assert h.oracle.recovered_s(first) == (synced - first) / 1e6
+    assert h.oracle.recovered_s(1) is None
+
+
+def test_nothing_waited_for_the_heal() -> None:
+    h = settled()
+    h.oracle.healed(h.tick())
+    h.write(D, status(D))
+    h.sync_up(D)
+    assert h.oracle.converged_after_s == 0.0
