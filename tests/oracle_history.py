@@ -185,7 +185,7 @@ class History:
             new["upid"] = f"id{up}"
         new.update(more.pop("set", {}))
         self.heads[device] = new
-        self.private((new["pk"], new["sk"]), new, old, **more)
+        self.private((f"_fleet#head#{device}", "head"), new, old, **more)
 
     def item_of(self, device: str, op: Op) -> dict[str, Any]:
         image = msgspec.json.decode(op.image)
