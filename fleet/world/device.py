@@ -196,7 +196,7 @@ class SimDevice:
             self.reboots += 1
             world.oracle.device_booted(now, self.device_id)
             world.oracle.device_reads(
-                now, self.device_id, ((key, image.get("rev")) for _, key, image in database.items())
+                self.device_id, ((key, image.get("rev")) for _, key, image in database.items())
             )
         self.feed(BOOT)
 

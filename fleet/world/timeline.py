@@ -70,9 +70,7 @@ class Timeline:
 
 def _percentiles(row: Row, name: str, interval: LatencyRecorder, total: LatencyRecorder) -> None:
     """Of this interval alone; then into the whole."""
-    values = interval.percentiles()
-    if values.count:
-        row[f"{name}_p50_s"] = values.p50
-        row[f"{name}_p99_s"] = values.p99
+    if len(interval):
+        row[f"{name}_p50_s"], row[f"{name}_p99_s"] = interval.quantiles_s(50.0, 99.0)
     total.merge(interval)
     interval.clear()
