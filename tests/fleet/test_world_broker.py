@@ -446,6 +446,21 @@ def test_a_fault_loses_qos_0_but_never_qos_1_on_a_connection_that_lives() -> Non
     net.check()
 
 
+def test_copies_are_counted_apart_on_every_hop() -> None:
+    net = Net(in_flight_max=1_000)
+    device = net.device()
+    net.broker.faults.append(HopFault(1, "f", HOPS, duplicate=1.0))
+    device.send("up")
+    net.broker.publish_from_cloud("down/a", b"down", 1)
+    net.run(60)
+    ledger = net.broker.ledgers["a"]
+    # Each hop doubles what comes in: two hops make four, of which one is the message.
+    assert net.cloud == [b"up"] * 4 and ledger.copies_up == 3 and ledger.delivered_up == 1
+    assert device.messages == [b"down"] * 4 and ledger.delivered_down == 1
+    assert ledger.copies_down == 3 and net.broker.cloud_copies == 1
+    net.check()
+
+
 def test_the_rule_to_the_relay_is_at_least_once() -> None:
     net = Net(in_flight_max=1_000)
     device = net.device()
