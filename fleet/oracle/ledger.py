@@ -131,6 +131,7 @@ class Ledger:
 
     def _forget(self, item: Item) -> None:
         key = item.key
+        item.last_sent = None  # no cycle: memory comes back at once
         if self._items.get(key) is item:
             del self._items[key]
             if item.wide is not None and item.feed is not None:
