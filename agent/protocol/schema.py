@@ -18,7 +18,7 @@ from typing import Any, Final
 from agent.protocol.errors import InputError, ModelError, Problem
 from agent.protocol.loader import Loaded, load_file, load_text
 from agent.protocol.messages import FeedName, Image, Key
-from agent.protocol.model import Context, Definition, Model
+from agent.protocol.model import HASH_BYTES_MAX, Context, Definition, Model
 from agent.protocol.template import ACCOUNT, DEVICE, Part, Template, Variable, pattern, resolve
 from agent.protocol.topics import valid_id
 
@@ -151,6 +151,8 @@ class Schema:
         return None
 
     def _remember(self, pk: str) -> _HashKey | None:
+        if len(pk) > HASH_BYTES_MAX:
+            return None  # no table holds it: not worth the memory that a hostile peer could fill
         ids: dict[int, _Ids] = {}
         for number, matcher in enumerate(self._hashes):
             match = matcher.fullmatch(pk)

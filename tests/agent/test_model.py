@@ -216,6 +216,7 @@ def test_update_recomputes_templates_from_the_merged_item() -> None:
     key, image = made(ITEM, note="x")
     assert ITEM.update(key, image, {"note": "y"}, ME, 2000)["gs1pk"] == "kind#a#y"
     assert "gs1pk" not in ITEM.update(key, image, {"note": None}, ME, 2000)
+    assert ITEM.update(key, image, {"note": "y", "gs1pk": "given"}, ME, 2000)["gs1pk"] == "given"
     assert ITEM.update(key, {**image, "gs1pk": "by hand"}, {"count": 1}, ME, 2000)["gs1pk"] == "by hand"
 
 

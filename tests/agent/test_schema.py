@@ -93,6 +93,15 @@ def test_an_id_in_both_keys_must_be_the_same() -> None:
     assert schema.locate(("device#d1", "a#d2#x")) is None
 
 
+def test_a_key_without_variables_of_its_own_is_matched_whole() -> None:
+    layout = {"A": ("down", "device#${deviceId}", "a#${accountId}#"), "B": ("down", "b#${deviceId}", "b#")}
+    schema = Schema.parse(text_of(layout), "s")
+    assert schema.locate(("device#d1", "a#acc#")) == Place(schema.models["A"], "d1", "acc")
+    assert schema.locate(("device#d1", "a#acc#more")) is None
+    assert schema.locate(("b#d1", "b#")) == Place(schema.models["B"], "d1", None)
+    assert schema.locate(("b#d1", "b#more")) is None
+
+
 def test_the_longest_fixed_prefix_wins_whatever_the_order_in_the_file() -> None:
     for names in (("Fault", "Old", "Any"), ("Any", "Old", "Fault")):
         schema = Schema.parse(text_of({name: LAYOUT[name] for name in names}), "s")
@@ -127,6 +136,9 @@ def test_the_memory_of_locate_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         assert schema.locate((f"device#d{i}", "status#")) == Place(schema.models["Status"], f"d{i}", None)
         assert schema.locate((f"unknown{i}", "status#")) is None
         assert len(schema._cache) <= 10
+    remembered = len(schema._cache)
+    assert schema.locate(("x" * 3000, "status#")) is None
+    assert len(schema._cache) == remembered
 
 
 def test_ranges_hold_what_each_feed_brings() -> None:

@@ -370,6 +370,19 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file() -> None:
     assert str(problems[0]).startswith("s.json5:3:10: version: ")
 
 
+def test_keys_overlap_also_when_their_templates_differ() -> None:
+    text = GOOD.replace("'account#${accountId}'", "'device#${accountId}'").replace("'rule#${id}'", "'fault#${id}'")
+    (problem,) = problems_of(text)
+    assert "keys of Rule and Fault overlap" in problem.message
+
+
+def test_a_model_that_does_not_sync_may_not_hide_behind_the_prefix_of_one_that_does() -> None:
+    text = GOOD.replace("Note: {sync: 'both'},\n", "")
+    (problem,) = problems_of(text.replace("'note#${id}'", "'fault#${id}'"))
+    assert "keys of Note and Fault overlap" in problem.message
+    Schema.parse(text.replace("'note#${id}'", "'fault#note#${id}'"), "s")  # the longer prefix tells them apart
+
+
 def test_a_model_that_does_not_sync_may_have_any_keys() -> None:
     for pk, sk in (("'${id}'", "'${id}'"), ("'a'", "'b'")):
         text = (
