@@ -461,6 +461,22 @@ def test_copies_are_counted_apart_on_every_hop() -> None:
     net.check()
 
 
+def test_a_wire_copies_no_qos_0_and_a_fault_may_be_for_one_qos_alone() -> None:
+    net = Net(in_flight_max=1_000)
+    device = net.device()
+    net.broker.faults.append(HopFault(1, "f", ["device-to-broker"], duplicate=1.0))
+    device.send("0", qos=0)
+    device.send("1", qos=1)
+    net.run(60)
+    assert sorted(net.cloud) == [b"0", b"1", b"1"]
+    net.broker.faults[:] = [HopFault(1, "g", ["device-to-broker"], lose=1.0, qos=0)]
+    net.cloud.clear()
+    device.send("0", qos=0)
+    device.send("1", qos=1)
+    net.run(60)
+    assert net.cloud == [b"1"]
+
+
 def test_the_rule_to_the_relay_is_at_least_once() -> None:
     net = Net(in_flight_max=1_000)
     device = net.device()

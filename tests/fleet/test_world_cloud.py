@@ -199,6 +199,39 @@ def test_what_the_checkpoint_has_passed_is_dropped() -> None:
     assert len(cloud.relay.records) == 1000
 
 
+def test_a_backlog_is_worked_off_without_waiting_for_polls() -> None:
+    cloud = Cloud(shards=1, poll_every="10s", batch_records=10)
+    for i in range(200):
+        cloud.put(i)
+    cloud.run(15)
+    assert cloud.world.idle(), "twenty batches within one time between polls"
+
+
+def test_shards_are_spread_again_when_a_worker_is_back() -> None:
+    cloud = Cloud(workers=2, shards=6, lease="1s")
+    cloud.world.kill_worker(5 * SECOND)
+    cloud.run(3)
+    assert len({id(shard.owner) for shard in cloud.world.shards}) == 1
+    cloud.run(3)
+    for _ in range(4):
+        for i in range(40):
+            cloud.put(i)
+        cloud.settle()
+    assert Counter(shard.owner.name for shard in cloud.world.shards if shard.owner).most_common(1)[0][1] == 3
+    cloud.copied()
+
+
+def test_a_request_in_a_few_hundred_takes_much_longer() -> None:
+    cloud = Cloud(latency_jitter=0.0, read_latency="10ms", write_latency="10ms", concurrency=10_000)
+    for i in range(1_000):
+        cloud.world.take("up", b"%d" % i, f"d{i}")
+    cloud.run(0.05)
+    slow = 1_000 - len(cloud.relay.finished)
+    assert 2 <= slow <= 30
+    cloud.run(0.5)
+    assert len(cloud.relay.finished) == 1_000
+
+
 def test_a_killed_worker_runs_nothing_more_and_another_takes_its_batch_after_the_lease() -> None:
     cloud = Cloud(workers=2, shards=1, lease="10s")
     owner = cloud.world.shards[0].owner
