@@ -188,6 +188,28 @@ class Model:
                 scope[attribute] = write(value)
         return self._key(props, scope, context)
 
+    def search(self, props: Mapping[str, Any], context: Context) -> tuple[str, str]:
+        """Where the items are that have these properties: the hash key, and how their sort keys begin (the template up
+        to its first variable that is not given). Raises ModelError "key" when the hash key cannot be told."""
+        scope: Image = {name: text for name in self._key_ids if (text := self._id(name, context))}
+        for name, attribute, write in self._key_plan:
+            value = self._id(name, context) or props.get(name)
+            if value is not None:
+                scope[attribute] = write(value)
+        definition = self._definition
+        pk = definition.hash_template.render(scope) if definition.hash_template else None
+        if HASH in props:
+            pk = self._given(props, HASH, pk)
+        if not pk:
+            self._no_key(None, scope)
+        prefix = definition.sort_template.begin(scope) if definition.sort_template else ""
+        if props.get(SORT) is not None:
+            begins = isinstance(props[SORT], str) and props[SORT].startswith(prefix)
+            if not begins:
+                self._refuse("key", f"{SORT} {shown(props[SORT])} is not what its template gives")
+            prefix = props[SORT]
+        return pk, prefix
+
     @staticmethod
     def _id(name: str, context: Context) -> str:
         if name == DEVICE:

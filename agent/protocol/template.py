@@ -93,6 +93,16 @@ class Template:
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
 
+    def begin(self, image: Mapping[str, Any]) -> str:
+        """What is rendered up to the first variable that is missing."""
+        texts: list[str] = []
+        for part in self.parts:
+            text = part if isinstance(part, str) else _variable_text(part, image)
+            if text is None:
+                break
+            texts.append(text)
+        return "".join(texts)
+
     @property
     def prefix(self) -> tuple[Part, ...]:
         """The leading literals and plain ids: what is fixed for one device."""
