@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from agent import ids
@@ -17,10 +18,12 @@ from agent.changes import Callback, Change, Event
 from agent.clock import CorrectedClock
 from agent.protocol.errors import ModelError
 from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, decode_image, encode_image
+from agent.protocol.model import HASH, SORT
 from agent.protocol.schema import Context, Model, Schema
 from agent.store import UNSENT, DeadLetter, Store, Visible
 
 LOCAL_ITEM_BYTES_MAX: Final = 400 * 1024
+FIND_PAGE_ITEMS: Final = 64  # read at once
 
 _EVENT_OF: Final[dict[Kind, Event]] = {"create": "created", "update": "updated", "delete": "removed"}
 
@@ -30,7 +33,7 @@ def _ignore() -> None:
 
 
 class Database:
-    """One device's data. `connection`: see agent.files; `monotonic_ms`, `wall_ms`, `random`: see agent.clock, agent.ids."""
+    """One device's data. `connection`: see agent.files; `monotonic_ms`, `wall_ms`: agent.clock; `random`: agent.ids."""
 
     def __init__(
         self,
@@ -155,7 +158,12 @@ class Database:
         else:
             self.store.put_base(pk, sk, data, updated)
         if self._callbacks:
-            self.emit((Change(_EVENT_OF[kind], "local", m.name, key, image, before, updated),))
+            try:
+                self.emit((Change(_EVENT_OF[kind], "local", m.name, key, image, before, updated),))
+            except Exception:
+                if m.sends:
+                    self.on_outbox()  # the write is done, whatever a callback makes of it
+                raise
         if m.sends:
             self.on_outbox()
 
@@ -185,28 +193,48 @@ class Database:
         limit: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Items in order of their sort key. `properties` may give the first variables of the sort key's template and
-        any other field (equal). `after`: a sort key, to go on from. Reads as it goes: nothing is loaded whole."""
+        any other field (equal). `after`: a sort key, to go on from. Reads page by page as it goes: an item that is
+        written meanwhile is shown as it is when its page is read."""
         m = self._model(model)
         wanted = dict(properties or {})
         pk, prefix = m.search(wanted, self.context)
-        count = 0
-        for sk, image in self.store.range(pk, prefix, after=after):
-            if count == limit:
+        wanted.pop(HASH, None)
+        exactly = wanted.pop(SORT, None)
+
+        def chosen(sk: str, image: Image) -> dict[str, Any] | None:
+            if (exactly is not None and sk != exactly) or not self._belongs(m, (pk, sk), image):
+                return None
+            item = m.read((pk, sk), image)
+            if any(item.get(name) != value for name, value in wanted.items()):
+                return None
+            return item if where is None or where(item) else None
+
+        found = (chosen(sk, image) for sk, image in self._pages(pk, prefix, after or ""))
+        return islice((item for item in found if item is not None), limit)
+
+    def _pages(self, pk: str, prefix: str, after: str) -> Iterator[tuple[str, Image]]:
+        while True:
+            with self.lock:
+                page = self.store.page(pk, prefix, after, FIND_PAGE_ITEMS)
+            for sk, image in page:
+                yield sk, decode_image(image)
+            if len(page) < FIND_PAGE_ITEMS:
                 return
-            place = self.schema.locate((pk, sk))
-            if place is None or place.model is not m:
-                continue
-            item = m.read((pk, sk), decode_image(image))
-            if any(item.get(name) != value for name, value in wanted.items()) or (where is not None and not where(item)):
-                continue
-            count += 1
-            yield item
+            after = page[-1][0]
+
+    def _belongs(self, m: Model, key: Key, image: Image) -> bool:
+        """Ranges of models may lie within each other; a model whose keys are given by hand is told by its type."""
+        place = self.schema.locate(key)
+        return place.model is m if place is not None else image.get(m.type_field) == m.name
 
     def items(self) -> Iterator[tuple[Model, Key, Image]]:
         """Every item that an application can read, in order of the keys."""
-        for key in self.store.keys():
+        with self.lock:
+            keys = self.store.keys()
+        for key in keys:
             place = self.schema.locate(key)
-            image = self.store.visible(*key).image
+            with self.lock:
+                image = self.store.visible(*key).image
             if place is not None and image is not None:
                 yield place.model, key, decode_image(image)
 

@@ -1,4 +1,4 @@
-"""Opens the connection that a Database is given: one SQLite file, or memory. The only place that knows about pragmas."""
+"""Opens the connection that a Database is given: one SQLite file, or memory. Knows about pragmas."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ def open_file(path: str | Path) -> sqlite3.Connection:
 
 def open_memory(page_size_bytes: int = 1024) -> sqlite3.Connection:
     """A database in memory, small enough to have ten thousand of them: small pages hold a fleet's small items."""
-    connection = sqlite3.connect(
-        MEMORY, isolation_level=None, cached_statements=_STATEMENTS, check_same_thread=False
-    )
+    connection = sqlite3.connect(MEMORY, isolation_level=None, cached_statements=_STATEMENTS, check_same_thread=False)
     connection.execute(f"PRAGMA page_size={page_size_bytes}")
     return connection

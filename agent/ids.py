@@ -37,7 +37,8 @@ def generator(random: Random, now_ms: Callable[[], int]) -> Callable[[str], str]
 
     def generate(kind: str) -> str:
         if kind == "ulid":
-            return str(ULID.from_bytes(now_ms().to_bytes(6, "big") + random.bytes(10)))
+            at_ms = max(now_ms(), 0)  # a clock may be set before 1970
+            return str(ULID.from_bytes(at_ms.to_bytes(6, "big") + random.bytes(10)))
         if kind == "uuid":
             return str(uuid.UUID(bytes=random.bytes(16), version=4))
         length = int(kind[4:-1]) if kind.startswith("uid(") else 10

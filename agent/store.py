@@ -10,13 +10,13 @@ wrap what belongs together in `with store.transaction()`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, NamedTuple
 
 from agent.protocol.messages import Key, Kind
 
 SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x466C6565  # "Flee", in the header of the file: other applications' files have another
 UNSENT: Final = 0
 SENT: Final = 1
 ACKED: Final = 2
@@ -28,15 +28,25 @@ CREATE TABLE outbox(n INTEGER PRIMARY KEY, u INTEGER NOT NULL, epoch TEXT NOT NU
     kind TEXT NOT NULL, image BLOB, updated INTEGER NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL,
     seen INTEGER NOT NULL);
 CREATE INDEX outbox_key ON outbox(pk, sk);
-CREATE TABLE cursor(feed TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, models TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE cursor(feed TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, models TEXT NOT NULL)
+    WITHOUT ROWID;
 CREATE TABLE identity(one INTEGER PRIMARY KEY, epoch TEXT NOT NULL, adopted INTEGER NOT NULL, replaces TEXT,
     acked_u INTEGER NOT NULL, acked_id TEXT, correction_ms INTEGER);
 CREATE TABLE dead_letter(n INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, pk TEXT NOT NULL, sk TEXT NOT NULL,
     kind TEXT NOT NULL, image BLOB, updated INTEGER NOT NULL, code TEXT NOT NULL);
 PRAGMA user_version={SCHEMA_VERSION};
+PRAGMA application_id={APPLICATION_ID};
 """
 
 _OUTBOX: Final = "n, u, epoch, pk, sk, kind, image, updated, id, state, seen"
+# Base and overlay merged. With max(n), SQLite takes the other columns from the row that has it.
+_PAGE: Final = """
+WITH own AS (SELECT sk, kind, image, max(n) FROM outbox WHERE pk=? AND sk>=? AND sk<? AND sk>? AND seen=0 GROUP BY sk)
+SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk>? AND sk NOT IN (SELECT sk FROM own)
+UNION ALL SELECT sk, image FROM own WHERE kind<>'delete' ORDER BY sk LIMIT ?
+"""
+KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
+ROW: Final = "row"  # the kind of a dead letter that is no operation
 
 
 class OutboxRow(NamedTuple):
@@ -106,11 +116,20 @@ class _Transaction:
     def __enter__(self) -> None:
         self._store.execute("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        store = self._store
-        if kind is None:
-            store.execute("COMMIT")
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._undo()
             return
+        try:
+            self._store.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        store = self._store
         if store.connection.in_transaction:
             store.connection.rollback()
         store.load()
@@ -151,11 +170,14 @@ class Store:
         """Whether the file is empty. Raises StoreError when it is something else than a database of this agent."""
         try:
             version = self.execute("PRAGMA user_version").fetchone()[0]
+            application = self.execute("PRAGMA application_id").fetchone()[0]
             tables = self.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise StoreError(f"not a database: {error}") from None
         if version == 0 and tables == 0:
             return True
+        if application != APPLICATION_ID:
+            raise StoreError("the database of another application")
         if version != SCHEMA_VERSION:
             raise StoreError(f"database of version {version}, this agent knows {SCHEMA_VERSION}")
         return False
@@ -172,7 +194,9 @@ class Store:
 
     def load(self) -> None:
         """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
-        row = self.execute("SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity").fetchone()  # one row
+        row = self.execute(
+            "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"
+        ).fetchone()  # one row
         self.identity = Identity(row[0], bool(row[1]), *row[2:])
         self.cursors = {f: (e, s) for f, e, s in self.execute("SELECT feed, epoch, seq FROM cursor ORDER BY feed")}
         epoch = self.identity.epoch
@@ -198,7 +222,8 @@ class Store:
         """What an application reads of one item."""
         if self.outbox_rows:
             row = self.execute(
-                "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1",
+                "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 "
+                "ORDER BY n DESC LIMIT 1",
                 (pk, sk),
             ).fetchone()
             if row is not None:
@@ -206,24 +231,14 @@ class Store:
         row = self.execute("SELECT image, updated FROM item WHERE pk=? AND sk=?", (pk, sk)).fetchone()
         return NOTHING if row is None else Visible(row[0], row[1])
 
-    def range(self, pk: str, prefix: str, *, after: str | None = None, limit: int = -1) -> Iterator[tuple[str, bytes]]:
-        """(sk, image) of the live items of one hash key whose sort key begins with `prefix`, in order."""
-        low, high = prefix, prefix_end(prefix)
-        base = self.execute_new(
-            "SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk>? ORDER BY sk",
-            (pk, low, high, after if after is not None else ""),
-        )
-        overlay: dict[str, bytes | None] = {}
-        if self.outbox_rows:
-            for sk, kind, image in self.execute(
-                "SELECT sk, kind, image FROM outbox WHERE pk=? AND sk>=? AND sk<? AND seen=0 ORDER BY n", (pk, low, high)
-            ):
-                overlay[sk] = None if kind == "delete" else image
-        yield from _merge(base, overlay, after, limit)
-
-    def execute_new(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        """On a cursor of its own: for reads that go on while others happen."""
-        return self.connection.execute(sql, values)
+    def page(self, pk: str, prefix: str, after: str, limit: int) -> list[tuple[str, bytes]]:
+        """(sk, image) of what an application reads: the live items of one hash key whose sort key begins with `prefix`
+        and comes after `after`, in order, at most `limit`."""
+        place = (pk, prefix, prefix_end(prefix), after)
+        sql = "SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk>? ORDER BY sk LIMIT ?"
+        if not self.outbox_rows:
+            return self.execute(sql, (*place, limit)).fetchall()
+        return self.execute(_PAGE, (*place, *place, limit)).fetchall()
 
     def keys(self) -> list[Key]:
         """Every key that has a base image or an own operation, in order."""
@@ -273,8 +288,8 @@ class Store:
         return u
 
     def squash(self, n: int, kind: Kind, image: bytes | None, updated: int) -> None:
-        """A newer write of the same item goes into its row, which was never sent. What the relay will see must stay one
-        operation: delete then write is a create, anything then delete is a delete, create then update stays a create."""
+        """A newer write of the same item goes into its row, which was never sent. What the relay will see stays one
+        operation: delete then write is a create, anything then delete a delete, create then update stays a create."""
         self.execute(
             "UPDATE outbox SET image=?, updated=?, kind=CASE WHEN ?='delete' THEN 'delete' "
             "WHEN kind='delete' THEN 'create' ELSE kind END WHERE n=?",
@@ -290,10 +305,10 @@ class Store:
         for row in self.execute(
             f"SELECT {_OUTBOX} FROM outbox WHERE state={UNSENT} ORDER BY n LIMIT ?", (ops_max,)
         ).fetchall():
-            size += 160 + len(row[4]) + (len(row[6]) if row[6] else 0)
+            size += 160 + KEY_FACTOR * (len(row[3]) + len(row[4])) + (len(row[6]) if row[6] else 0)
             if rows and (size > bytes_max or row[5] == "sweep" or rows[0].kind == "sweep"):
                 break
-            rows.append(OutboxRow(*row[:8], op_id, SENT, row[10]))
+            rows.append(OutboxRow._make((*row[:8], op_id, SENT, row[10])))
         if rows:
             self.execute(f"UPDATE outbox SET state={SENT}, id=? WHERE state={UNSENT} AND n<=?", (op_id, rows[-1].n))
             self.unsent_rows -= len(rows)
@@ -315,10 +330,11 @@ class Store:
         self.in_flight = [row._replace(seen=1) if row.n == n else row for row in self.in_flight]
 
     def set_acked(self, u: int, op_id: str | None) -> None:
-        """HEAD as the relay committed it, and adopted: only an epoch that was adopted has anything acknowledged."""
-        self.execute("UPDATE identity SET acked_u=?, acked_id=?, adopted=1", (u, op_id))
+        """HEAD as the relay committed it, and adopted: only an epoch that was adopted has anything acknowledged. What
+        it replaced is over: a HEAD that has that epoch again was restored, and must not be taken as if it were new."""
+        self.execute("UPDATE identity SET acked_u=?, acked_id=?, adopted=1, replaces=NULL", (u, op_id))
         i = self.identity
-        self.identity = Identity(i.epoch, True, i.replaces, u, op_id, i.correction_ms)
+        self.identity = Identity(i.epoch, True, None, u, op_id, i.correction_ms)
 
     def set_replaces(self, replaces: str) -> None:
         self.execute("UPDATE identity SET replaces=?", (replaces,))
@@ -333,6 +349,11 @@ class Store:
         self.execute(
             "INSERT INTO dead_letter VALUES(NULL, ?, ?, ?, ?, ?, ?, ?)", (at_ms, pk, sk, kind, image, updated, code)
         )
+
+    def set_aside(self, at_ms: int, pk: str, sk: str, image: bytes | None, code: str) -> None:
+        """A row that could not be applied, into the dead letters: the last one of each item."""
+        self.execute("DELETE FROM dead_letter WHERE pk=? AND sk=? AND kind=?", (pk, sk, ROW))
+        self.bury(at_ms, pk, sk, ROW, image, 0, code)
 
     def set_cursor(self, feed: str, epoch: str, seq: int, models: str) -> None:
         """`models`: the fingerprint of the feed's models that this cursor was reached with."""
@@ -356,12 +377,16 @@ class Store:
 
     # ---------------------------------------------------------------- identity
 
-    def new_epoch(self, epoch: str, replaces: str | None, keep: list[OutboxRow], pending: list[tuple[Kind, OutboxRow]]) -> None:
+    def new_epoch(
+        self, epoch: str, replaces: str | None, keep: list[OutboxRow], pending: list[tuple[Kind, OutboxRow]]
+    ) -> None:
         """Inside a transaction: a new epoch whose outbox is `keep` (acknowledged rows of older epochs, untouched), then
         `pending` with u from 1, unsent."""
-        kept = [row.n for row in keep]
-        marks = ",".join("?" * len(kept))
-        self.execute(f"DELETE FROM outbox WHERE n NOT IN ({marks})", tuple(kept))
+        kept = {row.n for row in keep}
+        self.execute(f"DELETE FROM outbox WHERE state<>{ACKED}")
+        for row in self.outbox():
+            if row.n not in kept:
+                self.execute("DELETE FROM outbox WHERE n=?", (row.n,))
         for u, (kind, row) in enumerate(pending, 1):
             self.execute(
                 "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, '', 0, 0)",
@@ -381,34 +406,11 @@ class Store:
         self.identity = self.identity._replace(epoch=epoch)
 
 
-def prefix_end(prefix: str) -> str:
-    """The least string above every string that begins with `prefix` (SQLite compares UTF-8 bytes)."""
-    return prefix + "\U0010ffff"
-
-
-def _merge(
-    base: Iterator[tuple[str, bytes]], overlay: dict[str, bytes | None], after: str | None, limit: int
-) -> Iterator[tuple[str, bytes]]:
-    pending = sorted(sk for sk in overlay if after is None or sk > after)
-    position = count = 0
-    for sk, image in base:
-        while position < len(pending) and pending[position] < sk:
-            own = overlay[pending[position]]
-            position += 1
-            if own is not None and count != limit:
-                count += 1
-                yield pending[position - 1], own
-        if count == limit:
-            return
-        shown: bytes | None = image
-        if position < len(pending) and pending[position] == sk:
-            shown = overlay[sk]
-            position += 1
-        if shown is not None:
-            count += 1
-            yield sk, shown
-    for sk in pending[position:]:
-        own = overlay[sk]
-        if own is not None and count != limit:
-            count += 1
-            yield sk, own
+def prefix_end(prefix: str) -> str | bytes:
+    """The least value above every text that begins with `prefix` (SQLite compares UTF-8 bytes, which is the order of
+    code points). Above every text there is: an empty blob."""
+    for i in range(len(prefix) - 1, -1, -1):
+        point = ord(prefix[i]) + 1
+        if point <= 0x10FFFF:
+            return prefix[:i] + chr(0xE000 if point == 0xD800 else point)  # no surrogates
+    return b""
