@@ -9,10 +9,12 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from agent import ids
-from agent.changes import Change
+from agent.changes import Change, Event
 from agent.database import Database
+from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
     Ack,
     FeedName,
@@ -27,6 +29,8 @@ from agent.protocol.messages import (
 )
 from agent.protocol.schema import Model
 from agent.store import ACKED, SENT, UNSENT, OutboxRow, Visible
+
+_STAMP_MS_MAX: Final = 253_000_000_000_000  # in the year 9987: what a date can hold, with room for later stamps
 
 
 class Outcome(enum.Enum):
@@ -53,7 +57,7 @@ class Replica:
         receiving = [model for model in self.schema.models.values() if model.receives and model.feed is not None]
         order: tuple[FeedName, ...] = ("device", "account", "all")
         self.feeds: tuple[FeedName, ...] = tuple(name for name in order if any(m.feed == name for m in receiving))
-        self.fingerprints = {name: self.schema.fingerprint(name) for name in self.feeds}
+        self.fingerprints: dict[str, str] = {name: self.schema.fingerprint(name) for name in self.feeds}
 
     # ---------------------------------------------------------------- rule 7: acknowledgements
 
@@ -89,11 +93,11 @@ class Replica:
         """One verdict on one operation: "" accepted, "lost", or the code of a rejection."""
         n, _, _, pk, sk, kind, image, updated, _, _, seen = row
         store = self.store
-        if kind == "sweep":
+        key = (pk, sk)
+        place = None if kind == "sweep" else self.schema.locate(key)
+        if place is None and not verdict:  # a sweep, or the schema has lost the model: nothing is to be shown
             store.drop_operation(n)
             return
-        key = (pk, sk)
-        place = self.schema.locate(key)
         name = place.model.name if place is not None else ""
         if place is not None and not place.model.receives and verdict != "lost":
             # An up model: the device's image is the truth, also when the relay would not have it.
@@ -150,13 +154,10 @@ class Replica:
         if model is None:
             self.probes["row_set_aside"] += 1
             return
-        if row.oversize:
-            self.probes["row_oversize"] += 1
-            return
         store = self.store
         pk, sk = row.key
         before = store.visible(pk, sk)
-        self.put(model, pk, sk, bytes(row.image))
+        self.put(model, pk, sk, bytes(row.image), row.oversize)
         if store.outbox_rows and row.head is not None:
             self.step_back(store.outbox("pk=? AND sk=? AND epoch=? AND u<=?", (pk, sk, row.head.epoch, row.head.up)))
         self.note_change(row.key, model.name, before, changes)
@@ -173,14 +174,25 @@ class Replica:
             return None
         return place.model
 
-    def put(self, model: Model, pk: str, sk: str, image: bytes) -> None:
-        """`image` empty: the item is gone."""
-        if not image:
+    def put(self, model: Model, pk: str, sk: str, image: bytes, oversize: int = 0) -> None:
+        """`image` empty: the item is gone. What cannot be applied is set aside with its reason: the base stays as it
+        is, and the rows behind are not held up."""
+        code = "oversize" if oversize else ""
+        if not image and not code:
             self.store.delete_base(pk, sk)
-        else:
-            # Only a model that the device may write needs the stamp: the next write must be newer.
-            updated = model.updated_ms(decode_image(image)) if model.sends else 0
-            self.store.put_base(pk, sk, image, updated)
+            return
+        if not code:
+            try:
+                decoded = decode_image(image)
+            except MessageError as error:
+                code = error.code
+            else:
+                # Only a model that the device may write needs the stamp: the next write must be newer.
+                updated = min(max(model.updated_ms(decoded), 0), _STAMP_MS_MAX) if model.sends else 0
+                self.store.put_base(pk, sk, image, updated)
+                return
+        self.probes[f"row_{code}"] += 1
+        self.store.set_aside(self.database.clock.now_ms(), pk, sk, image or None, code)
 
     def refuse_rolled_back(self, head: HeadMark) -> None:
         identity = self.store.identity
@@ -201,7 +213,7 @@ class Replica:
         after = self.store.visible(*key)
         if after.image == before.image:
             return
-        event = "removed" if after.image is None else "updated" if before.image is not None else "created"
+        event: Event = "removed" if after.image is None else "updated" if before.image is not None else "created"
         changes.append(Change(event, "sync", model, key, after.image, before.image, after.updated))
 
     # ---------------------------------------------------------------- rule 13: snapshot
@@ -219,7 +231,10 @@ class Replica:
                 if first.head is not None:
                     self.refuse_rolled_back(first.head)
                 keys = self.feed_keys(feed)
-                before = {key: store.visible(*key) for key in sorted({*keys, *(item.key for item in items)})}
+                touched = {*keys, *(item.key for item in items)}
+                if first.head is not None:
+                    touched.update((row.pk, row.sk) for row in self.both_operations())
+                before = {key: store.visible(*key) for key in sorted(touched)}
                 self.replace_base(feed, keys, items)
                 if first.head is not None:
                     self.step_back_all(first.head)
@@ -248,23 +263,34 @@ class Replica:
                 self.store.delete_base(*key)
         for item in items:
             model = self.admitted(feed, item.key)
-            if model is None or item.oversize:
+            if model is None:
                 self.probes["row_set_aside"] += 1
                 continue
-            self.put(model, *item.key, bytes(item.image))
+            self.put(model, *item.key, bytes(item.image), item.oversize)
 
     def step_back_all(self, head: HeadMark) -> None:
-        self.step_back(self.store.outbox("epoch=? AND u<=? AND kind<>'sweep'", (head.epoch, head.up)))
+        operations = self.both_operations()
+        self.step_back([row for row in operations if row.epoch == head.epoch and row.u <= head.up])
         epoch = self.store.identity.epoch
         if head.epoch == epoch:
-            for row in self.store.outbox(f"epoch<>? AND state={ACKED}", (epoch,)):
-                self.store.drop_operation(row.n)
+            for row in operations:
+                if row.state == ACKED and row.epoch != epoch:
+                    self.store.drop_operation(row.n)
+
+    def both_operations(self) -> list[OutboxRow]:
+        """Operations whose end the feed tells. Those of up models end by their verdicts alone: until then nothing else
+        holds what the application wrote."""
+        return [
+            row
+            for row in (self.store.outbox("kind<>'sweep'") if self.store.outbox_rows else ())
+            if (place := self.schema.locate((row.pk, row.sk))) is not None and place.model.receives
+        ]
 
     # ---------------------------------------------------------------- rules 16, 17: a new epoch
 
     def mint(self, replaces: str | None) -> None:
-        """A new epoch in one transaction: every live item of an up model is created again, what the relay holds of older
-        epochs is swept, and pending operations of `both` models follow with their old stamps."""
+        """A new epoch in one transaction: every live item of an up model is created again, what the relay holds of
+        older epochs is swept, and pending operations of `both` models follow with their old stamps."""
         store = self.store
         own: list[OutboxRow] = []
         keep: list[OutboxRow] = []

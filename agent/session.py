@@ -1,8 +1,8 @@
-"""The session: the protocol's device half as a table-driven state machine without I/O.
+"""The session: the protocol's device half as a state machine without I/O, driven by the table in agent.transitions.
 
 `receive(event, now_ms)` returns effects. It reads and writes the database in the same call. Time comes with the event,
 chance from the database's Random; it opens no socket and starts no thread. Called by the daemon's runtime and by the
-simulated device, which carry out the effects. docs/protocol.md draws TRANSITIONS.
+simulated device, which carry out the effects.
 """
 
 from __future__ import annotations
@@ -18,22 +18,17 @@ from agent.database import Database
 from agent.events import (
     CONNECT,
     DISCONNECT,
-    ONLINE,
-    Boot,
-    Connected,
-    Disconnected,
     Effect,
     Event,
-    LocalChange,
     Received,
     Send,
     SetTimer,
     State,
-    Stop,
-    Timer,
 )
+from agent.incoming import check_form
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
+    MESSAGE_BYTES_MAX,
     NO_IMAGE,
     Ack,
     FeedName,
@@ -51,56 +46,15 @@ from agent.protocol.messages import (
 )
 from agent.replica import Outcome, Replica
 from agent.store import OutboxRow
+from agent.transitions import TRANSITIONS, IllegalTransitionError
 
 NEVER: Final = 1 << 62
 
-_SAME: Final[dict[State, tuple[State, ...]]] = {state: (state,) for state in State}
-
-# state -> event -> (method, states that may follow). A pair that is not here is an error of the driver.
-TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]] = {
-    State.OFF: {Boot: ("on_boot", (State.WAITING,))},
-    State.WAITING: {
-        Timer: ("on_timer_waiting", (State.WAITING, State.CONNECTING)),
-        LocalChange: ("on_nothing", _SAME[State.WAITING]),
-        Stop: ("on_stop", (State.OFF,)),
-    },
-    State.CONNECTING: {
-        Connected: ("on_connected", ONLINE),
-        Disconnected: ("on_disconnected", (State.WAITING,)),
-        Timer: ("on_nothing", _SAME[State.CONNECTING]),
-        LocalChange: ("on_nothing", _SAME[State.CONNECTING]),
-        Stop: ("on_stop", (State.OFF,)),
-    },
-    State.JOINING: {
-        Received: ("on_received", ONLINE),
-        Disconnected: ("on_disconnected", (State.WAITING,)),
-        Timer: ("on_timer_online", ONLINE),
-        LocalChange: ("on_nothing", _SAME[State.JOINING]),
-        Stop: ("on_stop", (State.OFF,)),
-    },
-    State.IDLE: {
-        Received: ("on_received", ONLINE),
-        Disconnected: ("on_disconnected", (State.WAITING,)),
-        Timer: ("on_timer_online", ONLINE),
-        LocalChange: ("on_local_change", (State.IDLE, State.SENDING)),
-        Stop: ("on_stop", (State.OFF,)),
-    },
-    State.SENDING: {
-        Received: ("on_received", ONLINE),
-        Disconnected: ("on_disconnected", (State.WAITING,)),
-        Timer: ("on_timer_online", ONLINE),
-        LocalChange: ("on_nothing", _SAME[State.SENDING]),
-        Stop: ("on_stop", (State.OFF,)),
-    },
-}
-
-
-class IllegalTransitionError(RuntimeError):
-    """The driver gave an event that cannot happen in this state."""
-
 
 class Session:
-    """One device's session. `probes` counts the paths that matter; `replica_type` is for tests of the checks."""
+    """One device's session. `probes` counts the paths that matter; `replica_type` is for tests of the checks.
+
+    May be called from any thread: it holds the database's lock while it works, as applications' writes do."""
 
     def __init__(
         self,
@@ -120,13 +74,17 @@ class Session:
         self.boot_id = self.hn = ""
         self.nonces: dict[FeedName, str] = {}
         self.last_ack_ms: int | None = None
+        self.mints = 0  # of new epochs since boot, by an adopted device
         self._now = 0
+        self._busy = False  # receiving: events of callbacks wait in the queue
+        self._queue: list[Event] = []
         self._effects: list[Effect] = []
         self._connect_at = self._hello_at = self._resend_at = self._gap_at = self._stable_at = NEVER
         self._connect_attempts = self._hello_attempts = self._resend_attempts = 0
         self._hello_n = 0
         self._hello_sent_at = -NEVER
         self._hello_open = False  # the last hello has no answer yet
+        self._batch_sent_at = NEVER  # when the batch in flight was first sent since boot
         self._resuming = False  # a batch was in flight when the connection came up
         self._early: dict[FeedName, dict[int, Rows]] = {}  # rows that came before the ones they follow
         self._parts: dict[FeedName, dict[int, Snapshot]] = {}
@@ -134,21 +92,37 @@ class Session:
     def receive(self, event: Event, now_ms: int) -> list[Effect]:
         """One event in, what is to be done out. `now_ms`: monotonic, never less than before.
 
-        Raises IllegalTransitionError when the driver errs."""
+        An event that comes out of this call (an application's callback has written) waits for its end; its effects are
+        among this call's. Raises IllegalTransitionError when the driver errs; after any error start another session:
+        the effects are lost."""
+        with self.database.lock:
+            if self._busy:
+                self._queue.append(event)
+                return []
+            self._now = now_ms
+            effects: list[Effect] = []
+            self._effects = effects
+            self._busy = True
+            try:
+                self._step(event)
+                while self._queue:
+                    self._step(self._queue.pop(0))
+            finally:
+                self._busy = False
+            at = min(self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at)
+            if at != self.timer_at_ms:
+                self.timer_at_ms = at
+                if at != NEVER:
+                    effects.append(SetTimer(at))
+            return effects
+
+    def _step(self, event: Event) -> None:
         entry = TRANSITIONS[self.state].get(type(event))
         if entry is None:
             raise IllegalTransitionError(f"{type(event).__name__} in state {self.state.value}")
-        self._now = now_ms
-        self._effects = effects = []
         getattr(self, entry[0])(event)
         if self.state not in entry[1]:
             raise IllegalTransitionError(f"{type(event).__name__} led to {self.state.value}")
-        at = min(self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at)
-        if at != self.timer_at_ms:
-            self.timer_at_ms = at
-            if at != NEVER:
-                effects.append(SetTimer(at))
-        return effects
 
     # ---------------------------------------------------------------- life of a connection
 
@@ -157,11 +131,13 @@ class Session:
         with store.transaction():
             if not store.identity.adopted:
                 store.rename_epoch(ids.epoch(random))
-            for _feed in store.drop_cursors_of_other_models(dict(self.replica.fingerprints)):
+            for _feed in store.drop_cursors_of_other_models(self.replica.fingerprints):
                 self.probes["feed_models_changed"] += 1
         self.boot_id = ids.nonce(random)
         self.hn = ids.nonce(random)
         self.nonces = {feed: ids.nonce(random) for feed in self.replica.feeds}
+        self._hello_n = int.from_bytes(random.bytes(4), "big")  # an ack from before the boot answers no hello of now
+        self._batch_sent_at = NEVER
         self.state = State.WAITING
         self._connect_at = self._now + int(random.unit() * self.config.boot_jitter_ms)
 
@@ -221,7 +197,9 @@ class Session:
             self._connect_attempts = 0
         if now >= self._gap_at:
             self._gap_at = NEVER
-            if self._early:
+            if self._early and self._hello_open:
+                self._gap_at = now + self.config.gap_wait_ms  # what the open hello brings may fill it
+            elif self._early:
                 self.want_hello(0)
         if now >= self._hello_at:
             self.say_hello()
@@ -265,10 +243,15 @@ class Session:
             for row in rows
         ]
         self.send(Up(epoch=identity.epoch, first_u=rows[0][1], prev_id=identity.acked_id, ops=ops, hn=self.hn))
+        if self._batch_sent_at == NEVER:
+            self._batch_sent_at = self._now
         self._resend_at = self._now + self.wait_ms(self._resend_attempts)
 
     def send(self, message: FromDevice) -> None:
-        self._effects.append(Send(encode(message, compact=self.config.compact)))
+        payload = encode(message, compact=self.config.compact)
+        if self.config.compact and len(payload) > MESSAGE_BYTES_MAX:
+            payload = encode(message)  # a list of short fractions is longer in MessagePack; the relay reads both
+        self._effects.append(Send(payload))
 
     # ---------------------------------------------------------------- hello
 
@@ -323,6 +306,7 @@ class Session:
         assert isinstance(event, Received)
         try:
             message = decode_to_device(event.payload)
+            check_form(message)
         except MessageError as error:
             self.probes[f"message_refused_{error.code}"] += 1
             return
@@ -340,9 +324,6 @@ class Session:
         if ack.epoch != store.identity.epoch:
             self.probes["stale_ack"] += 1
             return
-        correction = self.database.clock.learn(ack.now, store.identity.correction_ms)
-        if correction is not None:
-            store.set_correction(correction)
         joined = not store.identity.adopted
         outcome = self.replica.ack(ack)
         if outcome is Outcome.ROLLED_BACK:
@@ -353,10 +334,13 @@ class Session:
             self.hn = ids.nonce(self.random)
         answered = ack.n == self._hello_n and self._hello_open
         if answered:
+            self.learn_time(ack.now, self._hello_sent_at)
             self.hello_answered()
+        elif outcome is Outcome.APPLIED and not ack.n and self._batch_sent_at != NEVER:
+            self.learn_time(ack.now, self._batch_sent_at)
         self.settle_state()
         if not store.in_flight:
-            self._resend_at = NEVER
+            self._resend_at = self._batch_sent_at = NEVER
             self.flush()
         elif outcome is Outcome.APPLIED or (answered and self._resuming):
             # The relay took a part of the batch, or said after a break what it has: the rest goes at once.
@@ -364,6 +348,13 @@ class Session:
             self._resend_attempts = 0
             self.probes["retransmit"] += 1
             self.send_batch(store.in_flight)
+
+    def learn_time(self, relay_now_ms: int, asked_ms: int) -> None:
+        """Only from what answers a question of this boot: an old message, come again, must change nothing."""
+        store = self.store
+        correction = self.database.clock.learn(relay_now_ms, asked_ms, store.identity.correction_ms)
+        if correction is not None:
+            store.set_correction(correction)
 
     def on_reset(self, reset: Reset) -> None:
         identity = self.store.identity
@@ -382,13 +373,15 @@ class Session:
         self.mint(self.store.identity.epoch)
 
     def mint(self, replaces: str | None) -> None:
+        self.mints += 1
         self.replica.mint(replaces)
         self.hn = ids.nonce(self.random)
         if "device" in self.nonces:
             self.nonces["device"] = ids.nonce(self.random)
         self._early.clear()
         self._parts.clear()
-        self._resend_at = NEVER
+        self._resend_at = self._gap_at = self._batch_sent_at = NEVER
+        self._resuming = False
         self.settle_state()
         self._hello_attempts = 0
         self.say_hello()
@@ -451,7 +444,9 @@ class Session:
         parts = self._parts.setdefault(feed, {})
         if parts:
             other = next(iter(parts.values()))
-            if (other.epoch, other.seq, other.parts, other.head) != (part.epoch, part.seq, part.parts, part.head):
+            if (other.scan, other.epoch, other.seq, other.parts, other.head) != (
+                (part.scan, part.epoch, part.seq, part.parts, part.head)
+            ):
                 parts.clear()
         parts[part.part] = part
         if len(parts) < part.parts:
