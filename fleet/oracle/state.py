@@ -18,6 +18,7 @@ from agent.protocol.schema import Model
 from fleet.oracle.stored import NO_VERDICTS
 
 WINDOW_US: Final = 600_000_000  # superseded states and dead items are kept this long
+RACE_US: Final = 900_000_000  # a worker's life: so long may one that saw an empty log take to begin a feed epoch
 _HISTORY_MIN: Final = 8
 
 # One write of an application: (rev, updated_ms, t_us, is_delete)
@@ -68,7 +69,7 @@ class Sent:
 class Feed:
     """One feed: where its log stands, who receives it, which items some receiver has not caught up with."""
 
-    __slots__ = ("appended_us", "epoch", "id", "items", "members", "seq", "unsettled")
+    __slots__ = ("appended_us", "began_us", "epoch", "id", "items", "members", "seq", "unsettled")
 
     def __init__(self, kind: str, owner: str) -> None:
         self.id = (kind, owner)
@@ -76,6 +77,7 @@ class Feed:
         self.epoch = ""
         self.seq = 0
         self.appended_us = 0
+        self.began_us = 0  # when the first row of the present epoch was appended
         self.unsettled: dict[Key, Item] = {}
         self.items: dict[Key, Item] = {}  # of account-wide feeds
 

@@ -12,7 +12,7 @@ from agent.protocol.messages import Key
 from fleet.oracle import stored
 from fleet.oracle.ledger import Ledger, Move, TableRecord
 from fleet.oracle.payload import REV
-from fleet.oracle.state import ACCEPTED, LOST, NO_WRITES, UNKNOWN, Device, Feed, Item, Sent
+from fleet.oracle.state import ACCEPTED, LOST, NO_WRITES, RACE_US, UNKNOWN, Device, Feed, Item, Sent
 
 Image = Mapping[str, Any]
 
@@ -289,14 +289,14 @@ class TableSide(Ledger):
 
     # ------------------------------------------------------------------ LOG
 
-    def _log_committed(self, t_us: int, key: Key, record: TableRecord) -> None:
+    def _log_committed(self, t_us: int, log_key: Key, record: TableRecord) -> None:
         if self._open:
             self._settle()
-        feed = self._feeds.get(stored.log_feed(key[0]))
+        feed = self._feeds.get(stored.log_feed(log_key[0]))
         if feed is None:
             return
         dense, new = self.checks.dense, record.new
-        epoch, seq = position = stored.log_position(key[1])
+        epoch, seq = position = stored.log_position(log_key[1])
         if new is None:
             if not record.by_ttl:
                 dense.removed(t_us, feed.id, position)
@@ -304,14 +304,34 @@ class TableSide(Ledger):
         if record.old is not None:
             dense.changed(t_us, feed.id, position, None)
             return
+        row_key = new.get("key")
+        key = (row_key[0], row_key[1]) if row_key is not None else None
+        if seq == 1 and epoch < feed.epoch and t_us - feed.began_us <= RACE_US:
+            dense.appended()
+            dense.excused += 1
+            self._row_stranded(feed, key, new)
+            return
         if (seq == feed.seq + 1) if epoch == feed.epoch else (epoch > feed.epoch and seq == 1):
             dense.appended()
         else:
             dense.gap(t_us, feed.id, (feed.epoch, feed.seq + 1), position)
+        if epoch != feed.epoch:
+            feed.began_us = t_us
         feed.epoch, feed.seq, feed.appended_us = epoch, seq, t_us
-        row_key = new.get("key")
-        if row_key is not None:
-            self._row_logged(t_us, feed, (row_key[0], row_key[1]), new)
+        if key is not None:
+            self._row_logged(t_us, feed, key, new)
+
+    def _row_stranded(self, feed: Feed, key: Key | None, row: Image) -> None:
+        """Nobody reads the row, and nobody needs to, if its image was in the table before the living epoch began."""
+        item = self._items.get(key) if key is not None else None
+        if item is None or item.feed is not feed:
+            return
+        image = row.get("image")
+        index = _logged_index(item, image.get(REV) if image is not None else None)
+        if index > item.logged and item.history[index - item.base][1] <= feed.began_us:
+            item.logged = index
+            item.log_epoch, item.log_seq = feed.epoch, 1
+            self.checks.logged.logged()
 
     def _row_logged(self, t_us: int, feed: Feed, key: Key, row: Image) -> None:
         checks = self.checks

@@ -734,3 +734,39 @@ def test_nothing_waited_for_the_heal() -> None:
     h.write(D, status(D))
     h.sync_up(D)
     assert h.oracle.converged_after_s == 0.0
+
+
+def _begin(h: History, epoch: str, name: str) -> None:
+    h.log(notice("other", name), epoch=epoch, seq=1)
+
+
+def test_of_two_workers_that_begin_a_feed_the_later_epoch_lives_and_nothing_is_missed() -> None:
+    h = settled()
+    for name in ("n1", "n2"):
+        h.cloud(notice("other", name))
+    _begin(h, "1700000000000" + "b" * 16, "n1")
+    _begin(h, "1700000000000" + "a" * 16, "n2")  # found the log empty too, and came late
+    h.snapshot("away-1", [])
+    for name in ("n1", "n2"):
+        h.see("away-1", notice("other", name))
+    h.log(notice("other", "n1"), epoch="1700000000000" + "b" * 16, seq=2)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+    assert "1 first rows of epochs that lost a race to begin" in results["feed-dense"].detail
+
+
+def test_a_row_of_a_lost_epoch_logs_nothing_that_was_written_after_the_living_one_began() -> None:
+    h = settled()
+    h.cloud(notice("other", "n1"))
+    _begin(h, "1700000000000" + "b" * 16, "n1")
+    h.cloud(notice("other", "n2"))
+    _begin(h, "1700000000000" + "a" * 16, "n2")
+    failed(end(h), "every-change-logged", words_of(notice("other", "n2")))
+
+
+def test_a_lost_epoch_does_not_go_on() -> None:
+    h = settled()
+    h.cloud(notice("other", "n1"))
+    _begin(h, "1700000000000" + "b" * 16, "n1")
+    h.log(notice("other", "n1"), epoch="1700000000000" + "a" * 16, seq=2)
+    failed(end(h), "feed-dense", "account#other")
