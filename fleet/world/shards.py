@@ -20,7 +20,8 @@ from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
 from fleet.world.clock import Clock
 from fleet.world.downlink import Trace
-from fleet.world.workers import Task, Worker, Workers
+from fleet.world.tasks import Task, Worker
+from fleet.world.workers import Workers
 
 RETRY_BASE_US: Final = 100_000
 RETRY_CAP_US: Final = 10_000_000

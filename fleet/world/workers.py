@@ -9,8 +9,9 @@ The lower layer of `fleet.world.cloud.CloudWorld`.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappush
 from typing import Any, Final
 
@@ -24,7 +25,6 @@ from cloud.table import (
     Publish,
     Put,
     Query,
-    Record,
     Request,
     TableError,
     TableRequest,
@@ -39,50 +39,14 @@ from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
 from fleet.world.clock import FACTOR, MASK, STEP, Clock, Tie
 from fleet.world.downlink import Trace
+from fleet.world.tasks import Task, Worker
 
 PUBLISH_US: Final = 3_000  # median time of a request to the broker, besides the hop (an assumption)
 TAIL_TIMES: Final = 10  # one request in 256 takes that much longer (an assumption: tables have tails)
 REDELIVER_US: Final = (1_000_000, 10_000_000)  # a message of a worker that died comes again after that, if at all
+FUSE_REQUESTS_MAX: Final = 8  # a worker that is to die or stall does so at one of its next requests,
+FUSE_WAIT_US: Final = 20_000_000  # or when this time has passed without so many
 THAW_US: Final = 1_000  # tasks of a stalled worker go on within that time
-
-
-class Task:
-    """One generator at work: for a device's message, or for one record after the other of a lane of a batch."""
-
-    __slots__ = ("attempt", "batch", "deadline_us", "device_id", "lane", "payload", "place", "record", "request", "tie",
-                 "work", "worker")  # fmt: skip
-
-    def __init__(self, worker: Worker, tie: Tie) -> None:
-        self.worker = worker
-        self.tie = tie
-        self.work: Work | None = None  # None: dropped, whatever is still in the heap for it
-        self.request: Request | None = None
-        self.deadline_us = 0
-        self.device_id = ""
-        self.payload = b""
-        self.record: Record | None = None
-        self.batch: Any = None  # fleet.world.shards.Batch; None for a message and for a record that comes again
-        self.lane: list[Record] = []
-        self.place = 0  # in the lane
-        self.attempt = 0
-
-
-class Worker:
-    """One relay process. `spell` grows whenever it dies, stalls or comes back, so that old timers know."""
-
-    __slots__ = ("alive", "frozen", "name", "queue", "running", "spell", "stalled_until_us", "stream", "suspect", "tie")
-
-    def __init__(self, clock: Clock, seed: int, number: int) -> None:
-        self.name = f"worker-{number}"
-        self.tie = clock.tie(self.name)
-        self.stream = rng(seed, self.name, "trouble")
-        self.alive = True
-        self.suspect = False  # stalled for longer than a lease: the others have noticed
-        self.stalled_until_us = 0
-        self.spell = 0
-        self.running: dict[Task, None] = {}
-        self.queue: deque[tuple[str, bytes]] = deque()
-        self.frozen: list[tuple[Callable[[Any], object], Any]] = []
 
 
 class Workers:
@@ -247,6 +211,10 @@ class Workers:
             return
         now = self.clock._now
         worker = task.worker
+        if worker.fuse:
+            self._burn(worker, task)
+            if task.work is None:
+                return
         if worker.stalled_until_us > now:
             self._freeze(worker, task)
             return
@@ -298,6 +266,7 @@ class Workers:
 
     def _failed(self, task: Task, error: TableError) -> None:
         """The generator gave up. A message is dropped: the device will ask again."""
+        task.request = None
         if task.record is not None:
             self.probes["record_failed"] += 1
             self._record_failed(task)
@@ -309,6 +278,7 @@ class Workers:
 
     def _time_out(self, task: Task) -> None:
         self.probes["task_timed_out"] += 1
+        task.request = None
         if task.record is not None:
             self._record_failed(task)
         else:
@@ -344,27 +314,69 @@ class Workers:
     # Killing and stalling.
 
     def kill_worker(self, restart_us: int) -> None:
-        """One living worker, drawn, dies here and now, between two requests; it is started again after restart_us."""
+        """One living worker, drawn, dies between two requests; by restart_us from now it is started again."""
         living = [worker for worker in self.workers if worker.alive]
-        if not living:
+        if living:
+            self._light(self._chooser.choice(living), self.kill_now, restart_us)
+
+    def stall_worker(self, duration_us: int) -> None:
+        """One living worker, drawn, stops between two requests, and goes on by duration_us from now."""
+        now = self.clock._now
+        working = [worker for worker in self.workers if worker.alive and worker.stalled_until_us <= now]
+        if working:
+            self._light(self._chooser.choice(working), self.stall_now, duration_us)
+
+    def _light(self, worker: Worker, what: Callable[[Worker, int], object], duration_us: int) -> None:
+        """A worker that does nothing at the moment loses nothing by dying: it happens at one of its next requests."""
+        requests, records = self._chooser.between(1, FUSE_REQUESTS_MAX), self._chooser.chance(0.5)
+        if worker.fuse:
+            what(worker, duration_us)
             return
-        worker = self._chooser.choice(living)
+        worker.fuse, worker.fuse_records = requests, records
+        worker.blow = (what, self.clock._now + duration_us)
+        self.clock.post_in(min(FUSE_WAIT_US, duration_us // 2), worker.tie, self._burnt_out, (worker, worker.spell))
+
+    def _burn(self, worker: Worker, task: Task) -> None:
+        if task.record is not None or not worker.fuse_records:
+            worker.fuse -= 1
+            if not worker.fuse:
+                self._strike(worker)
+
+    def _burnt_out(self, lit: tuple[Worker, int]) -> None:
+        worker, spell = lit
+        if worker.fuse and worker.spell == spell:
+            self._strike(worker)
+
+    def _strike(self, worker: Worker) -> None:
+        worker.fuse = 0
+        if worker.blow is not None:
+            what, end_us = worker.blow
+            worker.blow = None
+            what(worker, max(1, end_us - self.clock._now))
+
+    def kill_now(self, worker: Worker, restart_us: int) -> None:
+        """Nothing of its tasks runs any more. Of the requests under way half still reach the table."""
         self.probes["worker_killed"] += 1
         if self.trace is not None:
             self.trace("worker-killed", worker.name, "")
         self._leases_end(worker, dead=True)
         waiting = list(worker.queue)
-        for task in worker.running:
-            task.work = None
-            if task.record is None:
-                waiting.append((task.device_id, task.payload))
-        worker.alive = False
+        tasks = list(worker.running)
+        worker.alive = worker.suspect = False
         worker.spell += 1
-        worker.stalled_until_us = 0
-        worker.suspect = False
+        worker.fuse = worker.stalled_until_us = 0
+        worker.blow = None
         worker.running.clear()
         worker.queue.clear()
         worker.frozen.clear()
+        for task in tasks:
+            task.work = None
+            if task.record is None:
+                waiting.append((task.device_id, task.payload))
+            request = task.request
+            if request is not None and request.__class__ is not Publish and task.tie.draw() >> 63:
+                with suppress(TableError):
+                    self._execute(request, self.start_ms + self.clock._now // 1000)  # type: ignore[arg-type]
         for device_id, payload in waiting:
             if self._chooser.chance(0.5):
                 self._again(device_id, payload, self._chooser)
@@ -379,13 +391,10 @@ class Workers:
             self.trace("worker-started", worker.name, "")
         self._worker_back(worker)
 
-    def stall_worker(self, duration_us: int) -> None:
-        """One living worker, drawn, stops between two requests and goes on after duration_us."""
+    def stall_now(self, worker: Worker, duration_us: int) -> None:
         now = self.clock._now
-        working = [worker for worker in self.workers if worker.alive and worker.stalled_until_us <= now]
-        if not working or duration_us <= 0:
+        if not worker.alive or worker.stalled_until_us > now or duration_us <= 0:
             return
-        worker = self._chooser.choice(working)
         self.probes["worker_stalled"] += 1
         if self.trace is not None:
             self.trace("worker-stalled", worker.name, str(duration_us))
@@ -416,6 +425,7 @@ class Workers:
             )
         except TableError as error:
             failed = error
+        task.request = None
         worker.frozen.append((self._thawed, (task, answer, failed)))
 
     def _thawed(self, held: tuple[Task, Any, TableError | None]) -> None:

@@ -209,7 +209,7 @@ def test_a_backlog_is_worked_off_without_waiting_for_polls() -> None:
 
 def test_shards_are_spread_again_when_a_worker_is_back() -> None:
     cloud = Cloud(workers=2, shards=6, lease="1s")
-    cloud.world.kill_worker(5 * SECOND)
+    cloud.world.kill_now(cloud.world.workers[0], 5 * SECOND)
     cloud.run(3)
     assert len({id(shard.owner) for shard in cloud.world.shards}) == 1
     cloud.run(3)
@@ -240,16 +240,12 @@ def test_a_killed_worker_runs_nothing_more_and_another_takes_its_batch_after_the
     while not cloud.relay.records:
         cloud.run(0.001)
     killed_at = cloud.clock.now
-    while cloud.world.shards[0].owner is owner:
-        cloud.world.kill_worker(3_600 * SECOND)
+    assert owner is not None
+    cloud.world.kill_now(owner, 3_600 * SECOND)
     before = len(cloud.relay.finished)
     cloud.run(9.9)
-    if any(worker.alive for worker in cloud.world.workers):
-        assert len(cloud.relay.finished) == before
-        cloud.settle()
-    else:
-        cloud.run(3_600)
-        cloud.settle()
+    assert len(cloud.relay.finished) == before
+    cloud.settle()
     assert cloud.clock.now - killed_at > 10 * SECOND
     assert cloud.probes["worker_killed_mid_batch"] == 1
     assert cloud.probes["lease_taken_over"] == 1
@@ -263,7 +259,7 @@ def test_a_restarted_worker_waits_for_the_lease_that_it_held_before() -> None:
         cloud.put(i)
     while not cloud.relay.records:
         cloud.run(0.001)
-    cloud.world.kill_worker(SECOND)
+    cloud.world.kill_now(cloud.world.workers[0], SECOND)
     seen = len(cloud.relay.records)
     cloud.run(9)
     assert len(cloud.relay.records) == seen
@@ -275,7 +271,7 @@ def test_a_message_of_a_killed_worker_is_lost_or_comes_again() -> None:
     cloud = Cloud(workers=2, concurrency=5)
     for i in range(200):
         cloud.world.take("up", b"%d" % i, f"d{i}")
-    cloud.world.kill_worker(SECOND)
+    cloud.world.kill_now(cloud.world.workers[0], SECOND)
     cloud.settle()
     lost, again = cloud.probes["message_lost_with_worker"], cloud.probes["message_redelivered"]
     assert lost > 20 and again > 20
@@ -284,7 +280,7 @@ def test_a_message_of_a_killed_worker_is_lost_or_comes_again() -> None:
 
 def test_messages_wait_while_no_worker_lives() -> None:
     cloud = Cloud(workers=1)
-    cloud.world.kill_worker(60 * SECOND)
+    cloud.world.kill_now(cloud.world.workers[0], 60 * SECOND)
     cloud.world.take("up", b"x", "a")
     cloud.run(59)
     assert cloud.relay.finished == [] and not cloud.world.idle()
@@ -300,8 +296,7 @@ def test_a_stalled_worker_goes_on_as_a_zombie_after_others_have_taken_over() -> 
         cloud.run(0.001)
     owner = cloud.world.shards[0].owner
     assert owner is not None
-    cloud.world._chooser = cast(Any, Pick(cloud.world.workers.index(owner)))
-    cloud.world.stall_worker(30 * SECOND)
+    cloud.world.stall_now(owner, 30 * SECOND)
     cloud.run(9.9)
     assert cloud.relay.finished == []
     cloud.run(5)
@@ -316,16 +311,6 @@ def test_a_stalled_worker_goes_on_as_a_zombie_after_others_have_taken_over() -> 
     assert cloud.world.idle()
 
 
-class Pick:
-    """A stream that always draws the same place."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def choice(self, values: list[Any]) -> Any:
-        return values[self.index]
-
-
 def test_a_worker_that_wakes_within_its_lease_keeps_its_shards() -> None:
     cloud = Cloud(workers=2, shards=4, lease="10s")
     owners = [shard.owner for shard in cloud.world.shards]
@@ -333,7 +318,7 @@ def test_a_worker_that_wakes_within_its_lease_keeps_its_shards() -> None:
         for i in range(30):
             cloud.put(i)
         cloud.run(0.5)
-        cloud.world.stall_worker(8 * SECOND)
+        cloud.world.stall_now(cloud.world.workers[cloud.n // 30 % 2], 8 * SECOND)
         cloud.run(9)
     cloud.settle()
     assert [shard.owner for shard in cloud.world.shards] == owners
@@ -343,7 +328,7 @@ def test_a_worker_that_wakes_within_its_lease_keeps_its_shards() -> None:
 
 def test_a_record_written_while_its_worker_is_stalled_is_seen_when_that_wakes() -> None:
     cloud = Cloud(workers=1, shards=1, lease="10s")
-    cloud.world.stall_worker(5 * SECOND)
+    cloud.world.stall_now(cloud.world.workers[0], 5 * SECOND)
     cloud.put(1)
     cloud.run(4.9)
     assert cloud.relay.records == []
@@ -358,7 +343,7 @@ def test_a_task_older_than_its_worker_may_get_is_ended(seed: int) -> None:
     cloud = Cloud(seed, workers=1, shards=1, lease="100s", worker_life="20s")
     for i in range(10):
         cloud.world.take("up", b"%d" % i, f"d{i}")
-    cloud.world.stall_worker(30 * SECOND)
+    cloud.world.stall_now(cloud.world.workers[0], 30 * SECOND)
     cloud.run(31)
     assert cloud.probes["task_timed_out"] == 10
     assert cloud.relay.finished == []
@@ -370,7 +355,7 @@ def test_a_record_whose_task_was_ended_is_done_again() -> None:
     cloud.put(1)
     while not cloud.relay.records:
         cloud.run(0.001)
-    cloud.world.stall_worker(30 * SECOND)
+    cloud.world.stall_now(cloud.world.workers[0], 30 * SECOND)
     cloud.settle()
     assert cloud.probes["task_timed_out"] == 1
     assert len(cloud.relay.records) == 2
@@ -470,16 +455,48 @@ def test_expired_items_are_swept_late() -> None:
     assert gone != sorted(gone), "in no order"
 
 
-def test_generators_of_a_killed_worker_are_really_gone() -> None:
-    cloud = Cloud(workers=1)
-    for i in range(10):
+def test_nothing_of_a_killed_worker_runs_on_but_half_of_its_requests_reach_the_table() -> None:
+    cloud = Cloud(workers=1, concurrency=1_000, read_latency="1ms", write_latency="10s")
+    for i in range(200):
         cloud.world.take("up", b"%d" % i, f"d{i}")
-    cloud.run(0.003)
-    cloud.world.kill_worker(SECOND)
+    cloud.run(0.1)
+    assert cloud.table.count() == 0
+    cloud.world.kill_now(cloud.world.workers[0], SECOND)
     gc.collect()
-    table = list(cloud.table.scan(private=True))
+    assert 60 < cloud.table.count() < 140
+    written = cloud.table.count()
     cloud.run(0.9)
-    assert list(cloud.table.scan(private=True)) == table
+    assert cloud.table.count() == written
+    assert cloud.relay.finished == []
+
+
+def test_a_worker_is_killed_in_the_middle_of_work_where_there_is_any_soon() -> None:
+    hit: Counter[str] = Counter()
+    for seed in range(20):
+        cloud = Cloud(seed, workers=1)
+        cloud.world.kill_worker(60 * SECOND)
+        cloud.run(5)
+        assert cloud.world.workers[0].alive
+        for i in range(20):
+            cloud.put(i)
+        cloud.run(1)
+        assert not cloud.world.workers[0].alive
+        hit += cloud.probes
+        cloud.run(54.1)
+        assert cloud.world.workers[0].alive, "it is back when the fault says so"
+        cloud.settle()
+        cloud.copied()
+    assert hit["worker_killed"] == 20
+    assert hit["worker_killed_mid_batch"] >= 20
+
+
+def test_a_worker_without_work_is_killed_in_the_end() -> None:
+    cloud = Cloud(workers=1)
+    cloud.world.kill_worker(60 * SECOND)
+    cloud.run(19.9)
+    assert cloud.world.workers[0].alive
+    cloud.run(0.2)
+    assert not cloud.world.workers[0].alive
 
 
 def chaos(seed: int, faults: int, **more: Any) -> Cloud:
