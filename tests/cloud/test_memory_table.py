@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -145,6 +146,16 @@ def test_what_is_not_trimmed_can_be_read_in_pieces(steps: list[tuple[str, int]],
         assert trimmed.value.horizon == horizon
 
 
+def test_released_is_what_is_both_passed_and_old() -> None:
+    table = MemoryTable(shards=1, retain_ms=100)
+    for now in (0, 10, 20, 500):
+        table.execute(Put(item("p", "s", n=now)), now)
+    assert table.stream.release(0, passed_seq=5, now_ms=100) == 0  # a replay may still ask
+    assert table.stream.release(0, passed_seq=3, now_ms=10_000) == 2  # a reader has not passed the others
+    assert table.stream.release(0, passed_seq=5, now_ms=599) == 1
+    assert [record.at_ms for record in table.read(0, table.stream.horizon(0))[0]] == [500]
+
+
 def test_trimming_keeps_memory_flat() -> None:
     table = MemoryTable(shards=1, retain_ms=100)
     position = 1
@@ -203,6 +214,15 @@ def test_a_sweep_takes_any_order_in_bounded_steps(ttls: list[int], limit: int, s
             break
     assert swept == expired
     assert table.count() == len(ttls) - expired
+
+
+@pytest.mark.parametrize(("pick", "gone"), [(lambda n: 0, "0"), (lambda n: n - 1, "2"), (lambda n: 1, "1")])
+def test_the_caller_picks_what_a_sweep_takes_next(pick: Callable[[int], int], gone: str) -> None:
+    table = MemoryTable()
+    for n in range(4):
+        table.execute(Put(item("p", str(n), ttl=n if n < 3 else 99)), 0)
+    assert table.sweep(50_000, 1, pick) == 1
+    assert [each["sk"] for each in table.scan()] == [sk for sk in "0123" if sk != gone]
 
 
 def test_items_are_shared_not_copied() -> None:
