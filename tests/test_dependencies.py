@@ -19,7 +19,7 @@ from typing import Any, Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-OWN: Final = ("agent", "cloud", "fleet", "reports", "scenarios", "benchmarks")
+OWN: Final = ("agent", "cloud", "fleet", "reports", "scenarios", "benchmarks", "docs")
 # Distributions whose import has another name.
 IMPORTS: Final = {"hdrhistogram": "hdrh", "python-ulid": "ulid", "ruamel.yaml": "ruamel.yaml", "fleet-sync": "agent"}
 # Room -> the extras that bring what it may import, as design has it; "" is the base install.
