@@ -1,8 +1,8 @@
 """Named streams of random numbers: the only source of chance in a simulation.
 
 `rng(seed, "device-0007", "link")` always gives the same numbers, whatever else is drawn: leaving out one device or one
-fault leaves every other stream as it was. A stream is one 64-bit integer of state (a `random.Random` holds 2.5 KB, and a
-fleet has a hundred thousand streams). The generator is SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom
+fault leaves every other stream as it was. A stream is one 64-bit integer of state (a `random.Random` holds 2.5 KB, and
+a fleet has a hundred thousand streams). The generator is SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom
 Number Generators", 2014). Names are hashed with BLAKE2b, never with `hash()`, which differs from process to process.
 """
 

@@ -46,7 +46,7 @@ def execute(
     *,
     hashed: bool = True,
 ) -> RunResult:
-    """One run, to the end or until `stopped` says so. `hashed` False: without a trace hash, to measure what it costs."""
+    """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs."""
     request = request or Request()
     thresholds = gc.get_threshold()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -171,7 +171,9 @@ def _device_row(row: object) -> DeviceRow:
 
 
 def _log(world: World, summary: Summary) -> list[str]:
-    lines = [f"{summary.scenario} seed {summary.seed}: {summary.devices} devices, {summary.virtual_s:.0f} s of virtual time"]
+    lines = [
+        f"{summary.scenario} seed {summary.seed}: {summary.devices} devices, {summary.virtual_s:.0f} s of virtual time"
+    ]
     for name, at_us in sorted(world.healed_us.items(), key=lambda entry: entry[1]):
         lines.append(f"{at_us / 1e6:.3f} s: {name} healed")
     if world.converged_us is not None:

@@ -42,7 +42,9 @@ class Trace:
         self._block: list[Event] = []
         self._events = 0
         self._every = 1
-        self._writer: TextIO | None = gzip.open(path, "wt", encoding="utf-8", compresslevel=4) if path else None
+        self._writer: TextIO | None = None
+        if path is not None:  # open until `close`, for as long as there are events
+            self._writer = gzip.open(path, "wt", encoding="utf-8", compresslevel=4)  # noqa: SIM115
         self.checkpoints: list[Checkpoint] = []
         self.on_block: Callable[[list[Event]], None] | None = None
 

@@ -80,8 +80,11 @@ class LatencyRecorder:
         )
 
     def quantiles_s(self, *percents: float) -> tuple[float, ...]:
-        """A few percentiles in seconds, nearest rank, in rising order; 0 where nothing was recorded. Walks the counters:
-        for the small recorder of one interval, of which a day has thousands and the histogram would take longer."""
+        """A few percentiles in seconds, nearest rank, in rising order; 0 where nothing was recorded.
+
+        Walks the counters: for the small recorder of one interval, of which a day has thousands and the histogram
+        would take longer.
+        """
         counts = sorted(self._counts.items())
         total = len(self)
         found: list[float] = []

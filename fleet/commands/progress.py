@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fleet.scenario.units import format_duration
+
 if TYPE_CHECKING:
     from fleet.world.world import Progress
 

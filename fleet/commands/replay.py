@@ -38,7 +38,7 @@ def replay(
             raise typer.Exit(EXIT_INPUT) from None
         plan = Plan.decode(recorded.plan_json, str(run / "plan.json"))
         if recorded.summary.interrupted:
-            typer.echo(f"{run}: was interrupted: its trace ends where the interrupt came, not at the plan's end", err=True)
+            typer.echo(f"{run}: interrupted: its trace ends where Ctrl-C came, not at the plan's end", err=True)
             raise typer.Exit(EXIT_INPUT)
         trace = read_trace(run) if (run / "trace.jsonl.gz").exists() else None
         with ProgressLine(quiet) as progress:

@@ -43,7 +43,9 @@ def run(
         int | None, typer.Option("--workers", metavar="N", min=1, help="Relay workers in the simulated cloud.")
     ] = None,
     plant: Annotated[str, typer.Option("--plant", metavar="NAME", help="Switch one planted bug on.")] = "",
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory. Default: in runs/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The run directory; default: in runs/.")
+    ] = None,
     trace: Annotated[bool, typer.Option("--trace", help=f"Write every event to {TRACE_FILE}.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the summary.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the last line.")] = False,
@@ -62,7 +64,7 @@ def run(
     if plant and plant not in PLANTS:
         raise InputError([unknown_plant(plant)])
     if backend != "memory":
-        typer.echo(f"--backend {backend}: this version runs on the table in memory alone; leave --backend out", err=True)
+        typer.echo(f"--backend {backend}: this version has only the table in memory; leave --backend out", err=True)
         raise typer.Exit(EXIT_INPUT)
     changes = [*(overrides or []), *([f"cloud.workers={workers}"] if workers is not None else [])]
     loaded = load(scenario, changes, devices)
@@ -151,5 +153,3 @@ def perform(
         print_summary(result, sys.stdout)
     typer.echo(str(directory))
     raise typer.Exit(exit_code(result.summary))
-
-

@@ -337,7 +337,7 @@ class Broker(Uplink):
         for conn in self._backlog:
             for count, wait, queue in ((up, conn.wait_up, conn.queue_up), (down, conn.wait_down, conn.queue_down)):
                 packets = (wait.packets if wait is not None else []) + (queue or [])
-                waiting = sum(not packet[4] & COPY for packet in packets)
+                waiting = sum(not packet[4] & COPY for packet in packets)  # ints
                 if waiting:
                     count[conn.device_id] = count.get(conn.device_id, 0) + waiting
         devices = sorted({*up, *down})
@@ -347,12 +347,14 @@ class Broker(Uplink):
         """Totals, with the names of summary.json."""
         ledgers = self.ledgers.values()
         return {
-            "messages_up": sum(ledger.sent_up for ledger in ledgers),
-            "messages_down": sum(ledger.sent_down for ledger in ledgers),
-            "messages_lost": sum(ledger.dropped_up + ledger.dropped_down for ledger in ledgers) + self.cloud_dropped,
-            "messages_copied": sum(ledger.copies_up + ledger.copies_down for ledger in ledgers) + self.cloud_copies,
-            "bytes_up": sum(ledger.bytes_up for ledger in ledgers),
-            "bytes_down": sum(ledger.bytes_down for ledger in ledgers),
+            "messages_up": sum(ledger.sent_up for ledger in ledgers),  # ints
+            "messages_down": sum(ledger.sent_down for ledger in ledgers),  # ints
+            "messages_lost": self.cloud_dropped
+            + sum(ledger.dropped_up + ledger.dropped_down for ledger in ledgers),  # ints
+            "messages_copied": self.cloud_copies
+            + sum(ledger.copies_up + ledger.copies_down for ledger in ledgers),  # ints
+            "bytes_up": sum(ledger.bytes_up for ledger in ledgers),  # ints
+            "bytes_down": sum(ledger.bytes_down for ledger in ledgers),  # ints
             "connects": self.connects,
             "disconnects": self.disconnects,
         }

@@ -127,6 +127,6 @@ class CloudWorld(Shards):
             "queued": sum(len(worker.queue) for worker in self.workers),
             "backlog": self.backlog(),
             "batches": sum(shard.batch is not None for shard in self.shards),
-            "stalled": sum(worker.stalled_until_us > self.clock._now for worker in self.workers),
+            "stalled": sum(worker.stalled_until_us > self.clock._now for worker in self.workers),  # ints
             "dead": sum(not worker.alive for worker in self.workers),
         }

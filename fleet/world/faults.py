@@ -1,7 +1,8 @@
 """Carries out a plan's faults: begins each event at its time, and heals it.
 
-Knows how each kind is done to the devices, the broker and the cloud, and nothing of when or to whom: the plan says that.
-A fault ends only what it began: a device that was off already stays off until whoever turned it off brings it back.
+Knows how each kind is done to the devices, the broker and the cloud, and nothing of when or to whom: the plan says
+that. A fault ends only what it began: a device that was off already stays off until whoever turned it off brings it
+back.
 """
 
 from __future__ import annotations

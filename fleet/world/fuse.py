@@ -1,6 +1,7 @@
 """A power cut at a chosen statement of the device's database: the store's `execute` blows after so many statements.
 
-Nothing of an interrupted transaction is kept, as on a disk that was synced at every commit. Used by the simulated device.
+Nothing of an interrupted transaction is kept, as on a disk that was synced at every commit. Used by the simulated
+device.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def arm(store: Store, statements: int) -> None:
         left -= 1
         return execute(sql, values)
 
-    store.execute = count  # type: ignore[assignment]
+    store.execute = count
 
 
 def disarm(store: Store) -> None:

@@ -420,9 +420,10 @@ class Workers:
         answer: Any = None
         failed: TableError | None = None
         try:
-            answer = self._try(worker.stream, request) if self._troubled else self._execute(  # type: ignore[arg-type]
-                request, self.start_ms + self.clock._now // 1000  # type: ignore[arg-type]
-            )
+            if self._troubled:
+                answer = self._try(worker.stream, request)  # type: ignore[arg-type]
+            else:
+                answer = self._execute(request, self.start_ms + self.clock._now // 1000)  # type: ignore[arg-type]
         except TableError as error:
             failed = error
         task.request = None

@@ -149,8 +149,11 @@ class DeviceWriter(Writer):
 
 
 class CloudWriter(Writer):
-    """An application in the cloud, on the items of one device, of one account, or of all. It writes as applications do
-    that use the table: some replace the whole item, some update it in place and keep attributes that they do not know."""
+    """An application in the cloud, on the items of one device, of one account, or of all.
+
+    It writes as applications do that use the table: some replace the whole item, some update it in place and keep
+    attributes that they do not know.
+    """
 
     __slots__ = ("_context", "_model", "_new_id", "_oracle", "_table", "_trace")
 
@@ -196,7 +199,7 @@ class CloudWriter(Writer):
 
     def _tell(self, key: Key, rev: int, kind: str) -> None:
         self._trace("cloud-write", self._entity, f"{key[1]} {rev}")
-        self._oracle.cloud_wrote(self._clock.now, key, rev, kind)  # type: ignore[arg-type]
+        self._oracle.cloud_wrote(self._clock.now, key, rev, kind)
 
     def _write(self, name: str, properties: dict[str, Any]) -> None:
         properties.update(self._named(name))

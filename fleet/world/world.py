@@ -1,4 +1,4 @@
-"""A whole simulated world from a plan: clock, broker, table, relay, devices, applications, faults, oracle; and its phases.
+"""A whole simulated world from a plan: clock, broker, table, relay, devices, applications, faults, oracle; its phases.
 
 warm up → chaos → heal → quiesce → converge within a bound → final read. Draws nothing itself and judges nothing: the
 plan says what happens, the oracle what it means. Called by fleet.run.
@@ -243,7 +243,9 @@ class World:
 
     # ---------------------------------------------------------------- phases
 
-    def run(self, on_progress: Callable[[Progress], None] | None = None, stopped: Callable[[], bool] | None = None) -> bool:
+    def run(
+        self, on_progress: Callable[[Progress], None] | None = None, stopped: Callable[[], bool] | None = None
+    ) -> bool:
         """To the end. False when `stopped` said so: everything up to there is there to be reported."""
         plan = self.plan
         end = plan.duration_us
@@ -303,7 +305,7 @@ class World:
             len(self.devices),
             self.outbox() + self.cloud.backlog(),
             self.oracle.updates_synced,
-            sum(check.failed for check in self.oracle.checks.all()),
+            sum(check.failed for check in self.oracle.checks.all()),  # ints
         )
 
     def _feed_tail(self, device: SimDevice, feed: str) -> tuple[str, int] | None:
@@ -316,9 +318,7 @@ class World:
         if session is None or session.store.outbox_rows:
             return False
         cursors = session.store.cursors
-        return all(
-            feed in cursors and cursors[feed] == self._feed_tail(device, feed) for feed in session.replica.feeds
-        )
+        return all(feed in cursors and cursors[feed] == self._feed_tail(device, feed) for feed in session.replica.feeds)
 
     # ---------------------------------------------------------------- the end
 
