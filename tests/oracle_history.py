@@ -111,6 +111,8 @@ class History:
         self.last_u: dict[str, int] = {}
         self.outbox: dict[str, list[Op]] = {name: [] for name in self.devices}
         self.seqs: dict[str, int] = {}
+        self.logged: dict[str, list[tuple[int, Key]]] = {}
+        self.delivered: dict[tuple[str, str], int] = {}
         self.identity_changes: dict[str, int] = {}
         self.up_payload: dict[str, bytes] = {}
 
@@ -256,6 +258,7 @@ class History:
         seq = more.pop("seq", self.seqs.get(feed, 0) + 1)
         epoch = more.pop("epoch", FEED_EPOCH)
         self.seqs[feed] = seq
+        self.logged.setdefault(feed, []).append((seq, key))
         row: dict[str, Any] = {"pk": f"_fleet#log#{feed}", "sk": f"{epoch}#{seq:012d}", "key": list(key), "ttl": 9}
         found = self.table.get(key) if item == "present" else item
         if found is not None:
@@ -266,11 +269,25 @@ class History:
     def rows(self, device: str, key: Key, *, compact: bool = False) -> None:
         """A push of the last row."""
         item = self.table.get(key)
-        raw = NO_IMAGE if item is None else msgspec.Raw(encode_image(public(item)))
+        raw = _raw(item)
         feed: Any = self.feed_of(key).partition("#")[0]
         seq = self.seqs.get(self.feed_of(key), 1)
         message = Rows(feed=feed, epoch=FEED_EPOCH, a=seq - 1, b=seq, last=seq, rows=[Row(key, raw)])
+        if self.delivered.get((device, self.feed_of(key)), 0) == seq - 1:
+            self.delivered[device, self.feed_of(key)] = seq
         self.oracle.wire_down(self.tick(), device, encode(message, compact=compact))
+
+    def catch_up(self, device: str, feed: str, without: Key | None = None) -> None:
+        """Everything logged since the last delivery, in one message, the last row of each item."""
+        a, b = self.delivered.get((device, feed), 0), self.seqs.get(feed, 0)
+        if b > a:
+            kind: Any = feed.partition("#")[0]
+            keys = dict.fromkeys(key for seq, key in self.logged[feed] if seq > a and key != without)
+            rows = [Row(key, _raw(self.table.get(key))) for key in keys]
+            message = Rows(feed=kind, epoch=FEED_EPOCH, a=a, b=b, last=b, rows=rows)
+            self.delivered[device, feed] = b
+            self.logged[feed] = [entry for entry in self.logged[feed] if entry[0] > b - 50]
+            self.oracle.wire_down(self.tick(), device, encode(message))
 
     def see(self, device: str, key: Key, image: Mapping[str, Any] | str | None = "present") -> None:
         """Sync changes what the device's applications read."""
@@ -292,9 +309,9 @@ class History:
         message = Hello(epoch=EPOCH, hn="hn", n=1, schema="0.0.1", feeds={feed: state})
         self.oracle.wire_up(self.tick(), device, encode(message))
 
-    def snapshot(self, device: str, keys: list[Key], nonce: str = "n1") -> None:
+    def snapshot(self, device: str, keys: list[Key], nonce: str = "n1", seq: int = 0, feed: Any = "device") -> None:
         items = [SnapshotItem(key, msgspec.Raw(encode_image(public(self.table[key])))) for key in keys]
-        message = Snapshot(feed="device", nonce=nonce, epoch=FEED_EPOCH, seq=1, part=0, parts=1, items=items)
+        message = Snapshot(feed=feed, nonce=nonce, epoch=FEED_EPOCH, seq=seq, part=0, parts=1, items=items)
         self.oracle.wire_down(self.tick(), device, encode(message))
 
     def boot(self, device: str) -> None:
@@ -315,6 +332,10 @@ class History:
 
     def results(self) -> dict[str, CheckResult]:
         return {result.name: result for result in self.oracle.results()}
+
+
+def _raw(item: Mapping[str, Any] | None) -> msgspec.Raw:
+    return NO_IMAGE if item is None else msgspec.Raw(encode_image(public(item)))
 
 
 def public(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import msgspec
 
 from agent.protocol.messages import Key
 from agent.protocol.schema import Model
+from fleet.oracle.reach import Reach
 from fleet.oracle.stored import NO_VERDICTS
 
 WINDOW_US: Final = 600_000_000  # superseded states and dead items are kept this long
@@ -100,6 +101,7 @@ class Device:
         "name",
         "ops",
         "past",
+        "reach",
         "restored",
         "sent_epoch",
         "verdicts",
@@ -121,6 +123,7 @@ class Device:
         self.last_up = b""
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)
         self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot
+        self.reach: dict[str, Reach] = {}
         self.restored = False
         self.idle = 0  # messages with content since this device's last progress
 

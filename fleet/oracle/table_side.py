@@ -1,23 +1,21 @@
-"""The oracle's view of the table: every commit, of items, of HEAD and of LOG.
+"""The oracle's view of the table: every commit, of items and of HEAD (of LOG: log_side).
 
 Called at each commit, in the order of commits. It never reads the table: it only follows what it is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from agent.protocol.messages import Key
 from fleet.oracle import stored
-from fleet.oracle.ledger import Ledger, Move, TableRecord
+from fleet.oracle.ledger import Move, TableRecord
+from fleet.oracle.log_side import Image, LogSide
 from fleet.oracle.payload import REV
-from fleet.oracle.state import ACCEPTED, LOST, NO_WRITES, RACE_US, UNKNOWN, Device, Feed, Item, Sent
-
-Image = Mapping[str, Any]
+from fleet.oracle.state import ACCEPTED, LOST, NO_WRITES, Device, Item, Sent
 
 
-class TableSide(Ledger):
+class TableSide(LogSide):
     """What a table's commits mean."""
 
     def cloud_wrote(self, t_us: int, key: Key, rev: int, kind: str) -> None:
@@ -46,6 +44,8 @@ class TableSide(Ledger):
             if pk.startswith(stored.HEAD):
                 self._head_committed(t_us, pk, record.new)
             elif pk.startswith(stored.LOG):
+                if self._open:
+                    self._settle()
                 self._log_committed(t_us, key, record)
             return
         item = self._items.get(key) or self._find_item(key)
@@ -70,7 +70,7 @@ class TableSide(Ledger):
             if cloud is not None and cloud[1]:
                 item.cloud = None
             elif not by_ttl:
-                own = self._deleted_by_device(t_us, item)
+                own = self._deleted_by_device(t_us, item, old)
         else:
             rev = new.get(REV)
             checks.invented.image(t_us, name, item.key, new, "in the table")
@@ -78,7 +78,7 @@ class TableSide(Ledger):
             was = old.get(stored.OP) if old is not None else None
             if op is not None and op is not was and op != was:
                 own = True
-                self._made_by_operation(t_us, item, op, rev)
+                self._made_by_operation(t_us, item, op, rev, old, new)
             elif cloud is not None and cloud[0] == rev:
                 item.cloud = None
             elif rev != item.rev or rev is None:
@@ -113,7 +113,9 @@ class TableSide(Ledger):
             item.seen = item.index
             feed.unsettled.pop(item.key, None)
 
-    def _made_by_operation(self, t_us: int, item: Item, op: Any, rev: int | None) -> None:
+    def _made_by_operation(
+        self, t_us: int, item: Item, op: Any, rev: int | None, old: Image | None, new: Image
+    ) -> None:
         """The item carries a new operation's mark: it must be one that its device has sent, and for the first time."""
         checks, device, key = self.checks, item.owner, item.key
         sender, epoch, u = op[0], op[1], op[2]
@@ -135,14 +137,24 @@ class TableSide(Ledger):
         self._take_effect(t_us, device, item, sent, rev)
         if rev != sent.rev and sent.rev is not None:
             checks.invented.other_image(t_us, sender, key, sent.rev, f"(rev {rev}) in the table")
-        if item.rev is None and item.receives and sent.kind == "update" and not _created_before(device, sent):
+        if item.receives and old is not None:
+            self._replaced(t_us, device, item, sent, old, new)
+        elif item.receives and sent.kind == "update" and not _created_before(device, sent):
             checks.resurrection.by_update(t_us, sender, key, u, rev)
+
+    def _replaced(self, t_us: int, device: Device, item: Item, sent: Sent, old: Image, new: Image | None) -> None:
+        """An operation on a both model's item has taken the place of `old`. A put keeps the stamp it was judged by."""
+        model = item.model
+        after_ms = sent.updated if new is None else model.updated_ms(cast(dict[str, Any], new))
+        stamps = (model.updated_ms(cast(dict[str, Any], old)), after_ms)
+        over_cloud = item.op_index != item.index  # a cloud application's update leaves the operation's mark in place
+        self.checks.policy.replaced(t_us, device.name, item.key, model.conflict, sent.u, stamps, over_cloud)
 
     def _head_before(self, device: Device) -> int:
         """Where HEAD stood before the present transaction."""
         return next((m[1] for m in self._open if isinstance(m, tuple) and m[0] is device), device.head_up)
 
-    def _deleted_by_device(self, t_us: int, item: Item) -> bool:
+    def _deleted_by_device(self, t_us: int, item: Item, old: Image | None) -> bool:
         """Nobody in the cloud has deleted the item: an operation or a sweep of its device must have. Whether it was an
         operation."""
         device = item.owner
@@ -153,6 +165,8 @@ class TableSide(Ledger):
                 sent = next((s for s in open_deletes if s.fate is None), None)
             if sent is not None:
                 self._take_effect(t_us, device, item, sent, None)
+                if item.receives and old is not None:
+                    self._replaced(t_us, device, item, sent, old, None)
                 return True
             if item.sends and any(s.kind == "sweep" and s.fate is None for s in device.ops.values()):
                 return False
@@ -253,6 +267,10 @@ class TableSide(Ledger):
                     folded.append(sent)
             elif sent.applied:
                 checks.double.despite_verdict(t_us, device.name, item.key, u, verdict)
+            elif verdict == "lost":
+                mine = item.rev is not None and item.op_index == item.index and item.op_epoch == sent.epoch
+                to_itself = mine and item.receives and item.model.conflict == "latest"
+                checks.policy.lost(t_us, device.name, item.key, u, to_itself, item.rev)
             if item.last_sent is sent and item.pending is NO_WRITES:
                 item.own = LOST if verdict else ACCEPTED
                 item.own_index = sent.index
@@ -287,86 +305,6 @@ class TableSide(Ledger):
         if item.last_sent is sent:
             item.own_index = item.index
 
-    # ------------------------------------------------------------------ LOG
-
-    def _log_committed(self, t_us: int, log_key: Key, record: TableRecord) -> None:
-        if self._open:
-            self._settle()
-        feed = self._feeds.get(stored.log_feed(log_key[0]))
-        if feed is None:
-            return
-        dense, new = self.checks.dense, record.new
-        epoch, seq = position = stored.log_position(log_key[1])
-        if new is None:
-            if not record.by_ttl:
-                dense.removed(t_us, feed.id, position)
-            return
-        if record.old is not None:
-            dense.changed(t_us, feed.id, position, None)
-            return
-        row_key = new.get("key")
-        key = (row_key[0], row_key[1]) if row_key is not None else None
-        if seq == 1 and epoch < feed.epoch and t_us - feed.began_us <= RACE_US:
-            dense.appended()
-            dense.excused += 1
-            self._row_stranded(feed, key, new)
-            return
-        if (seq == feed.seq + 1) if epoch == feed.epoch else (epoch > feed.epoch and seq == 1):
-            dense.appended()
-        else:
-            dense.gap(t_us, feed.id, (feed.epoch, feed.seq + 1), position)
-        if epoch != feed.epoch:
-            feed.began_us = t_us
-        feed.epoch, feed.seq, feed.appended_us = epoch, seq, t_us
-        if key is not None:
-            self._row_logged(t_us, feed, key, new)
-
-    def _row_stranded(self, feed: Feed, key: Key | None, row: Image) -> None:
-        """Nobody reads the row, and nobody needs to, if its image was in the table before the living epoch began."""
-        item = self._items.get(key) if key is not None else None
-        if item is None or item.feed is not feed:
-            return
-        image = row.get("image")
-        index = _logged_index(item, image.get(REV) if image is not None else None)
-        if index > item.logged and item.history[index - item.base][1] <= feed.began_us:
-            item.logged = index
-            item.log_epoch, item.log_seq = feed.epoch, 1
-            self.checks.logged.logged()
-
-    def _row_logged(self, t_us: int, feed: Feed, key: Key, row: Image) -> None:
-        checks = self.checks
-        item = self._items.get(key) or self._find_item(key)
-        owner = feed.id[1] if feed.id[0] == "device" else ""
-        checks.direction.checked += 1
-        checks.isolation.checked += 1
-        if item is None or not item.receives:
-            model = "(none)" if item is None else item.model.name
-            checks.direction.crossed(t_us, owner, key, model, "in the log of a feed")
-            return
-        if item.feed is not feed:
-            checks.isolation.foreign(t_us, owner, key, f"in the log of {'#'.join(feed.id)}")
-            return
-        index, rev = item.index, item.rev
-        if row.get("oversize"):
-            item.oversize = True
-        else:
-            item.oversize = False
-            image = row.get("image")
-            rev = image.get(REV) if image is not None else None
-            if image is not None and (item.image is None or image.get("text") is not item.image.get("text")):
-                checks.invented.image(t_us, owner, key, image, "in the log")
-            index = _logged_index(item, rev)
-        if index < item.logged or index == UNKNOWN:
-            checks.dense.older(t_us, owner, key, item.at(item.logged), rev, feed.id, feed.seq)
-            return
-        item.logged = index
-        item.log_epoch = feed.epoch
-        item.log_seq = feed.seq
-        checks.logged.logged()
-        head = row.get("head")
-        if head is not None and head[0] == item.op_epoch and head[1] >= item.op_u and index < item.op_index:
-            checks.dense.head_ahead(t_us, owner, key, head[1], item.op_u, rev)
-
 
 def _created_before(device: Device, sent: Sent) -> bool:
     """Whether the same batch creates the item before this operation."""
@@ -374,13 +312,3 @@ def _created_before(device: Device, sent: Sent) -> bool:
         if s.item is sent.item and s.u < sent.u and s.fate is None and s.kind == "create":
             return True
     return False
-
-
-def _logged_index(item: Item, rev: int | None) -> int:
-    """The state that a new log row shows. "No item" is the latest such state: what is logged next is read later."""
-    if rev is not None:
-        return item.find(rev, item.logged)
-    for n in range(len(item.history) - 1, -1, -1):
-        if item.history[n][0] is None:
-            return item.base + n
-    return item.index if item.rev is None else UNKNOWN

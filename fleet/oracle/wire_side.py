@@ -6,6 +6,7 @@ Each payload is parsed at most once, and only as far as needed; a batch sent aga
 from __future__ import annotations
 
 from agent.protocol.messages import Key
+from fleet.oracle.reach import Reach
 from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
 from fleet.oracle.table_side import TableSide
 from fleet.oracle.wire import Downward, Operation, Upward, downward, rev_of, upward
@@ -170,6 +171,11 @@ class WireSide(TableSide):
             if cursor.epoch is None:
                 continue
             position = (cursor.epoch, cursor.seq)
+            reach = d.reach.get(name)
+            gaps = self.checks.gaps
+            gaps.checked += 1
+            if reach is None or not reach.covers(*position):
+                gaps.cursor(t_us, d.name, name, *position, (reach.epoch, reach.seq) if reach is not None else None)
             for item in list(feed.unsettled.values()):
                 at = item.logged == item.index and (item.log_epoch, item.log_seq) <= position
                 if at and self._readable_latest(d, item):
@@ -233,11 +239,22 @@ class WireSide(TableSide):
         elif message.t == "ack":
             self._ack(t_us, d, message)
         elif message.t == "rows":
-            if message.rows:
-                self._delivered(t_us, d, [row.key for row in message.rows])
+            reach = d.reach.get(message.feed)
+            if reach is not None:
+                reach.rows(message.epoch, message.a, message.b)
+            keys = [row.key for row in message.rows]
+            if message.b - message.a > 1:
+                self._complete(t_us, d, message, keys)
+            if keys:
+                self._delivered(t_us, d, keys)
                 self._content(t_us, d)
         elif message.t == "snapshot":
             self._delivered(t_us, d, [entry.key for entry in message.items])
+            reach = d.reach.get(message.feed)
+            if reach is None:
+                d.reach[message.feed] = Reach(message.epoch, message.seq)
+            else:
+                reach.snapshot(message.epoch, message.seq)
             floor = d.floors.get(message.feed) if d.floors is not None else None
             if floor is not None and floor[0] == message.nonce:
                 if d.fuzzy is None:
@@ -245,6 +262,19 @@ class WireSide(TableSide):
                 d.fuzzy[message.feed] = (floor[1], t_us)
             if message.part == 0:
                 self._content(t_us, d)
+
+    def _complete(self, t_us: int, d: Device, message: Downward, keys: list[Key]) -> None:
+        """Rows of a catch-up: of each item that some receiver has not yet, the last row must be there if it lies in the
+        range."""
+        feed = d.feeds.get(message.feed)
+        gaps = self.checks.gaps
+        gaps.checked += 1
+        if feed is None:
+            return
+        held = frozenset(keys)
+        for item in feed.unsettled.values():
+            if item.log_epoch == message.epoch and message.a < item.log_seq <= message.b and item.key not in held:
+                gaps.left_out(t_us, d.name, item.key, item.log_seq, message.a, message.b)
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
         acked, up = self.checks.acked, message.up

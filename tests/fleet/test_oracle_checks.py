@@ -33,6 +33,8 @@ def settled() -> History:
     h = History()
     for device in h.devices:
         h.head(device, 0)
+        for feed in ("device", "account"):
+            h.snapshot(device, [], feed=feed)
     h.write(D, status(D), "create")
     h.sync_up(D)
     h.write(D, status(D))
@@ -62,6 +64,15 @@ def settled() -> History:
     h.rows(D, setting(D))
     h.cloud(setting(D))
     h.push(D, setting(D))
+    h.write(D, setting(D))
+    h.sync_up(D)
+    h.log(setting(D))
+    h.rows(D, setting(D))
+    for _ in range(2):
+        h.cloud(command(D, "c0"))
+        h.log(command(D, "c0"))
+    h.catch_up(D, f"device#{D}")
+    h.see(D, command(D, "c0"))
     h.hello(D)
     h.boot(D)
     return h
@@ -330,6 +341,30 @@ def _old_epoch_applied(h: History) -> None:
     h.commit(status(D), {**item, "_op": [D, "f" * 32, 1, "id1"]})
 
 
+def _overwrote_newer(h: History) -> None:
+    h.write(D, setting(D))
+    h.cloud(setting(D))
+    h.log(setting(D))
+    h.send(D)
+    h.ingest(D)
+
+
+def _deleted_newer(h: History) -> None:
+    h.write(D, setting(D), "delete")
+    h.cloud(setting(D))
+    h.log(setting(D))
+    h.send(D)
+    h.ingest(D)
+
+
+def _lost_to_itself(h: History) -> None:
+    h.write(D, setting(D))
+    h.sync_up(D)
+    h.write(D, setting(D))
+    h.send(D)
+    h.ingest(D, {str(h.last_u[D]): "lost"})
+
+
 def _row_skipped(h: History) -> None:
     h.cloud(config(D))
     h.log(config(D), seq=h.seqs[f"device#{D}"] + 2)
@@ -362,6 +397,31 @@ def _head_claims_more(h: History) -> None:
 def _never_logged(h: History) -> None:
     h.cloud(config(D))
     h.see(D, config(D))
+
+
+def _cursor_ahead(h: History) -> None:
+    h.cloud(config(D))
+    h.log(config(D))
+    h.see(D, config(D))
+    h.hello(D)
+
+
+def _cursor_over_a_gap(h: History) -> None:
+    for _ in range(2):
+        h.cloud(config(D))
+        h.log(config(D))
+    h.rows(D, config(D))
+    h.see(D, config(D))
+    h.hello(D)
+
+
+def _left_out(h: History) -> None:
+    for key in (config(D), setting(D)):
+        h.cloud(key)
+        h.log(key)
+    h.catch_up(D, f"device#{D}", without=config(D))
+    for key in (config(D), setting(D)):
+        h.see(D, key)
 
 
 def _down_written_by_device(h: History) -> None:
@@ -453,7 +513,7 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "sent, never decided": ("every-write-decided", D, words_of(status(D)), _sent_never_decided),
     "told otherwise": ("every-write-decided", D, words_of(setting(D)), _told_otherwise),
     "told too early": ("every-write-decided", D, words_of(status(D)), _told_too_early),
-    "HEAD passes what was not sent": ("every-write-decided", D, "operation 7", _head_passes_nothing),
+    "HEAD passes what was not sent": ("every-write-decided", D, "operation 8", _head_passes_nothing),
     "nobody wrote it": ("nothing-invented", D, words_of(config(D)), _nobody_wrote),
     "nobody deleted it": ("nothing-invented", D, words_of(config(D)), _nobody_deleted),
     "the text of another write": ("nothing-invented", D, words_of(config(D)), _wrong_text),
@@ -477,12 +537,18 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "applied apart from HEAD": ("no-double-apply", D, words_of(status(D)), _apart_from_head),
     "HEAD went back": ("no-double-apply", D, "HEAD", _head_went_back),
     "an old epoch applied": ("no-double-apply", D, words_of(status(D)), _old_epoch_applied),
+    "a newer state overwritten": ("conflict-policy", D, words_of(setting(D)), _overwrote_newer),
+    "a newer state deleted": ("conflict-policy", D, words_of(setting(D)), _deleted_newer),
+    "lost to itself": ("conflict-policy", D, words_of(setting(D)), _lost_to_itself),
     "a row skipped": ("feed-dense", "", f"device#{D}", _row_skipped),
     "a row rewritten": ("feed-dense", "", f"device#{D}", _row_rewritten),
     "a row deleted": ("feed-dense", "", f"device#{D}", _row_deleted),
     "an old image logged": ("feed-dense", D, words_of(config(D)), _old_image_logged),
     "a row's head claims more": ("feed-dense", D, words_of(setting(D)), _head_claims_more),
     "never logged": ("every-change-logged", D, words_of(config(D)), _never_logged),
+    "a cursor ahead of what came": ("no-gap", D, "'device'", _cursor_ahead),
+    "a cursor over a gap": ("no-gap", D, "'device'", _cursor_over_a_gap),
+    "left out of a catch-up": ("no-gap", D, words_of(config(D)), _left_out),
     "a down model written by the device": ("direction", D, words_of(config(D)), _down_written_by_device),
     "a local model sent up": ("direction", D, words_of(diagnostic(D)), _local_sent_up),
     "a cloud model sent down": ("direction", D, words_of(audit(D)), _cloud_only_sent_down),
@@ -535,11 +601,15 @@ def test_a_write_that_lost_may_give_way_to_what_is_older() -> None:
     h = settled()
     before = h.table[setting(D)]
     h.write(D, setting(D))
+    h.cloud(setting(D))
+    h.log(setting(D))
     h.send(D)
     h.ingest(D, {str(h.last_u[D]): "lost"})
     h.ack(D)
     h.see(D, setting(D), before)
     h.verdicts(D)
+    h.rows(D, setting(D))
+    h.see(D, setting(D))
     results = end(h)
     assert all(r.status == "pass" for r in results.values()), results
 
@@ -702,8 +772,9 @@ def test_what_came_and_went_unnoticed_counts_when_the_cursor_has_passed_it() -> 
     h.log(command(D, "c1"))
     h.cloud(command(D, "c1"), "delete")
     h.log(command(D, "c1"))
-    h.hello(D, seq=h.seqs[f"device#{D}"] - 1)
+    h.hello(D, seq=h.seqs[f"device#{D}"] - 2)
     assert h.oracle.updates_synced == synced
+    h.catch_up(D, f"device#{D}")
     h.hello(D)
     assert h.oracle.updates_synced == synced + 2
     assert len(h.down.values) == measured

@@ -40,8 +40,10 @@ def day(h: History, rounds: int) -> None:
             h.log(key)
             h.cloud(key, "delete")
             h.log(key)
+        h.catch_up(D, f"device#{D}")
         h.hello(D)
         for device in (D, "home-2"):
+            h.catch_up(device, "account#main")
             h.hello(device, "account")
         h.t += WINDOW_US // 20
 
@@ -50,6 +52,8 @@ def start() -> History:
     h = History()
     for device in h.devices:
         h.head(device, 0)
+        for feed in ("device", "account"):
+            h.snapshot(device, [], feed=feed)
     return h
 
 

@@ -15,10 +15,12 @@ from fleet.oracle.checks.convergence import Convergence
 from fleet.oracle.checks.decided import EveryWriteDecided
 from fleet.oracle.checks.double_apply import NoDoubleApply
 from fleet.oracle.checks.feed import EveryChangeLogged, FeedDense
+from fleet.oracle.checks.gaps import NoGap
 from fleet.oracle.checks.identity import NoEpochChange
 from fleet.oracle.checks.invented import NothingInvented
 from fleet.oracle.checks.monotone import MonotoneReads
 from fleet.oracle.checks.own_writes import ReadYourWrites
+from fleet.oracle.checks.policy import ConflictPolicy
 from fleet.oracle.checks.quiet import Quiet
 from fleet.oracle.checks.resend import ResendIdentical
 from fleet.oracle.checks.resurrection import NoResurrection
@@ -36,8 +38,10 @@ CLASSES: Final[tuple[type[Check], ...]] = (
     MonotoneReads,
     NoResurrection,
     NoDoubleApply,
+    ConflictPolicy,
     FeedDense,
     EveryChangeLogged,
+    NoGap,
     Direction,
     Isolation,
     NoEpochChange,
@@ -60,11 +64,13 @@ class Checks:
         "direction",
         "double",
         "epoch",
+        "gaps",
         "invented",
         "isolation",
         "logged",
         "monotone",
         "own_writes",
+        "policy",
         "quiet",
         "resend",
         "resurrection",
@@ -83,8 +89,10 @@ class Checks:
         self.monotone = MonotoneReads()
         self.resurrection = NoResurrection()
         self.double = NoDoubleApply()
+        self.policy = ConflictPolicy()
         self.dense = FeedDense()
         self.logged = EveryChangeLogged()
+        self.gaps = NoGap()
         self.direction = Direction()
         self.isolation = Isolation()
         self.epoch = NoEpochChange()

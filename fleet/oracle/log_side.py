@@ -1,0 +1,104 @@
+"""The oracle's view of the feeds' logs: every row appended, changed or gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.protocol.messages import Key
+from fleet.oracle import stored
+from fleet.oracle.ledger import Ledger, TableRecord
+from fleet.oracle.payload import REV
+from fleet.oracle.state import RACE_US, UNKNOWN, Feed, Item
+
+Image = Mapping[str, Any]
+
+
+class LogSide(Ledger):
+    """What rows mean."""
+
+    def _log_committed(self, t_us: int, log_key: Key, record: TableRecord) -> None:
+        feed = self._feeds.get(stored.log_feed(log_key[0]))
+        if feed is None:
+            return
+        dense, new = self.checks.dense, record.new
+        epoch, seq = position = stored.log_position(log_key[1])
+        if new is None:
+            if not record.by_ttl:
+                dense.removed(t_us, feed.id, position)
+            return
+        if record.old is not None:
+            dense.changed(t_us, feed.id, position, None)
+            return
+        row_key = new.get("key")
+        key = (row_key[0], row_key[1]) if row_key is not None else None
+        if seq == 1 and epoch < feed.epoch and t_us - feed.began_us <= RACE_US:
+            dense.appended()
+            dense.excused += 1
+            self._row_stranded(feed, key, new)
+            return
+        if (seq == feed.seq + 1) if epoch == feed.epoch else (epoch > feed.epoch and seq == 1):
+            dense.appended()
+        else:
+            dense.gap(t_us, feed.id, (feed.epoch, feed.seq + 1), position)
+        if epoch != feed.epoch:
+            feed.began_us = t_us
+        feed.epoch, feed.seq, feed.appended_us = epoch, seq, t_us
+        if key is not None:
+            self._row_logged(t_us, feed, key, new)
+
+    def _row_stranded(self, feed: Feed, key: Key | None, row: Image) -> None:
+        """Nobody reads the row, and nobody needs to, if its image was in the table before the living epoch began."""
+        item = self._items.get(key) if key is not None else None
+        if item is None or item.feed is not feed:
+            return
+        image = row.get("image")
+        index = _logged_index(item, image.get(REV) if image is not None else None)
+        if index > item.logged and item.history[index - item.base][1] <= feed.began_us:
+            item.logged = index
+            item.log_epoch, item.log_seq = feed.epoch, 1
+            self.checks.logged.logged()
+
+    def _row_logged(self, t_us: int, feed: Feed, key: Key, row: Image) -> None:
+        checks = self.checks
+        item = self._items.get(key) or self._find_item(key)
+        owner = feed.id[1] if feed.id[0] == "device" else ""
+        checks.direction.checked += 1
+        checks.isolation.checked += 1
+        if item is None or not item.receives:
+            model = "(none)" if item is None else item.model.name
+            checks.direction.crossed(t_us, owner, key, model, "in the log of a feed")
+            return
+        if item.feed is not feed:
+            checks.isolation.foreign(t_us, owner, key, f"in the log of {'#'.join(feed.id)}")
+            return
+        index, rev = item.index, item.rev
+        if row.get("oversize"):
+            item.oversize = True
+        else:
+            item.oversize = False
+            image = row.get("image")
+            rev = image.get(REV) if image is not None else None
+            if image is not None and (item.image is None or image.get("text") is not item.image.get("text")):
+                checks.invented.image(t_us, owner, key, image, "in the log")
+            index = _logged_index(item, rev)
+        if index < item.logged or index == UNKNOWN:
+            checks.dense.older(t_us, owner, key, item.at(item.logged), rev, feed.id, feed.seq)
+            return
+        item.logged = index
+        item.log_epoch = feed.epoch
+        item.log_seq = feed.seq
+        checks.logged.logged()
+        head = row.get("head")
+        if head is not None and head[0] == item.op_epoch and head[1] >= item.op_u and index < item.op_index:
+            checks.dense.head_ahead(t_us, owner, key, head[1], item.op_u, rev)
+
+
+def _logged_index(item: Item, rev: int | None) -> int:
+    """The state that a new log row shows. "No item" is the latest such state: what is logged next is read later."""
+    if rev is not None:
+        return item.find(rev, item.logged)
+    for n in range(len(item.history) - 1, -1, -1):
+        if item.history[n][0] is None:
+            return item.base + n
+    return item.index if item.rev is None else UNKNOWN
