@@ -44,9 +44,11 @@ from agent.protocol.messages import (
     decode_image,
     decode_to_device,
     encode,
+    encode_image,
 )
+from agent.protocol.schema import Context
 from cloud.config import RelayConfig
-from cloud.head import head_key, head_mark, log_position
+from cloud.head import Feed, head_key, head_mark, log_position
 from cloud.table import Delete, Publish, Put, Query
 
 R_MS = RelayConfig().retention_ms
@@ -185,6 +187,10 @@ def test_rows_come_in_parts_of_bounded_size(sizes: list[int], items: int) -> Non
         assert len(rig.published[-1].payload) <= MESSAGE_BYTES_MAX
         assert rows.a == seq < rows.b <= last
         got.update((row.key, decode_image(row.image)["rev"]) for row in rows.rows)
+        window = rig.log()[seq : rows.b]
+        assert {row.key: bytes(row.image) for row in rows.rows} == {
+            tuple(row["key"]): encode_image(row["image"]) for row in window
+        }
         seq = rows.b
     for key, rev in got.items():
         item = rig.item(key)
@@ -298,6 +304,23 @@ def test_a_snapshot_holds_the_feeds_items_and_no_others() -> None:
     assert [(item.key, decode_image(item.image)) for item in account.items] == [notice(7, "n")]
     assert (device.nonce, device.head) == ("d", HeadMark(EPOCH, 3, "boot"))
     assert (account.nonce, account.head) == ("a", None)
+
+
+def test_an_item_belongs_to_one_feed() -> None:
+    rig = Rig()
+    context = Context("home-1", "main")
+    for key, name, owner, expected in (
+        (setting(1)[0], "device", "home-1", True),
+        (setting(1)[0], "account", "main", False),
+        (notice(1, "n")[0], "account", "main", True),
+        (notice(1, "n")[0], "device", "home-1", False),
+        (notice(1, "n", "other")[0], "account", "main", False),
+        (setting(1, device="home-2")[0], "device", "home-1", False),
+        (status(1)[0], "device", "home-1", False),
+        (("device#home-1", "zebra#1"), "device", "home-1", False),
+    ):
+        feed = Feed(name, owner, "ioto")  # type: ignore[arg-type]
+        assert rig.relay.catchup.belongs(key, feed, context) is expected
 
 
 def test_two_readings_of_the_same_place_can_be_told_apart() -> None:

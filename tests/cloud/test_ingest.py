@@ -327,6 +327,17 @@ def test_every_attribute_that_was_read_is_compared(rig: Rig, change: Any, kind: 
     assert rig.counters["transaction_retry"] == 1
 
 
+def test_what_an_operation_lost_against_is_compared_too(rig: Rig) -> None:
+    rig.execute(Put(stored(setting(1, updated_ms=NOW_MS + 5))))
+    task = Task(rig, rig.message(up(op(1, "create", setting(2)))))
+    while not isinstance(task.request, Transact):
+        task.step()
+    rig.execute(Delete(setting(1)[0]))
+    task.finish()
+    assert rig.head()["verdicts"] == {}
+    assert rig.item(setting(1)[0]) == stored(setting(2), ["home-1", EPOCH, 1, "boot"])
+
+
 def test_a_large_item_is_compared_by_its_stamps(rig: Rig) -> None:
     many: dict[str, Any] = {f"a{n}": n for n in range(200)}
     rig.execute(Put(stored(setting(1, updated_ms=NOW_MS - 5, **many))))
@@ -507,6 +518,42 @@ def test_a_sweep_that_wakes_up_late_touches_nothing_of_a_newer_epoch(remove: boo
             assert "_orphan" not in items[name]
         overtaken += rig.counters["sweep_overtaken"]
     assert overtaken
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_sweep_that_wakes_up_late_touches_nothing_written_since(remove: bool) -> None:
+    asleep_at = 0
+    while True:
+        rig, epoch = orphaned(remove)
+        zombie = Task(rig, rig.message(up(op(1, "sweep"), epoch=epoch)))
+        while not zombie.done and zombie.steps < asleep_at:
+            zombie.step()
+        if zombie.done:
+            break
+        rig.send(up(op(1, "sweep"), op(2, "create", fault(7, "f2")), epoch=epoch))
+        zombie.finish()
+        assert rig.head()["up"] == 2
+        item = user_items(rig)["fault#f2"]
+        assert item["_op"][2] == 2 and "_orphan" not in item
+        asleep_at += 1
+    assert asleep_at > 5
+
+
+def test_only_this_devices_items_of_the_model_are_orphans() -> None:
+    rig = Rig()
+    model = rig.relay.schema.models["Fault"]
+    old = ["home-1", EPOCH, 1, "boot"]
+
+    def is_orphan(item: dict[str, Any]) -> bool:
+        return rig.relay.orphans.is_orphan(item, model, "home-1", "f" * 32)
+
+    assert is_orphan(stored(fault(1, "a"), old))
+    assert not is_orphan(stored(fault(1, "a")))  # written in the cloud
+    assert not is_orphan(stored(fault(1, "a"), ["home-1", "f" * 32, 1, "boot"]))  # written again
+    assert not is_orphan(stored(fault(1, "a"), ["home-2", EPOCH, 1, "boot"]))
+    assert not is_orphan(stored(fault(1, "a", device="home-2"), old))
+    assert not is_orphan(stored(setting(1), old))
+    assert not is_orphan({**stored(fault(1, "a"), old), "_orphan": True})
 
 
 def test_a_sweep_killed_anywhere_is_finished_by_the_next() -> None:
