@@ -27,7 +27,8 @@ WRITE_RETRY_BASE_US: Final = 50_000
 WRITE_RETRY_CAP_US: Final = 20_000_000
 
 Done = Callable[[TableError | None], object]
-AppWrite = tuple[Write, Tie, Done | None, Callable[[], object] | None, int]  # ..., attempts before
+Wanted = Write | Callable[[], Write]
+AppWrite = tuple[Wanted, Tie, Done | None, Callable[[], object] | None, int]  # ..., attempts before
 
 
 class CloudWorld(Shards):
@@ -56,10 +57,11 @@ class CloudWorld(Shards):
     # Applications.
 
     def write(
-        self, request: Write, tie: Tie, done: Done | None = None, before: Callable[[], object] | None = None
+        self, request: Wanted, tie: Tie, done: Done | None = None, before: Callable[[], object] | None = None
     ) -> None:
         """An application's write, carried out now, or later when the table is over its throughput: it tries again until
-        it is taken. `before()` is called just before the table gets it, `done(error)` with what became of it."""
+        it is taken. `before()` is called just before the table gets it, `done(error)` with what became of it.
+        `request` may be a function that reads and decides at that moment."""
         self._app_write((request, tie, done, before, 0))
 
     def _app_write(self, write: AppWrite) -> None:
@@ -71,7 +73,8 @@ class CloudWorld(Shards):
         if before is not None:
             before()
         try:
-            self._execute(request, self.start_ms + self.clock._now // 1000)
+            wanted = request() if callable(request) else request
+            self._execute(wanted, self.start_ms + self.clock._now // 1000)
         except TableError as error:
             throttled = isinstance(error, Throttled) or (isinstance(error, Cancelled) and "throttled" in error.reasons)
             if throttled:

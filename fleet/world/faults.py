@@ -45,6 +45,7 @@ class Faults:
         self._on_heal = on_heal
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
+        self._open: dict[str, list[FaultPlan]] = {}  # kind -> whose windows are open; they add up where they overlap
         self.touched: dict[str, set[str]] = {plan.name: set() for plan in plans}  # for counting only
         for plan in plans:
             tie = clock.tie(f"fault/{plan.name}")
@@ -171,29 +172,54 @@ class Faults:
     def relay_stall(self, _plan: FaultPlan, event: Event, _tie: Tie) -> None:
         self._cloud.stall_worker(event[2])
 
-    def stream_replay(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
-        params = plan.params
-        self._cloud.replay(params["share"], params["late_min_us"], params["late_max_us"])
-        self._later(event, tie, self._end_replay, None)
+    def cloud_window(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        """Trouble of the table or its stream for a while. Where windows of one kind overlap, their effects add up, and
+        what is left when one closes is what the others do."""
+        opened = self._open.setdefault(plan.kind, [])
+        opened.append(plan)
+        _SET[plan.kind](self._cloud, opened)
+        self._later(event, tie, self._close, plan)
 
-    def _end_replay(self, _: None) -> None:
-        self._cloud.replay(0.0, 0, 0)
+    def _close(self, plan: FaultPlan) -> None:
+        opened = self._open[plan.kind]
+        opened.remove(plan)
+        _SET[plan.kind](self._cloud, opened)
 
-    def stream_delay(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
-        self._cloud.delay_stream(plan.params["delay_min_us"], plan.params["delay_max_us"])
-        self._later(event, tie, self._end_delay, None)
 
-    def _end_delay(self, _: None) -> None:
-        self._cloud.delay_stream(0, 0)
+def _share(opened: list[FaultPlan]) -> float:
+    """Of what is hit by any of them, each on its own."""
+    share = 0.0
+    for plan in opened:
+        share += plan.params["share"] * (1.0 - share)
+    return share
 
-    def table_throttle(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
-        self._cloud.throttle(plan.params["share"])
-        self._later(event, tie, self._cloud.throttle, 0.0)
 
-    def table_silence(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
-        self._cloud.silence(plan.params["share"])
-        self._later(event, tie, self._cloud.silence, 0.0)
+def _set_replay(cloud: CloudWorld, opened: list[FaultPlan]) -> None:
+    low = min((plan.params["late_min_us"] for plan in opened), default=0)
+    high = max((plan.params["late_max_us"] for plan in opened), default=0)
+    cloud.replay(_share(opened), low, high)
 
+
+def _set_delay(cloud: CloudWorld, opened: list[FaultPlan]) -> None:
+    low = sum(int(plan.params["delay_min_us"]) for plan in opened)
+    high = sum(int(plan.params["delay_max_us"]) for plan in opened)
+    cloud.delay_stream(low, high)
+
+
+def _set_throttle(cloud: CloudWorld, opened: list[FaultPlan]) -> None:
+    cloud.throttle(_share(opened))
+
+
+def _set_silence(cloud: CloudWorld, opened: list[FaultPlan]) -> None:
+    cloud.silence(_share(opened))
+
+
+_SET: Final[dict[str, Callable[[CloudWorld, list[FaultPlan]], None]]] = {
+    "stream-replay": _set_replay,
+    "stream-delay": _set_delay,
+    "table-throttle": _set_throttle,
+    "table-silence": _set_silence,
+}
 
 _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "broker-outage": Faults.broker_outage,
@@ -205,9 +231,9 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "messages": Faults.messages,
     "relay-kill": Faults.relay_kill,
     "relay-stall": Faults.relay_stall,
-    "stream-replay": Faults.stream_replay,
-    "stream-delay": Faults.stream_delay,
+    "stream-replay": Faults.cloud_window,
+    "stream-delay": Faults.cloud_window,
     "clock": Faults.clock,
-    "table-throttle": Faults.table_throttle,
-    "table-silence": Faults.table_silence,
+    "table-throttle": Faults.cloud_window,
+    "table-silence": Faults.cloud_window,
 }

@@ -1,12 +1,17 @@
-"""One row an interval of what the fleet did: counters of the interval, and values at its end. Flat memory but for rows.
+"""One row an interval of what the fleet did: counters of the interval, and values at its end. Memory is bounded.
 
-Reads the world's counters, changes nothing. Columns are those that reports.result names.
+A run of more than ROWS_MAX intervals gets longer ones, so that days cost no more than hours; a row is kept as numbers
+and becomes a dict when it is asked for. Reads the world's counters, changes nothing. Columns are those that
+reports.result names.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from array import array
+from math import isnan, nan
+from typing import TYPE_CHECKING, Final
 
+from fleet.scenario.plan import Plan
 from reports.histogram import LatencyRecorder
 
 if TYPE_CHECKING:
@@ -14,47 +19,69 @@ if TYPE_CHECKING:
 
 Row = dict[str, int | float]
 
+ROWS_MAX: Final = 2_000
+COUNTERS: Final = (
+    "writes_device", "writes_cloud", "synced", "messages_up", "messages_down", "messages_lost", "connects",
+    "disconnects", "retransmits", "conflicts",
+)  # fmt: skip
+VALUES: Final = ("online", "outbox", "feed_lag")
+LATENCIES: Final = ("up_p50_s", "up_p99_s", "down_p50_s", "down_p99_s")  # missing where nothing was measured
+_WHOLE: Final = len(COUNTERS) + len(VALUES)  # so many columns are whole numbers
+
+
+def interval_us(plan: Plan) -> int:
+    """The plan's own, doubled until the longest run has at most ROWS_MAX of them."""
+    longest = plan.duration_us + plan.converge_within_us + plan.quiesce_us
+    interval = plan.interval_us
+    while longest > interval * ROWS_MAX:
+        interval *= 2
+    return interval
+
 
 class Timeline:
     """`close` at the end of each interval, `close_last` once at the end of the run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._interval_us = world.plan.interval_us
+        self._interval_us = interval_us(world.plan)
         self._start_us = 0
         self._before = self._counters()
+        self._rows: list[array[float]] = []
         self.next_us = self._interval_us
-        self.rows: list[Row] = []
 
-    def _counters(self) -> dict[str, int]:
+    def _counters(self) -> tuple[int, ...]:
         world = self._world
         broker, oracle, probes = world.broker, world.oracle, world.probes
         traffic = broker.counts()
-        return {
-            "writes_device": oracle.local_writes,
-            "writes_cloud": oracle.cloud_writes,
-            "synced": oracle.updates_synced,
-            "messages_up": traffic["messages_up"],
-            "messages_down": traffic["messages_down"],
-            "messages_lost": traffic["messages_lost"],
-            "connects": broker.connects,
-            "disconnects": broker.disconnects,
-            "retransmits": probes["retransmit"],
-            "conflicts": probes["conflict_lost"],
-        }
+        return (
+            oracle.local_writes,
+            oracle.cloud_writes,
+            oracle.updates_synced,
+            traffic["messages_up"],
+            traffic["messages_down"],
+            traffic["messages_lost"],
+            broker.connects,
+            broker.disconnects,
+            probes["retransmit"],
+            probes["conflict_lost"],
+        )
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those of the intervals that are over."""
+        return [_row(index * self._interval_us, numbers) for index, numbers in enumerate(self._rows)]
 
     def close(self) -> None:
         """The interval ends now."""
         world = self._world
         counters = self._counters()
-        row: Row = {"t_s": self._start_us / 1e6}
-        row.update({name: value - self._before[name] for name, value in counters.items()})
-        row["online"] = world.online()
-        row["outbox"] = world.outbox()
-        row["feed_lag"] = world.cloud.backlog()
-        _percentiles(row, "up", world.interval_up, world.latency_up)
-        _percentiles(row, "down", world.interval_down, world.latency_down)
-        self.rows.append(row)
+        numbers = array("d", (now - before for now, before in zip(counters, self._before, strict=True)))
+        numbers.extend((world.online(), world.outbox(), world.cloud.backlog()))
+        for interval, total in ((world.interval_up, world.latency_up), (world.interval_down, world.latency_down)):
+            numbers.extend(interval.quantiles_s(50.0, 99.0) if len(interval) else (nan, nan))
+            total.merge(interval)
+            interval.clear()
+        self._rows.append(numbers)
         self._before = counters
         self._start_us = self.next_us
         self.next_us += self._interval_us
@@ -64,13 +91,17 @@ class Timeline:
         if self._world.clock.now > self._start_us:
             self.close()
         else:
-            self._world.latency_up.merge(self._world.interval_up)
-            self._world.latency_down.merge(self._world.interval_down)
+            _merge(self._world.latency_up, self._world.interval_up)
+            _merge(self._world.latency_down, self._world.interval_down)
 
 
-def _percentiles(row: Row, name: str, interval: LatencyRecorder, total: LatencyRecorder) -> None:
-    """Of this interval alone; then into the whole."""
-    if len(interval):
-        row[f"{name}_p50_s"], row[f"{name}_p99_s"] = interval.quantiles_s(50.0, 99.0)
+def _merge(total: LatencyRecorder, interval: LatencyRecorder) -> None:
     total.merge(interval)
     interval.clear()
+
+
+def _row(start_us: int, numbers: array[float]) -> Row:
+    row: Row = {"t_s": start_us / 1e6}
+    row.update(zip((*COUNTERS, *VALUES), map(int, numbers[:_WHOLE]), strict=True))
+    row.update((name, number) for name, number in zip(LATENCIES, numbers[_WHOLE:], strict=True) if not isnan(number))
+    return row

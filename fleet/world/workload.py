@@ -1,26 +1,30 @@
 """Applications that write, on devices and in the cloud, as a plan's workloads say.
 
-Each writer draws from its own stream, rng(seed, writer, workload). Every write carries a number `rev`, unique in the
-run, by which the oracle tells writes apart; the text of an item follows from it. Faults are not its business.
+Each writer draws from its own stream, rng(seed, writer, "workload/NAME"). Every write carries a number `rev`, unique in
+the run, by which the oracle tells writes apart; the text of an item follows from it. Faults are not its business.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from agent import ids
 from agent.protocol.messages import Image, Key
 from agent.protocol.schema import Context, Model, Schema
 from cloud.memory import MemoryTable
-from cloud.table import PK, SK, Delete, Get, Put, Update
+from cloud.table import PK, SK, Delete, Get, Put, TableError, Update, Write
 from fleet.oracle import Oracle
 from fleet.oracle.payload import text_for
 from fleet.rng import digest64, rng
 from fleet.scenario.plan import WorkloadPlan
 from fleet.trace import Trace
 from fleet.world.clock import Clock
+from fleet.world.cloud import CloudWorld
 from fleet.world.device import START_MS, SimDevice
+
+Kind = Literal["put", "update", "delete"]
 
 COUNT_BITS: Final = 20  # a writer may write a million times
 WRITER_BITS: Final = 33  # together 53: exact in JSON numbers everywhere
@@ -50,7 +54,7 @@ class Writer:
         self._clock = clock
         self._plan = plan
         self._entity = entity
-        self._stream = rng(seed, entity, plan.name)
+        self._stream = rng(seed, entity, f"workload/{plan.name}")
         self._tie = clock.tie(f"{entity}/{plan.name}")
         self._rev = revs.first(entity, plan.name)
         self._live: list[str] = []  # create: keys of what is there, oldest first
@@ -149,13 +153,12 @@ class DeviceWriter(Writer):
 
 
 class CloudWriter(Writer):
-    """An application in the cloud, on the items of one device, of one account, or of all.
+    """An application in the cloud, on the items of one device, of one account, or of all. It writes as applications do
+    that use the table: some replace the whole item, some update it in place and keep attributes that they do not know.
 
-    It writes as applications do that use the table: some replace the whole item, some update it in place and keep
-    attributes that they do not know.
-    """
+    One write after the other: while the table refuses one, what the application has decided since then waits."""
 
-    __slots__ = ("_context", "_model", "_new_id", "_oracle", "_table", "_trace")
+    __slots__ = ("_cloud", "_context", "_model", "_new_id", "_oracle", "_table", "_trace", "_waiting", "_writing")
 
     def __init__(
         self,
@@ -167,17 +170,20 @@ class CloudWriter(Writer):
         *,
         schema: Schema,
         context: Context,
-        table: MemoryTable,
+        cloud: CloudWorld,
         oracle: Oracle,
         trace: Trace,
     ) -> None:
         super().__init__(clock, seed, entity, plan, revs)
         self._model: Model = schema.models[plan.model]
         self._context = context
-        self._table = table
+        self._cloud = cloud
+        self._table: MemoryTable = cloud.table
         self._oracle = oracle
         self._trace = trace
         self._new_id: Callable[[str], str] = ids.generator(self._stream, self._now_ms)
+        self._waiting: deque[Callable[[], Write]] = deque()  # the first is with the table
+        self._writing = False
 
     def _now_ms(self) -> int:
         return START_MS + self._clock.now // 1000
@@ -188,35 +194,64 @@ class CloudWriter(Writer):
     def _key(self, name: str) -> Key:
         return self._model.key(self._named(name), self._context)
 
+    def _submit(self, make: Callable[[], Write]) -> None:
+        """`make` reads what it needs and tells the oracle, at the moment when the table takes the write."""
+        self._waiting.append(make)
+        if len(self._waiting) == 1:
+            self._write_next()
+
+    def _write_next(self) -> None:
+        """A loop, not a call of the next write by the one before: many may wait after a long refusal."""
+        waiting = self._waiting
+        while waiting:
+            left = len(waiting)
+            self._writing = True
+            self._cloud.write(waiting[0], self._tie, self._done)
+            self._writing = False
+            if len(waiting) == left:
+                return  # refused for now: `_done` comes later
+
+    def _done(self, error: TableError | None) -> None:
+        self._waiting.popleft()
+        if error is not None:
+            raise error  # an application's write can only be refused for a while
+        if not self._writing:
+            self._write_next()
+
     def _create(self, properties: dict[str, Any]) -> str | None:
         key, image = self._model.create(properties, self._context, self._now_ms(), self._new_id)
-        self._put(key, image, properties["rev"])
+        self._submit(lambda: self._put(key, image, properties["rev"]))
         return str(image[self._plan.key_field])
 
-    def _put(self, key: Key, image: Image, rev: int) -> None:
+    def _put(self, key: Key, image: Image, rev: int) -> Write:
         self._tell(key, rev, "put")
-        self._table.execute(Put({PK: key[0], SK: key[1], **image}), self._now_ms())
+        return Put({PK: key[0], SK: key[1], **image})
 
-    def _tell(self, key: Key, rev: int, kind: str) -> None:
+    def _tell(self, key: Key, rev: int, kind: Kind) -> None:
         self._trace("cloud-write", self._entity, f"{key[1]} {rev}")
         self._oracle.cloud_wrote(self._clock.now, key, rev, kind)
 
     def _write(self, name: str, properties: dict[str, Any]) -> None:
         properties.update(self._named(name))
-        now = self._now_ms()
         in_place = self._stream.chance(0.5)
+        self._submit(lambda: self._put_or_update(properties, in_place))
+
+    def _put_or_update(self, properties: dict[str, Any], in_place: bool) -> Write:
+        now = self._now_ms()
         key, image = self._model.create(properties, self._context, now, self._new_id)
         item = self._table.execute(Get(key), now) if in_place else None
         if item is None:
-            self._put(key, image, properties["rev"])
-            return
+            return self._put(key, image, properties["rev"])
         changed = {name: image[name] for name in ("rev", self._plan.filler_field) if name in image}
         # An application's clock is near the truth, and it never stamps older than what it read.
         changed = self._model.stamp(changed, max(now, self._model.updated_ms(item) + 1))
         self._tell(key, properties["rev"], "update")
-        self._table.execute(Update(key, changed), now)
+        return Update(key, changed)
 
     def _remove(self, name: str) -> None:
-        key = self._key(name)
-        self._tell(key, self._next_rev(), "delete")
-        self._table.execute(Delete(key), self._now_ms())
+        key, rev = self._key(name), self._next_rev()
+        self._submit(lambda: self._delete(key, rev))
+
+    def _delete(self, key: Key, rev: int) -> Write:
+        self._tell(key, rev, "delete")
+        return Delete(key)

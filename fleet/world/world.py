@@ -200,7 +200,7 @@ class World:
             revs,
             schema=self.schema,
             context=context,
-            table=self.table,
+            cloud=self.cloud,
             oracle=self.oracle,
             trace=self.trace,
         )
