@@ -1,0 +1,361 @@
+"""A device and a relay under everything that a wire, a power supply and a cloud may do to them.
+
+Hypothesis chooses what happens; after every step the audit judges what the device shows, and at the end of every run
+all is healed: device and table must be equal, the outbox empty, the epoch unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+from device_rig import Pair, arm
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from pair_audit import Audit
+from relay_rig import config, notice, setting, stored
+
+from agent.config import AgentConfig
+from agent.files import open_memory
+from cloud.head import OP
+from cloud.table import Delete, Put
+from fleet.rng import Stream, rng
+
+DAY_MS = 24 * 3_600_000
+NAMES = ("a", "b", "c")
+LEAPS_MS = (1, 40, 500, 2_500, 10_000, 25_000, 70_000, 400_000, 1_000_000)
+
+
+class World:
+    """What can happen to a pair. Every choice is a number, taken modulo what there is to choose from."""
+
+    def __init__(self, seed: int, compact: bool = False, **types: Any) -> None:
+        self.pair = Pair(seed=seed, config=AgentConfig(compact=compact), **types)
+        self.audit = Audit(self.pair)
+        self.rev = 0
+        self.backup = b""
+        self.pair.act(self.pair.device.boot)
+
+    def next_rev(self) -> int:
+        self.rev += 1
+        self.audit.revs.add(self.rev)
+        return self.rev
+
+    # the device
+
+    def local_write(self, what: int, remove: bool) -> None:
+        if not self.pair.device.powered:
+            return
+        name = NAMES[what % 3]
+        models = ({"model": "Status"}, {"model": "Fault", "id": name}, {"model": "Setting", "name": name})
+        properties: dict[str, Any] = dict(models[what // 3 % 3])
+        model = properties.pop("model")
+        if remove:
+            self.pair.write("remove", model, properties)
+        else:
+            self.pair.write("upsert", model, {**properties, "rev": self.next_rev()})
+
+    def reboot(self) -> None:
+        self.pair.device.off()
+        self.pair.act(self.pair.device.boot)
+
+    def cut_power(self, statements: int) -> None:
+        if self.pair.device.powered:
+            arm(self.pair.device.store, statements)
+
+    def pass_time(self, which: int) -> None:
+        self.pair.pass_time(LEAPS_MS[which % len(LEAPS_MS)])
+
+    def connect(self) -> None:
+        self.pair.connect()
+
+    def disconnect(self) -> None:
+        if self.pair.device.powered:
+            self.pair.disconnect()
+
+    # the wire
+
+    def deliver_up(self, which: int, keep: bool) -> None:
+        if self.pair.up:
+            i = which % len(self.pair.up)
+            self.pair.deliver_up(self.pair.up[i] if keep else self.pair.up.pop(i))
+
+    def deliver_down(self, which: int, keep: bool) -> None:
+        if self.pair.down:
+            i = which % len(self.pair.down)
+            self.pair.deliver_down(self.pair.down[i] if keep else self.pair.down.pop(i))
+
+    def lose(self, which: int) -> None:
+        wire = self.pair.up if which % 2 else self.pair.down
+        if wire:
+            wire.pop(which // 2 % len(wire))
+
+    def replay(self, which: int) -> None:
+        past = self.pair.heard if which % 2 else self.pair.told
+        if past:
+            payload = past[which // 2 % len(past)]
+            (self.pair.deliver_up if which % 2 else self.pair.deliver_down)(payload)
+
+    # the cloud
+
+    def cloud_write(self, what: int, how: int) -> None:
+        rig = self.pair.rig
+        name, rev = NAMES[what % 3], self.next_rev()
+        stamp_ms = rig.now_ms - (0, 0, 0, 5_000)[how % 4]
+        key, image = (
+            config(rev),
+            setting(rev, name, stamp_ms),
+            setting(rev, name, stamp_ms),
+            notice(rev, name),
+        )[what // 3 % 4]
+        present = rig.item(key)
+        if how // 4 % 4 == 0:
+            rig.execute(Delete(key))
+        elif present is not None and OP in present and how // 4 % 4 == 1:
+            rig.execute(Put(stored((key, image), present[OP])))  # an update keeps attributes that it does not know
+        else:
+            rig.execute(Put(stored((key, image))))
+        self.pair.collect()
+
+    def work(self, which: int, steps: int) -> None:
+        for _ in range(steps):
+            if self.pair.tasks:
+                self.pair.step(which % len(self.pair.tasks))
+
+    def kill(self, which: int) -> None:
+        if self.pair.tasks:
+            self.pair.kill(which % len(self.pair.tasks))
+
+    def sequence(self, which: int, again: bool) -> None:
+        """`again`: a record that was dealt with before."""
+        pair = self.pair
+        if again and pair.old_records:
+            pair.sequence(pair.old_records[which % len(pair.old_records)])
+        elif pair.records:
+            pair.sequence(pair.records.pop(which % len(pair.records)))
+
+    def flow(self) -> None:
+        """For a moment nothing goes wrong."""
+        self.pair.connect()
+        if self.pair.device.powered:
+            self.pair.settle()
+
+    def quiet_days(self, days: int, swept: int) -> None:
+        """Long enough for rows to expire. No record and no worker lives that long."""
+        pair = self.pair
+        while pair.tasks:
+            pair.kill(0)
+        while pair.records:
+            pair.sequence(pair.records.pop(0))
+            while pair.tasks:
+                pair.step(0)
+        pair.old_records.clear()
+        pair.rig.now_ms += days * DAY_MS
+        pair.rig.table.sweep(pair.rig.now_ms, swept, lambda n: swept % n)
+
+    def back_up(self) -> None:
+        if self.pair.device.powered and not self.pair.device.connection.in_transaction:
+            self.backup = self.pair.device.connection.serialize()
+
+    def restore(self, fresh: bool) -> None:
+        """Another disk: one of an earlier time, or an empty one."""
+        device = self.pair.device
+        device.off()
+        device.connection.close()
+        device.connection = open_memory()
+        if self.backup and not fresh:
+            device.connection.deserialize(self.backup)
+        self.pair.act(device.boot)
+        self.audit.forget()
+
+    def finish(self) -> None:
+        self.disarm()
+        self.pair.drain()
+        self.audit.check()
+        self.audit.check_end()
+
+    def disarm(self) -> None:
+        if self.pair.device.powered:
+            self.pair.device.store.execute = self.pair.device.connection.cursor().execute
+
+
+NUMBER = st.integers(0, 63)
+
+
+class PairMachine(RuleBasedStateMachine):
+    """Runs of `World` as Hypothesis likes them."""
+
+    types: ClassVar[dict[str, Any]] = {}
+
+    @initialize(seed=st.integers(0, 7), compact=st.booleans())
+    def begin(self, seed: int, compact: bool) -> None:
+        self.world = World(seed, compact, **self.types)
+        self.world.flow()
+
+    @rule(what=NUMBER, remove=st.integers(0, 3))
+    def local_write(self, what: int, remove: int) -> None:
+        self.world.local_write(what, remove == 3)
+
+    @rule(what=NUMBER, how=NUMBER)
+    def cloud_write(self, what: int, how: int) -> None:
+        self.world.cloud_write(what, how)
+
+    @precondition(lambda self: self.world.pair.up)
+    @rule(which=NUMBER, keep=st.booleans())
+    def deliver_up(self, which: int, keep: bool) -> None:
+        self.world.deliver_up(which, keep)
+
+    @precondition(lambda self: self.world.pair.down and self.world.pair.device.online)
+    @rule(which=NUMBER, keep=st.booleans())
+    def deliver_down(self, which: int, keep: bool) -> None:
+        self.world.deliver_down(which, keep)
+
+    @precondition(lambda self: self.world.pair.up or self.world.pair.down)
+    @rule(which=NUMBER)
+    def lose(self, which: int) -> None:
+        self.world.lose(which)
+
+    @rule(which=NUMBER)
+    def replay(self, which: int) -> None:
+        self.world.replay(which)
+
+    @precondition(lambda self: self.world.pair.tasks)
+    @rule(which=NUMBER, steps=st.integers(1, 12))
+    def work(self, which: int, steps: int) -> None:
+        self.world.work(which, steps)
+
+    @precondition(lambda self: self.world.pair.tasks)
+    @rule(which=NUMBER)
+    def kill(self, which: int) -> None:
+        self.world.kill(which)
+
+    @precondition(lambda self: self.world.pair.records)
+    @rule(which=NUMBER, again=st.booleans())
+    def sequence(self, which: int, again: bool) -> None:
+        self.world.sequence(which, again)
+
+    @rule(which=NUMBER)
+    def pass_time(self, which: int) -> None:
+        self.world.pass_time(which)
+
+    @precondition(lambda self: not self.world.pair.device.online)
+    @rule()
+    def connect(self) -> None:
+        self.world.connect()
+
+    @precondition(lambda self: self.world.pair.device.online)
+    @rule()
+    def disconnect(self) -> None:
+        self.world.disconnect()
+
+    @rule()
+    def reboot(self) -> None:
+        self.world.reboot()
+
+    @rule(statements=st.integers(0, 12))
+    def cut_power(self, statements: int) -> None:
+        self.world.cut_power(statements)
+
+    @rule()
+    def flow(self) -> None:
+        self.world.flow()
+
+    @rule(days=st.integers(1, 9), swept=st.integers(0, 40))
+    def quiet_days(self, days: int, swept: int) -> None:
+        self.world.quiet_days(days, swept)
+
+    @invariant()
+    def what_the_device_shows_is_right(self) -> None:
+        if hasattr(self, "world"):
+            self.world.audit.check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.finish()
+
+
+def run(machine: type[PairMachine], examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, suppress_health_check=list(HealthCheck), deadline=None
+        ),
+    )
+
+
+def test_a_pair_converges_whatever_happens_to_it() -> None:
+    run(PairMachine, settings().max_examples, 40)
+
+
+# The same world, driven by a seeded stream: many more and longer runs in the same time, without shrinking.
+
+
+def long_run(seed: int, steps: int, **types: Any) -> World:
+    draw = rng(seed, "test", "pair")
+    world = World(seed, draw.chance(0.3), **types)
+    if draw.chance(0.8):
+        world.flow()
+    actions = weights(world, draw)
+    world.back_up()
+    for _ in range(steps):
+        draw.choice(actions)()
+        world.audit.check()
+    world.finish()
+    return world
+
+
+def weights(world: World, draw: Stream) -> list[Callable[[], None]]:
+    """What may happen in one run, each as often as it is in the list. Each run leaves out some of it, so that the rest
+    meets more often."""
+
+    def number() -> int:
+        return draw.below(64)
+
+    steps = draw.choice((1, 3, 12))  # of a worker at a time: few let workers come between each other
+    always: list[Callable[[], None]] = [
+        lambda: world.work(number(), 1 + draw.below(steps)),
+        lambda: world.deliver_up(number(), draw.chance(0.2)),
+        lambda: world.deliver_down(number(), draw.chance(0.2)),
+        lambda: world.local_write(number(), draw.chance(0.3)),
+        lambda: world.cloud_write(number(), number()),
+        lambda: world.sequence(number(), draw.chance(0.2)),
+    ]
+    maybe: list[Callable[[], None]] = [
+        world.connect,
+        lambda: world.work(number(), 1 + draw.below(steps)),
+        lambda: world.lose(number()),
+        lambda: world.replay(number()),
+        lambda: world.kill(number()),
+        lambda: world.pass_time(number()),
+        world.reboot,
+        world.flow,
+        world.disconnect,
+        lambda: world.cut_power(draw.below(13)),
+        lambda: world.quiet_days(1 + draw.below(9), draw.below(40)),
+    ]
+    actions = always * draw.between(1, 6) + [world.connect]
+    for action in maybe:
+        actions += [action] * draw.below(3)
+    if draw.chance(0.3):
+        actions += [world.back_up, lambda: world.restore(draw.chance(0.3))]
+    return actions
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_long_runs_converge(seed: int) -> None:
+    long_run(seed, 200)
+
+
+@pytest.mark.slow
+def test_a_pair_converges_in_many_runs() -> None:
+    for seed in range(1_000, 6_000):
+        long_run(seed, 300)
