@@ -1,16 +1,17 @@
 """The command line `fleet`: mounts the commands of fleet.commands and turns errors into exit codes.
 
-Has no command of its own but `--version`. Installed as a console script; `main` is its entry.
+Has no command of its own but `--version`. Installed as a console script; `main` is its entry. Every module of commands
+is imported for the help, so they import what is heavy (scenarios, the world, reports) in the command itself.
 """
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from agent.protocol.errors import InputError
+from agent.protocol.version import __version__
 
 DISTRIBUTION = "fleet-sync"
 
@@ -26,16 +27,9 @@ except ModuleNotFoundError as missing:
     sys.exit(2)
 
 
-def program_version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:  # a checkout that was not installed
-        return "unknown"
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"fleet {program_version()}")
+        typer.echo(f"fleet {__version__}")
         raise typer.Exit
 
 
@@ -55,8 +49,8 @@ def build_app() -> typer.Typer:
     """All commands, in the order that they ask for."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_options)
-    names = [module.name for module in pkgutil.iter_modules(fleet.commands.__path__)]
-    modules = [importlib.import_module(f"fleet.commands.{name}") for name in sorted(names)]
+    names = sorted(path.stem for path in Path(fleet.commands.__path__[0]).glob("[a-z]*.py"))
+    modules = [importlib.import_module(f"fleet.commands.{name}") for name in names]
     commands = [module for module in modules if hasattr(module, "register")]
     for module in sorted(commands, key=lambda module: module.ORDER):
         module.register(app)

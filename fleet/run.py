@@ -23,7 +23,8 @@ from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
 from fleet.scenario.plan import Plan
 from fleet.world.world import Progress, World
-from reports import Check, Checkpoint, Counts, DeviceRow, FaultWindow, Latency, RunResult, Summary, Threshold, verdict
+from reports.result import Checkpoint, DeviceRow, FaultWindow, RunResult
+from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict
 
 _GC_THRESHOLDS: Final = (200_000, 50, 1000)  # few cycles are made: looking for them often only costs
 

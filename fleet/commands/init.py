@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from agent.protocol.errors import InputError, Problem
-from fleet.scenario.shipped import ROOT, SCHEMAS
 
 ORDER = 50
 
@@ -19,6 +18,8 @@ def register(app: typer.Typer) -> None:
 
 def init(directory: Annotated[Path, typer.Argument(help="Where to; made if it is not there.", metavar="DIR")]) -> None:
     """Write a scenario to start from, with its schema."""
+    from fleet.scenario.shipped import ROOT, SCHEMAS
+
     sources = (ROOT / "starter" / "scenario.yaml", SCHEMAS / "fleet.json5")
     targets = [directory / source.name for source in sources]
     problems = [

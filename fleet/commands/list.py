@@ -8,11 +8,6 @@ from typing import Annotated
 
 import typer
 
-from fleet.scenario.load import load
-from fleet.scenario.presets import LINKS
-from fleet.scenario.shipped import header, scenario_paths
-from fleet.scenario.units import format_duration
-
 ORDER = 40
 
 
@@ -28,6 +23,10 @@ def list_scenarios(
     if links:
         _links(as_json)
         return
+    from fleet.scenario.load import load
+    from fleet.scenario.shipped import header, scenario_paths
+    from fleet.scenario.units import format_duration
+
     scenarios = [(load(path), path) for path in scenario_paths().values()]
     if as_json:
         values = [
@@ -52,6 +51,8 @@ def list_scenarios(
 
 
 def _links(as_json: bool) -> None:
+    from fleet.scenario.presets import LINKS
+
     if as_json:
         typer.echo(json.dumps(LINKS, indent=2))
         return

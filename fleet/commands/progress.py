@@ -13,8 +13,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from fleet.scenario.units import format_duration
-
 if TYPE_CHECKING:
     from fleet.world.world import Progress
 
@@ -59,6 +57,8 @@ class ProgressLine:
 
 def describe(progress: Progress, elapsed_s: float) -> str:
     """At most 100 columns."""
+    from fleet.scenario.units import format_duration
+
     speed = progress.now_us / 1e6 / elapsed_s if elapsed_s > 0 else 0.0
     at, end = (format_duration(us // 1_000_000 * 1_000_000) for us in (progress.now_us, progress.end_us))
     failures = f", {progress.failures} FAILURES" if progress.failures else ""

@@ -6,8 +6,6 @@ import json
 
 import typer
 
-from fleet.scenario.json_schema import json_schema
-
 ORDER = 60
 
 
@@ -21,4 +19,6 @@ def schema() -> None:
     Save it and point your editor at it: with the YAML language server, begin the scenario with
     `# yaml-language-server: $schema=scenario.schema.json`.
     """
+    from fleet.scenario.json_schema import json_schema
+
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

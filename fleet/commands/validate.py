@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent.protocol.errors import InputError
 from fleet.commands.common import EXIT_INPUT, problem_values, show_problems
-from fleet.scenario.load import load
-from fleet.scenario.model import Scenario
-from fleet.scenario.units import format_duration
+
+if TYPE_CHECKING:
+    from fleet.scenario.model import Scenario
 
 ORDER = 20
 
@@ -36,6 +36,8 @@ def validate(
 
     Prints every problem as FILE:LINE:COLUMN: KEY: what is wrong (what to do). Exits with 2 if there is one.
     """
+    from fleet.scenario.load import load
+
     results: list[dict[str, Any]] = []
     failed = False
     for name in scenarios:
@@ -66,6 +68,8 @@ def _values(scenario: Scenario) -> dict[str, Any]:
 
 
 def _line(name: str, scenario: Scenario) -> str:
+    from fleet.scenario.units import format_duration
+
     devices = f"{scenario.device_count} device{'s' if scenario.device_count != 1 else ''}"
     faults = ", ".join(fault.name or fault.kind for fault in scenario.faults) or "no faults"
     return f"{name}: ok: {devices}, {format_duration(scenario.duration_us)}, {faults}"
