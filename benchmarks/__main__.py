@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measures what Fleet costs, prints tables, and keeps the figures as JSON.
 
-One file for each subject in benchmarks/results/, or all of them on standard output with `--json`. Never judges a
+One file for each subject in benchmarks/results/, or all of them on standard output with `--json`. Each of several
+subjects is measured in a process of its own: a process that has run a fleet is slower at other things. Never judges a
 figure: that is for whoever compares two machines or two commits.
 """
 
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,7 +24,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import QUICK, Effort, Result
+from benchmarks.measure import QUICK, Effort, Result, Row
 
 # subject -> module; `profile` is measured only when asked for
 SUBJECTS: Final = {
@@ -97,16 +99,29 @@ def chosen(arguments: argparse.Namespace) -> dict[str, str]:
     return {name: known[name] for name in names}
 
 
+def measured(name: str, module: str, effort: Effort, alone: bool) -> Result:
+    if alone:
+        result: Result = importlib.import_module(f"benchmarks.{module}").run(effort)
+        return result
+    command = [sys.executable, "-m", "benchmarks", name, "--json", *(["--quick"] if effort.small else [])]
+    done = subprocess.run(command, cwd=RESULTS.parent.parent, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name} could not be measured:\n{done.stderr}")
+    (document,) = json.loads(done.stdout)
+    return Result(document["subject"], document["question"], [Row(**row) for row in document["rows"]])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     effort = QUICK if arguments.quick else Effort()
     console = Console(stderr=arguments.json)
     if not console.is_terminal:
         console = Console(stderr=arguments.json, width=WIDTH)
+    subjects = chosen(arguments)
     documents = []
-    for name, module in chosen(arguments).items():
+    for name, module in subjects.items():
         console.print(f"measuring {name} ...", style="dim")
-        result: Result = importlib.import_module(f"benchmarks.{module}").run(effort)
+        result = measured(name, module, effort, alone=len(subjects) == 1)
         console.print(table(result))
         document = {**asdict(result), "surroundings": surroundings(effort)}
         documents.append(document)

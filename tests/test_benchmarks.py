@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def test_json_goes_to_standard_output_and_nowhere_else(tmp_path: Path, capsys: p
     (document,) = json.loads(capsys.readouterr().out)
     check(document)
     assert not list(tmp_path.iterdir())
+
+
+def test_several_subjects_are_each_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    modules = set(sys.modules)
+    assert benchmarks.main(["latency", "profile", "--quick", "--out", str(tmp_path)]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["latency.json", "profile.json"]
+    for file in tmp_path.iterdir():
+        check(json.loads(file.read_text()))
+    assert {name for name in set(sys.modules) - modules if name.startswith("benchmarks.")} == set()
 
 
 def test_a_subject_that_does_not_exist_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
