@@ -19,7 +19,7 @@ try:
     import typer
 
     import fleet.commands
-    from fleet.commands.common import EXIT_INPUT, show_problems
+    from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, show_crash, show_problems
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.split(".")[0] in ("agent", "cloud", "fleet", "reports"):
         raise
@@ -63,3 +63,8 @@ def main() -> None:
     except InputError as error:
         show_problems(error.problems)
         sys.exit(EXIT_INPUT)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a power cut of the simulated world is no Exception: none may come out here
+        show_crash(error)
+        sys.exit(EXIT_HARNESS)

@@ -11,7 +11,8 @@ import platform
 import resource
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ import msgspec
 from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
 from fleet.scenario.plan import Plan
+from fleet.trace import Event, line_of
 from fleet.world.world import Progress, World
 from reports.result import Checkpoint, DeviceRow, FaultWindow, RunResult
 from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict
@@ -49,16 +51,12 @@ def execute(
 ) -> RunResult:
     """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs."""
     request = request or Request()
-    thresholds = gc.get_threshold()
     wall, cpu = time.perf_counter(), time.process_time()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    try:
+    with _little_gc():
         world = World(plan, types_with(plan.plant), trace_path=request.trace_path, hashed=hashed)
         complete = world.run(on_progress, stopped)
-        world.finish()
+        world.finish(complete)
         trace_hash = world.trace.finish()
-    finally:
-        gc.set_threshold(*thresholds)
     summary = _summary(world, plan, request, trace_hash, complete)
     summary.wall_s = round(time.perf_counter() - wall, 3)
     summary.cpu_s = round(time.process_time() - cpu, 3)
@@ -75,6 +73,16 @@ def execute(
         log=_log(world, summary),
         versions=versions(),
     )
+
+
+@contextmanager
+def _little_gc() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def judge(summary: Summary, plan: Plan) -> None:
@@ -197,40 +205,76 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a replay parts from the record: the first event that differs, or the block of events in which it lies."""
+    """Where a replay parts from the record: at one event, or within a block of events, whose hashes are then shown."""
 
-    at_us: int
-    event: int
+    first_event: int
+    last_event: int
+    at_us: int  # of the last one
     recorded: str
     replayed: str
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a run left behind for a replay. `until_us`: where it was interrupted, None when it came to its end."""
+
+    trace_hash: str
+    checkpoints: list[Checkpoint]
+    trace: Iterable[bytes] | None = None
+    until_us: int | None = None
+
+
 def replay(
     plan: Plan,
-    recorded_hash: str,
-    checkpoints: list[Checkpoint],
-    recorded_trace: Iterable[bytes] | None,
+    record: Record | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> tuple[str, Difference | None]:
-    """Runs a plan again. Returns the hash, and where it parts from the record if it does."""
+    """Runs a plan again, an interrupted run up to where it was. Returns the hash, and where it parts from the record if
+    it does. Raises Interrupted when `stopped` says so."""
+    with _little_gc():
+        return _replay(plan, record, on_progress, stopped)
+
+
+class Interrupted(Exception):
+    """A replay that was not brought to its end says nothing."""
+
+
+def _replay(
+    plan: Plan,
+    record: Record | None,
+    on_progress: Callable[[Progress], None] | None,
+    stopped: Callable[[], bool] | None,
+) -> tuple[str, Difference | None]:
     world = World(plan, types_with(plan.plant))
-    comparison = _Comparison(iter(recorded_trace)) if recorded_trace is not None else None
+    comparison = _Comparison(record.trace) if record is not None and record.trace is not None else None
     if comparison is not None:
         world.trace.on_block = comparison.look
-    world.run(on_progress)
-    world.finish()
+    until_us = record.until_us if record is not None else None
+
+    def enough() -> bool:
+        if stopped is not None and stopped():
+            raise Interrupted
+        return until_us is not None and world.clock.now >= until_us
+
+    world.finish(world.run(on_progress, enough))
     trace_hash = world.trace.finish()
-    if trace_hash == recorded_hash:
+    if record is None or trace_hash == record.trace_hash:
         return trace_hash, None
-    if comparison is not None and comparison.found is not None:
-        return trace_hash, comparison.found
+    if comparison is not None:
+        comparison.end(world.clock.now)
+        if comparison.found is not None:
+            return trace_hash, comparison.found
     mine = {c.events: c for c in world.trace.checkpoints}
-    for recorded in checkpoints:
-        own = mine.get(recorded.events)
-        if own is None or own.hash != recorded.hash:
-            shown = "no such event" if own is None else own.hash
-            return trace_hash, Difference(recorded.t_us, recorded.events, recorded.hash, shown)
-    return trace_hash, Difference(world.clock.now, world.trace.events, recorded_hash, trace_hash)
+    before = 0
+    for old in record.checkpoints:
+        own = mine.get(old.events)
+        if own is None or own.hash != old.hash:
+            shown = "the replay ends before" if own is None else own.hash
+            return trace_hash, Difference(before + 1, old.events, old.t_us, old.hash, shown)
+        before = old.events
+    events, now = world.trace.events, world.clock.now
+    return trace_hash, Difference(before + 1, max(events, before + 1), now, record.trace_hash, trace_hash)
 
 
 class _Comparison:
@@ -241,9 +285,7 @@ class _Comparison:
         self._count = 0
         self.found: Difference | None = None
 
-    def look(self, block: list[tuple[int, str, str, bytes | str]]) -> None:
-        from fleet.trace import line_of
-
+    def look(self, block: list[Event]) -> None:
         if self.found is not None:
             return
         for event in block:
@@ -251,5 +293,12 @@ class _Comparison:
             old = next(self._recorded, b"").decode("utf-8", "replace").rstrip("\n")
             self._count += 1
             if new != old:
-                self.found = Difference(event[0], self._count, old or "the record ends here", new)
+                self.found = Difference(self._count, self._count, event[0], old or "the record ends here", new)
                 return
+
+    def end(self, now_us: int) -> None:
+        """The replay is over: the record should be."""
+        if self.found is None:
+            old = next(self._recorded, b"").decode("utf-8", "replace").rstrip("\n")
+            if old:
+                self.found = Difference(self._count + 1, self._count + 1, now_us, old, "the replay ends here")

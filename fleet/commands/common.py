@@ -1,15 +1,24 @@
-"""What commands share: how problems are shown. Used by the modules of fleet.commands and by fleet.cli."""
+"""What commands share: exit codes, how problems and failures of the program itself are shown.
+
+Used by the modules of fleet.commands and by fleet.cli.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+import traceback
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import typer
 
 from agent.protocol.errors import Problem
 
-EXIT_INPUT = 2
+EXIT_INPUT: Final = 2
+EXIT_HARNESS: Final = 4
+EXIT_INTERRUPTED: Final = 130
 
 
 def show_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
@@ -21,3 +30,20 @@ def show_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
 def problem_values(problem: Problem) -> dict[str, Any]:
     """For `--json`."""
     return {name: getattr(problem, name) for name in ("file", "line", "column", "key", "message", "hint")}
+
+
+def show_crash(error: BaseException) -> None:
+    """The program itself has failed: one line for the person, the traceback in a file for whoever mends it."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    lines = "".join(traceback.format_exception(error))
+    try:
+        handle, path = tempfile.mkstemp(prefix="fleet-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{sys.argv}\n{lines}")
+        where = f"the traceback is in {path}, please report it"
+    except OSError as full:
+        frame = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f" at {frame[0].filename}:{frame[0].lineno}" if frame else ""
+        where = f"no file for the traceback: {full.strerror}{place}"
+    text = f"fleet: internal error: {what} ({where})"
+    typer.echo(text.encode("utf-8", "backslashreplace").decode(), err=True)

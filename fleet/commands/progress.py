@@ -16,6 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from fleet.world.world import Progress
 
+PLAIN_FIRST_S: Final = 1.0
 PLAIN_EVERY_S: Final = 10.0
 MOVES_EVERY_S: Final = 0.1
 
@@ -26,11 +27,13 @@ class ProgressLine:
     def __init__(self, quiet: bool, file: TextIO | None = None) -> None:
         self._file = file or sys.stderr
         self._quiet = quiet
-        self._started = self._shown = time.monotonic()
+        self._started = time.monotonic()
+        self._due = self._started + PLAIN_FIRST_S
         self._live: Live | None = None
         if not quiet and self._file.isatty():
             console = Console(file=self._file, highlight=False)
             self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._due = self._started
 
     def __enter__(self) -> ProgressLine:
         if self._live is not None:
@@ -45,9 +48,9 @@ class ProgressLine:
         if self._quiet:
             return
         now = time.monotonic()
-        if now - self._shown < (MOVES_EVERY_S if self._live is not None else PLAIN_EVERY_S):
+        if now < self._due:
             return
-        self._shown = now
+        self._due = now + (MOVES_EVERY_S if self._live is not None else PLAIN_EVERY_S)
         line = describe(progress, now - self._started)
         if self._live is not None:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)

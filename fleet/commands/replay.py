@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fleet.commands.common import EXIT_INPUT
+from fleet.commands.common import EXIT_INPUT, EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from fleet.run import Difference
 
 ORDER = 15
 
@@ -18,40 +21,56 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     run: Annotated[Path, typer.Argument(help="A run directory, or a plan.json.", metavar="RUN_DIR|PLAN")],
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the last line.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
-    """Run a recorded plan again and compare the trace hash.
+    """Run a recorded plan again and compare the trace hash; an interrupted run is compared up to where it was.
 
-    Exits with 0 when it is the same, 1 when it differs (and shows the first event that does), 2 on bad input. For a
-    plan without a run directory there is nothing to compare: the hash is printed.
+    Exits with 0 when it is the same, 1 when it differs (and shows the first event that does, or the block of events in
+    which it lies when the run wrote no trace), 2 on bad input. For a plan without a run directory there is nothing to
+    compare: the hash is printed.
     """
     from fleet.commands.progress import ProgressLine
+    from fleet.commands.run import interruptible
+    from fleet.run import Interrupted, Record
     from fleet.run import replay as run_again
     from fleet.scenario.plan import Plan
     from reports.rundir import RunDirError, load_run, read_trace
 
-    if run.is_dir():
-        try:
+    record = None
+    try:
+        if run.is_dir():
             recorded = load_run(run)
-        except RunDirError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(EXIT_INPUT) from None
-        plan = Plan.decode(recorded.plan_json, str(run / "plan.json"))
-        if recorded.summary.interrupted:
-            typer.echo(f"{run}: interrupted: its trace ends where Ctrl-C came, not at the plan's end", err=True)
-            raise typer.Exit(EXIT_INPUT)
-        trace = read_trace(run) if (run / "trace.jsonl.gz").exists() else None
-        with ProgressLine(quiet) as progress:
-            trace_hash, difference = run_again(plan, recorded.summary.trace_hash, recorded.checkpoints, trace, progress)
-        if difference is None:
-            typer.echo(f"same trace hash: {trace_hash}")
-            return
-        typer.echo(f"trace hash differs: recorded {recorded.summary.trace_hash}, now {trace_hash}")
-        typer.echo(f"first difference at {difference.at_us / 1e6:.6f} s, event {difference.event}")
-        typer.echo(f"  recorded: {difference.recorded}")
-        typer.echo(f"  now:      {difference.replayed}")
+            summary = recorded.summary
+            plan = Plan.decode(recorded.plan_json, str(run / "plan.json"))
+            trace = read_trace(run) if (run / "trace.jsonl.gz").exists() else None
+            until_us = round(summary.virtual_s * 1e6) if summary.interrupted else None
+            record = Record(summary.trace_hash, recorded.checkpoints, trace, until_us)
+        else:
+            plan = Plan.load(run)
+        with interruptible() as interrupt, ProgressLine(quiet) as progress:
+            trace_hash, difference = run_again(plan, record, progress, lambda: interrupt.asked)
+    except RunDirError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_INPUT) from None
+    except Interrupted:
+        typer.echo("interrupted: nothing was compared", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if record is None:
+        typer.echo(f"trace hash: {trace_hash}")
+    elif difference is None:
+        typer.echo(f"same trace hash: {trace_hash}")
+    else:
+        typer.echo(f"trace hash differs: recorded {record.trace_hash}, now {trace_hash}")
+        _explain(difference)
         raise typer.Exit(1)
-    plan = Plan.load(run)
-    with ProgressLine(quiet) as progress:
-        trace_hash, _ = run_again(plan, "", [], None, progress)
-    typer.echo(f"trace hash: {trace_hash}")
+
+
+def _explain(difference: Difference) -> None:
+    at_s = difference.at_us / 1e6
+    if difference.first_event == difference.last_event:
+        typer.echo(f"first difference: event {difference.first_event}, at {at_s:.6f} s")
+    else:
+        events = f"events {difference.first_event} to {difference.last_event}"
+        typer.echo(f"first difference: among {events}, up to {at_s:.6f} s (a run with --trace tells which)")
+    typer.echo(f"  recorded: {difference.recorded}")
+    typer.echo(f"  now:      {difference.replayed}")

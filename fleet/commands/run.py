@@ -12,16 +12,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
 
 from agent.protocol.errors import InputError
-from fleet.commands.common import EXIT_INPUT
+from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT
+
+if TYPE_CHECKING:
+    from fleet.scenario.plan import Plan
+    from reports.result import RunResult
 
 ORDER = 10
-EXIT_HARNESS: Final = 4
 TRACE_FILE: Final = "trace.jsonl.gz"
 
 
@@ -115,27 +118,36 @@ def interruptible() -> Iterator[Interrupt]:
 
 
 def perform(
-    plan: object, directory: Path, reproduce: str, scenario_yaml: str, *, trace: bool, as_json: bool, quiet: bool
+    plan: Plan, directory: Path, reproduce: str, scenario_yaml: str, *, trace: bool, as_json: bool, quiet: bool
 ) -> None:
     """Runs, writes the run directory, shows the summary, exits."""
     from fleet.commands.progress import ProgressLine
     from fleet.run import Request, execute
-    from fleet.scenario.plan import Plan
     from reports.rundir import RunDirError, read_trace, write_run
     from reports.summary import exit_code
     from reports.terminal import print_summary
 
-    assert isinstance(plan, Plan)
     with tempfile.TemporaryDirectory(prefix="fleet-") as scratch, interruptible() as interrupt:
         traced = Path(scratch) / TRACE_FILE
+
+        def attempt(request: Request) -> RunResult:
+            try:
+                with ProgressLine(quiet) as progress:
+                    return execute(plan, request, progress, lambda: interrupt.asked)
+            except OSError as error:
+                if request.trace_path is None:
+                    raise
+                typer.echo(f"{traced}: cannot write the trace: {error.strerror}; nothing was kept", err=True)
+                raise typer.Exit(EXIT_HARNESS) from None
+
         request = Request(reproduce, scenario_yaml, traced if trace else None)
-        with ProgressLine(quiet) as progress:
-            result = execute(plan, request, progress, lambda: interrupt.asked)
+        result = attempt(request)
         if result.summary.verdict == "fail" and not trace and not interrupt.asked:
             # A failed run is run again with its trace, so that there is something to look at.
-            with ProgressLine(quiet) as progress:
-                again = execute(plan, Request(reproduce, scenario_yaml, traced), progress, lambda: interrupt.asked)
-            if again.summary.trace_hash != result.summary.trace_hash and not interrupt.asked:
+            again = attempt(Request(reproduce, scenario_yaml, traced))
+            if again.summary.interrupted:
+                traced.unlink()  # half a trace of a whole run would mislead
+            elif again.summary.trace_hash != result.summary.trace_hash:
                 typer.echo(
                     f"the second run of the same plan has trace hash {again.summary.trace_hash}, the first "
                     f"{result.summary.trace_hash}: the harness is not deterministic, please report this",
