@@ -10,8 +10,9 @@ All reads are strongly consistent.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+import msgspec
 
 PK: Final = "pk"
 SK: Final = "sk"
@@ -32,22 +33,19 @@ ITEM_ABSENT: Final[Condition] = (("absent", PK, None),)
 ITEM_EXISTS: Final[Condition] = (("exists", PK, None),)
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(msgspec.Struct, frozen=True, gc=False):
     """Answer: Item or None."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
-class BatchGet:
+class BatchGet(msgspec.Struct, frozen=True, gc=False):
     """Up to 100 distinct keys. Answer: dict[Key, Item] of those that exist."""
 
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Replaces the whole item. Answer: None. Raises ConditionFailed."""
 
     item: Item
@@ -58,16 +56,14 @@ class Put:
         return (self.item[PK], self.item[SK])
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Answer: None, also when there was no such item. Raises ConditionFailed."""
 
     key: Key
     condition: Condition = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, gc=False):
     """Sets and removes top-level attributes; creates the item when missing. Answer: None. Raises ConditionFailed."""
 
     key: Key
@@ -76,23 +72,20 @@ class Update:
     condition: Condition = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True, gc=False):
     """Only in a transaction: a condition on an item that is not written."""
 
     key: Key
     condition: Condition
 
 
-@dataclass(frozen=True, slots=True)
-class Transact:
+class Transact(msgspec.Struct, frozen=True, gc=False):
     """All or nothing, at most ACTIONS_MAX, no key twice. Answer: None. Raises Cancelled."""
 
     actions: tuple[Put | Delete | Update | Check, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True, gc=False):
     """Items of one hash key whose sort key begins with `prefix`, in order of the sort key (UTF-8 bytes).
 
     `after`: exclusive start, a sort key. Answer: Page."""
@@ -104,14 +97,12 @@ class Query:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True, gc=False):
     items: tuple[Item, ...]
     after: str | None  # pass on in the next Query; None: that was the last page
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True, gc=False):
     """Not for the table: a message to a topic. Answer: None, when the broker has taken it or it was dropped."""
 
     topic: str
@@ -154,8 +145,7 @@ class InvalidRequest(TableError):
     """The request breaks one of the service's limits or forms (too large, too many actions, a key twice, ...)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One change, as the stream tells it: images of the whole item before and after. Order holds per item only.
 
     `seq` grows per shard. `at_ms`: when it was committed. `by_ttl`: the service's own sweep of an expired item."""
