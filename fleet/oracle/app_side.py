@@ -73,6 +73,18 @@ class AppSide(WireSide):
         else:
             item.pending = [write]
 
+    def device_read(self, t_us: int, device: str, key: Key, rev: int | None) -> None:
+        """An application on the device that owns the item has read it, for no reason of its own."""
+        if self._open:
+            self._settle()
+        item = self._items.get(key)
+        if item is None or item.owner is not self._devices[device]:
+            return
+        if rev == item.visible:
+            self.checks.own_writes.checked += 1
+        else:
+            self._read_otherwise(t_us, item.owner, item, rev)
+
     def _read_otherwise(self, t_us: int, d: Device, item: Item, rev: int | None) -> None:
         """An application reads something that it was not told of. Where sync may change the item, it may be ahead of
         the trigger; it may not be older than what was shown, nor hide an undecided own write."""
@@ -81,7 +93,7 @@ class AppSide(WireSide):
             self.checks.own_writes.before_write(t_us, d.name, item.key, item.visible, rev)
         else:
             self.checks.own_writes.checked += 1
-            self._show(t_us, d, item, index, rev)
+            self._show(t_us, d, item, index, rev, item.seen)
 
     # ------------------------------------------------------------------ triggers
 
@@ -110,7 +122,8 @@ class AppSide(WireSide):
         if item.owner is not d if item.wide is None else self._member(d, item) is None:
             checks.isolation.foreign(t_us, device, key, "shown to its applications")
             return
-        index = item.find(rev, self._seen(d, item))
+        seen = item.seen if item.wide is None else self._seen(d, item)
+        index = item.find(rev, seen)
         self._judge_image(t_us, d, item, index, rev, image)
         if item.own == PENDING:
             checks.own_writes.undecided(t_us, device, key, item.visible, rev)
@@ -120,7 +133,7 @@ class AppSide(WireSide):
                 item.visible = rev
                 item.seen = index
                 return
-        self._show(t_us, d, item, index, rev)
+        self._show(t_us, d, item, index, rev, seen)
 
     def _seen(self, d: Device, item: Item) -> int:
         feed = item.feed
@@ -142,11 +155,10 @@ class AppSide(WireSide):
             else:
                 invented.image(t_us, d.name, item.key, image, "on the device")
 
-    def _show(self, t_us: int, d: Device, item: Item, index: int, rev: int | None) -> None:
-        """Applications on `d` now read the state at `index`."""
+    def _show(self, t_us: int, d: Device, item: Item, index: int, rev: int | None, seen: int) -> None:
+        """Applications on `d`, which had seen up to `seen`, now read the state at `index`."""
         checks, wide = self.checks, item.wide
-        seen = self._seen(d, item)
-        before = self._readable(d, item)
+        before = item.visible if wide is None else item.at(seen)
         if index == UNKNOWN:
             explained = self._explained(t_us, d, item, index)
             if before is None and rev is not None and item.rev is None and not explained:
@@ -238,7 +250,7 @@ class AppSide(WireSide):
                 survive.differs(t_us, d.name, item.key, expected, rev)
             else:
                 survive.checked += 1
-            self._show(t_us, d, item, index, rev)
+            self._show(t_us, d, item, index, rev, seen)
         elif not getattr(item.model, "mem", False):
             survive.differs(t_us, d.name, item.key, expected, rev)
             item.visible = rev

@@ -5,11 +5,10 @@ Each payload is parsed at most once, and only as far as needed; a batch sent aga
 
 from __future__ import annotations
 
-from agent.protocol.messages import Key
 from fleet.oracle.reach import Reach
 from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
 from fleet.oracle.table_side import TableSide
-from fleet.oracle.wire import Downward, Operation, Upward, downward, rev_of, upward
+from fleet.oracle.wire import Downward, Entry, Operation, Upward, downward, rev_of, upward
 
 _ACCOUNT_PUSH = b'"feed":"a'  # in the head of a JSON message of an account's feed, or of the feed of all
 
@@ -29,7 +28,8 @@ class WireSide(TableSide):
         d = self._devices[device]
         if payload == d.last_up:
             self.checks.resend.checked += 1
-            self._content(t_us, d)
+            if self._is_quiet:
+                self._content(t_us, d)
             return
         message = upward(payload)
         if message is None:
@@ -37,14 +37,14 @@ class WireSide(TableSide):
         elif message.t == "up":
             d.last_up = payload
             self._batch(t_us, d, message)
-            self._content(t_us, d)
+            if self._is_quiet:
+                self._content(t_us, d)
         elif message.t == "hello":
             self._hello(t_us, d, message)
 
     def _content(self, t_us: int, d: Device) -> None:
-        if self._is_quiet:
-            d.idle += 1
-            self.checks.quiet.message(t_us, d.name, d.idle)
+        d.idle += 1
+        self.checks.quiet.message(t_us, d.name, d.idle)
 
     def _batch(self, t_us: int, d: Device, message: Upward) -> None:
         ops, resend = d.ops, self.checks.resend
@@ -68,7 +68,14 @@ class WireSide(TableSide):
                 self._sent_again(t_us, d, sent, op)
         if waiting and not d.restored and (known != waiting or len(ops) != waiting):
             expected = f"the {waiting} operations in flight sent again, and nothing else"
-            resend.other_batch(t_us, d.name, expected, f"{known} of them and {len(ops) - waiting} others")
+            found = f"{known} of them and {len(ops) - waiting} others"
+            sent_now = {op.u for op in message.ops}
+            odd = (
+                message.ops[-1].key
+                if known == waiting
+                else next((s.item.key for u, s in ops.items() if u not in sent_now and s.item is not None), None)
+            )
+            resend.other_batch(t_us, d.name, odd, expected, found)
         elif not waiting:
             resend.checked += 1
 
@@ -242,14 +249,15 @@ class WireSide(TableSide):
             reach = d.reach.get(message.feed)
             if reach is not None:
                 reach.rows(message.epoch, message.a, message.b)
-            keys = [row.key for row in message.rows]
+            rows = message.rows
             if message.b - message.a > 1:
-                self._complete(t_us, d, message, keys)
-            if keys:
-                self._delivered(t_us, d, keys)
-                self._content(t_us, d)
+                self._complete(t_us, d, message)
+            if rows:
+                self._delivered(t_us, d, rows)
+                if self._is_quiet:
+                    self._content(t_us, d)
         elif message.t == "snapshot":
-            self._delivered(t_us, d, [entry.key for entry in message.items])
+            self._delivered(t_us, d, message.items)
             reach = d.reach.get(message.feed)
             if reach is None:
                 d.reach[message.feed] = Reach(message.epoch, message.seq)
@@ -260,10 +268,10 @@ class WireSide(TableSide):
                 if d.fuzzy is None:
                     d.fuzzy = {}
                 d.fuzzy[message.feed] = (floor[1], t_us)
-            if message.part == 0:
+            if message.part == 0 and self._is_quiet:
                 self._content(t_us, d)
 
-    def _complete(self, t_us: int, d: Device, message: Downward, keys: list[Key]) -> None:
+    def _complete(self, t_us: int, d: Device, message: Downward) -> None:
         """Rows of a catch-up: of each item that some receiver has not yet, the last row must be there if it lies in the
         range."""
         feed = d.feeds.get(message.feed)
@@ -271,7 +279,7 @@ class WireSide(TableSide):
         gaps.checked += 1
         if feed is None:
             return
-        held = frozenset(keys)
+        held = frozenset(row.key for row in message.rows)
         for item in feed.unsettled.values():
             if item.log_epoch == message.epoch and message.a < item.log_seq <= message.b and item.key not in held:
                 gaps.left_out(t_us, d.name, item.key, item.log_seq, message.a, message.b)
@@ -279,7 +287,9 @@ class WireSide(TableSide):
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
         acked, up = self.checks.acked, message.up
         if message.epoch == d.head_epoch:
-            acked.ack(t_us, d.name, up, message.upid, d.head_up, d.head_id, message.epoch)
+            last = d.ops.get(up)
+            key = last.item.key if last is not None and last.item is not None else None
+            acked.ack(t_us, d.name, key, up, message.upid, d.head_up, d.head_id, message.epoch)
             if d.sent_epoch != message.epoch or up > d.head_up:
                 return
             told = message.verdicts
@@ -287,18 +297,21 @@ class WireSide(TableSide):
                 if u <= up and sent.fate is not None and (told or sent.fate):
                     acked.verdicts(t_us, d.name, up, told, u, sent.fate, sent.item.key if sent.item else None)
         elif d.past is not None and message.epoch in d.past:
-            acked.ack(t_us, d.name, up, message.upid, *d.past[message.epoch], message.epoch)
+            acked.ack(t_us, d.name, None, up, message.upid, *d.past[message.epoch], message.epoch)
         else:
             acked.unknown_epoch(t_us, d.name, message.epoch)
 
-    def _delivered(self, t_us: int, d: Device, keys: list[Key]) -> None:
+    def _delivered(self, t_us: int, d: Device, entries: list[Entry]) -> None:
         """Keys of rows or of a snapshot: of this device or its account, and of models that come down."""
         checks = self.checks
-        for key in keys:
-            checks.direction.checked += 1
-            checks.isolation.checked += 1
+        checks.direction.checked += len(entries)
+        checks.isolation.checked += len(entries)
+        for entry in entries:
+            key = entry.key
             item = self._items.get(key)
             if item is not None:
+                if item.owner is d and item.receives:
+                    continue
                 model, owner, feed = item.model, item.owner, item.feed
             else:
                 place = self._schema.locate(key)

@@ -236,6 +236,11 @@ def _own_write_gone(h: History) -> None:
     h.write(D, status(D), before=None)
 
 
+def _read_something_else(h: History) -> None:
+    h.oracle.device_read(h.tick(), D, status(D), h.visible[D][status(D)]["rev"])
+    h.oracle.device_read(h.tick(), D, status(D), 1)
+
+
 def _own_write_hidden(h: History) -> None:
     old = h.table[setting(D)]
     h.write(D, setting(D))
@@ -247,6 +252,13 @@ def _older_after_accepted(h: History) -> None:
     h.write(D, setting(D))
     h.sync_up(D)
     h.see(D, setting(D), old)
+
+
+def _read_while_hidden(h: History) -> None:
+    before = h.table[setting(D)]["rev"]
+    h.write(D, setting(D))
+    h.sync_up(D)
+    h.oracle.device_read(h.tick(), D, setting(D), before)
 
 
 def _gone_after_boot(h: History) -> None:
@@ -521,8 +533,10 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "an operation without a write": ("nothing-invented", D, words_of(status(D)), _op_without_write),
     "torn on the device": ("nothing-invented", D, words_of(config(D)), _torn_on_device),
     "an own write is gone": ("read-your-writes", D, words_of(status(D)), _own_write_gone),
+    "a plain read finds something else": ("read-your-writes", D, words_of(status(D)), _read_something_else),
     "an undecided write is hidden": ("read-your-writes", D, words_of(setting(D)), _own_write_hidden),
     "older than an accepted write": ("read-your-writes", D, words_of(setting(D)), _older_after_accepted),
+    "accepted, then hidden": ("read-your-writes", D, words_of(setting(D)), _read_while_hidden),
     "gone after a boot": ("writes-survive-power-cuts", D, words_of(diagnostic(D)), _gone_after_boot),
     "back after a boot": ("writes-survive-power-cuts", D, words_of(fault(D, "f1")), _back_after_boot),
     "half written": ("writes-survive-power-cuts", D, words_of(status(D)), _half_written),

@@ -19,13 +19,21 @@ class NoAckedWriteLost(Check):
     )
 
     def ack(
-        self, t_us: int, device: str, up: int, up_id: str | None, head_up: int, head_id: str | None, epoch: str
+        self,
+        t_us: int,
+        device: str,
+        key: Key | None,
+        up: int,
+        up_id: str | None,
+        head_up: int,
+        head_id: str | None,
+        epoch: str,
     ) -> None:
-        """An ack of (up, up_id); HEAD of that epoch stands, or ended, at (head_up, head_id)."""
+        """An ack of (up, up_id), which wrote `key`; HEAD of that epoch stands, or ended, at (head_up, head_id)."""
         self.checked += 1
         if up > head_up or (up == head_up and up_id != head_id):
             claimed, held = f"operation {up} ({up_id})", f"operation {head_up} ({head_id})"
-            self.fail(t_us, device, None, f"HEAD of epoch {epoch} committed at {claimed}", f"HEAD at {held}")
+            self.fail(t_us, device, key, f"HEAD of epoch {epoch} committed at {claimed}", f"HEAD at {held}")
 
     def verdicts(
         self, t_us: int, device: str, up: int, told: Mapping[str, str], u: int, committed: str, key: Key | None

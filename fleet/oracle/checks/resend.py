@@ -22,6 +22,7 @@ class ResendIdentical(Check):
         self.checked += 1
         self.fail(t_us, device, key, f"operation {u} as it was first sent", f"another {what}")
 
-    def other_batch(self, t_us: int, device: str, expected: str, found: str) -> None:
+    def other_batch(self, t_us: int, device: str, key: Key | None, expected: str, found: str) -> None:
+        """`key`: of an operation that is missing or too many."""
         self.checked += 1
-        self.fail(t_us, device, None, expected, found)
+        self.fail(t_us, device, key, expected, found)
