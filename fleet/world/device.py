@@ -24,6 +24,7 @@ from agent.events import (
     TIMER,
     Connect,
     Disconnect,
+    Effect,
     Event,
     Received,
     Send,
@@ -31,6 +32,7 @@ from agent.events import (
 )
 from agent.files import open_memory
 from agent.protocol import topics
+from agent.protocol.messages import Key, decode_image
 from agent.protocol.schema import Context, Schema
 from agent.replica import Replica
 from agent.session import NEVER, Session
@@ -86,6 +88,7 @@ class SimDevice:
         "_drift_ppb",
         "_generation",
         "_mints",
+        "_next_drift_ppb",
         "_offset_us",
         "_topic",
         "_wakes",
@@ -132,7 +135,7 @@ class SimDevice:
         self.wants_puback = world.types.wants_puback
         self._topic = topics.from_device(plan.id)
         self._offset_us = plan.clock_offset_us
-        self._drift_ppb = plan.clock_drift_ppb
+        self._drift_ppb = self._next_drift_ppb = plan.clock_drift_ppb
         self._booted_us = 0
         self._generation = 0
         self._wakes: list[int] = []
@@ -162,7 +165,7 @@ class SimDevice:
         """The wall clock jumps; the oscillator runs at another rate from the next boot on (a rate that changed under a
         running monotonic clock would move it back)."""
         self._offset_us += jump_us
-        self._drift_ppb += 0 if self.powered else drift_ppb
+        self._next_drift_ppb += drift_ppb
 
     # ---------------------------------------------------------------- power
 
@@ -176,6 +179,9 @@ class SimDevice:
         self._generation += 1
         self._wakes = []
         self._booted_us = now
+        if self._next_drift_ppb != self._drift_ppb:
+            self._offset_us += now * (self._drift_ppb - self._next_drift_ppb) // _PPB  # the wall clock does not jump
+            self._drift_ppb = self._next_drift_ppb
         world.trace("boot", self.device_id, "")
         if self.disk is None:
             self.disk = open_memory()
@@ -195,9 +201,7 @@ class SimDevice:
         if self._generation > 1:
             self.reboots += 1
             world.oracle.device_booted(now, self.device_id)
-            world.oracle.device_reads(
-                self.device_id, ((key, image.get("rev")) for _, key, image in database.items())
-            )
+            world.oracle.device_reads(self.device_id, ((key, image.get("rev")) for _, key, image in database.items()))
         self.feed(BOOT)
 
     def power_off(self) -> None:
@@ -253,9 +257,16 @@ class SimDevice:
         try:
             effects = session.receive(event, self.monotonic_ms())
         except fuse.PowerCutError:
-            self.world.probes["power_cut_at_statement"] += 1
-            self.power_off()
+            self._cut()
             return
+        self._carry_out(effects)
+
+    def _cut(self) -> None:
+        """The power went at a statement of the database."""
+        self.world.probes["power_cut_at_statement"] += 1
+        self.power_off()
+
+    def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             kind = type(effect)
             if kind is Send:
@@ -309,10 +320,15 @@ class SimDevice:
 
     def on_puback(self, token: Any) -> None:
         """Nothing to do: a transport's acknowledgement is no acknowledgement. A planted bug thinks otherwise."""
-        session = self.session
-        hook = getattr(session, "on_puback", None)
-        if hook is not None:
-            hook(token)
+        hook = getattr(self.session, "on_puback", None)
+        if hook is None:
+            return
+        try:
+            effects = hook(token, self.monotonic_ms())
+        except fuse.PowerCutError:
+            self._cut()
+            return
+        self._carry_out(effects)
 
     # ---------------------------------------------------------------- applications
 
@@ -327,8 +343,7 @@ class SimDevice:
         try:
             result: dict[str, Any] | bool = getattr(database, action)(model, properties)
         except fuse.PowerCutError:
-            self.world.probes["power_cut_at_statement"] += 1
-            self.power_off()
+            self._cut()
             return None
         return result
 
@@ -347,7 +362,7 @@ class SimDevice:
                 now,
                 self.device_id,
                 change.key,
-                _KIND_OF[event],  # type: ignore[arg-type]
+                _KIND_OF[event],
                 rev,
                 change.updated,
                 None if before is None else before.get("rev"),
@@ -356,7 +371,16 @@ class SimDevice:
             world.trace("saw", self.device_id, f"{change.key[1]} {rev}")
             world.oracle.device_saw(now, self.device_id, change.key, rev, image)
         else:
-            world.oracle.device_verdict(now, self.device_id, change.key, change.updated, event)  # type: ignore[arg-type]
+            world.oracle.device_verdict(now, self.device_id, change.key, change.updated, event)
+            if event == "synced" and world.schema.models[change.model].receives:
+                self._look(change.key)
+
+    def _look(self, key: Key) -> None:
+        """An application reads what it was just told to be in the cloud."""
+        assert self.database is not None
+        image = self.database.store.visible(*key).image
+        rev = None if image is None else decode_image(image).get("rev")
+        self.world.oracle.device_read(self.world.clock.now, self.device_id, key, rev)
 
     # ---------------------------------------------------------------- for reports
 
