@@ -19,6 +19,7 @@ try:
     import typer
 
     import fleet.commands
+    from fleet.commands import help_text
     from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, show_crash, show_problems
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.split(".")[0] in ("agent", "cloud", "fleet", "reports"):
@@ -40,20 +41,29 @@ def _options(
 ) -> None:
     """Simulate and test database sync between thousands of devices and a cloud, under faults, from a seed.
 
-    Exit codes: 0 passed, 1 a check or threshold failed, 2 bad input or usage, 3 unknown (a check had nothing to check),
-    4 the harness itself failed, 130 interrupted.
+    Begin with `fleet list` and `fleet run baseline`. A run's exit code tells its verdict:
+
+      0    passed
+      1    a check or threshold failed
+      2    bad input or usage
+      3    unknown: a check that the scenario requires had nothing to check
+      4    the harness itself failed
+      130  interrupted
     """
 
 
 def build_app() -> typer.Typer:
     """All commands, in the order that they ask for."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    app.callback()(_options)
+    app = typer.Typer(
+        cls=help_text.PlainGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    app.callback(help=help_text.filled(_options.__doc__ or ""))(_options)
     names = sorted(path.stem for path in Path(fleet.commands.__path__[0]).glob("[a-z]*.py"))
     modules = [importlib.import_module(f"fleet.commands.{name}") for name in names]
     commands = [module for module in modules if hasattr(module, "register")]
     for module in sorted(commands, key=lambda module: module.ORDER):
         module.register(app)
+    help_text.apply(app)
     return app
 
 

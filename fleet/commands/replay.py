@@ -23,11 +23,11 @@ def replay(
     run: Annotated[Path, typer.Argument(help="A run directory, or a plan.json.", metavar="RUN_DIR|PLAN")],
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
-    """Run a recorded plan again and compare the trace hash; an interrupted run is compared up to where it was.
+    """Run a recorded plan again and compare the trace hash.
 
     Exits with 0 when it is the same, 1 when it differs (and shows the first event that does, or the block of events in
     which it lies when the run wrote no trace), 2 on bad input. For a plan without a run directory there is nothing to
-    compare: the hash is printed.
+    compare: the hash is printed. An interrupted run is compared up to where it was.
     """
     from fleet.commands.progress import ProgressLine
     from fleet.commands.run import interruptible

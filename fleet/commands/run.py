@@ -34,18 +34,23 @@ def register(app: typer.Typer) -> None:
 
 def run(
     scenario: Annotated[str, typer.Argument(help="A file, or the name of a shipped scenario.", metavar="SCENARIO")],
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Default: the scenario's own.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, help="Another seed than the scenario's.")
+    ] = None,
     devices: Annotated[
-        int | None, typer.Option("--devices", metavar="N", help="Scale all groups in proportion.")
+        int | None, typer.Option("--devices", metavar="N", help="So many in all; groups keep their proportions.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set duration=10m")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set duration=10m. Repeatable."),
     ] = None,
-    backend: Annotated[str, typer.Option("--backend", help="Where the table is: memory.")] = "memory",
+    backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="Where the table is: memory.")] = "memory",
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=1, help="Relay workers in the simulated cloud.")
     ] = None,
-    plant: Annotated[str, typer.Option("--plant", metavar="NAME", help="Switch one planted bug on.")] = "",
+    plant: Annotated[
+        str, typer.Option("--plant", metavar="NAME", help="Switch one planted bug on, such as echo.")
+    ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The run directory; default: in runs/.")
     ] = None,

@@ -17,7 +17,8 @@ def schema() -> None:
     """Print the JSON Schema (draft-07) of the scenario format, for editors.
 
     Save it and point your editor at it: with the YAML language server, begin the scenario with
-    `# yaml-language-server: $schema=scenario.schema.json`.
+
+      # yaml-language-server: $schema=scenario.schema.json
     """
     from fleet.scenario.json_schema import json_schema
 

@@ -25,10 +25,11 @@ def validate(
         list[str], typer.Argument(help="Files, or names of shipped scenarios.", metavar="SCENARIO...")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set devices.home.count=5")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set devices.home.count=5. Repeatable."),
     ] = None,
     devices: Annotated[
-        int | None, typer.Option("--devices", metavar="N", help="Scale all groups in proportion.")
+        int | None, typer.Option("--devices", metavar="N", help="So many in all; groups keep their proportions.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

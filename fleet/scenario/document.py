@@ -29,7 +29,7 @@ from ruamel.yaml.reader import ReaderError
 
 from agent.protocol.errors import Problem
 
-FILE_BYTES_MAX: Final = 1024 * 1024
+FILE_BYTES_MAX: Final = 1 << 20
 DEPTH_MAX: Final = 32
 VALUES_MAX: Final = 50_000  # aliases count as what they stand for
 
@@ -227,7 +227,7 @@ def _size(value: Any, limit: int) -> int:
     return count
 
 
-def read_document(path: Path, shown: str) -> Document:
+def read_document(path: Path, shown: str, missing_hint: str) -> Document:
     """The file at `path`. Whatever is wrong with it is in `problems`; `value` is None when nothing could be read."""
     document = Document(shown)
     try:
@@ -237,10 +237,10 @@ def read_document(path: Path, shown: str) -> Document:
             data = file.read(FILE_BYTES_MAX + 1)
     except (OSError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
-        document.complain((), f"cannot be read: {reason}", "`fleet list` shows the scenarios that ship")
+        document.complain((), f"cannot be read: {reason}", missing_hint)
         return document
     if len(data) > FILE_BYTES_MAX:
-        document.complain((), f"larger than {FILE_BYTES_MAX // 1024} kb", "a scenario is a few kb of text")
+        document.complain((), "larger than 1 MB", "a scenario is a few KB of text")
         return document
     try:
         text = data.decode("utf-8-sig")
@@ -252,6 +252,14 @@ def read_document(path: Path, shown: str) -> Document:
         return document
     _fill(document, text)
     return document
+
+
+def _in_plain_words(error: MarkedYAMLError) -> tuple[str, str]:
+    """What the parser says, and what it mostly comes from."""
+    what = " ".join(part for part in (error.context, error.problem) if part)
+    if "'\\t'" in what:
+        return "a tab", "indent with spaces"
+    return what, "mostly an indent, a missing quote or an open bracket, here or just above"
 
 
 def read_value(text: str, file: str) -> Document:
@@ -281,8 +289,8 @@ def _fill(document: Document, text: str, fixed: Mark | None = None) -> None:
         place = error.problem_mark or error.context_mark
         if place is not None and fixed is None:
             mark = Mark(document.file, place.line + 1, place.column + 1)
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        document.problems.append(Problem(mark.file, mark.line, mark.column, "", f"not YAML: {what}"))
+        what, hint = _in_plain_words(error)
+        document.problems.append(Problem(mark.file, mark.line, mark.column, "", f"not YAML: {what}", hint))
         document.value = None
         return
     except ReaderError as error:

@@ -54,6 +54,8 @@ def explain(document: Document, error: ErrorDetails) -> None:
         word = str(path[-1]) if path else ""
         document.complain(path, "unknown key", guess(word, known) or f"known: {', '.join(known)}", key=True)
     elif kind == "missing":
+        if _is_misspelt(path, str(missing), document.value):
+            return  # the unknown key says so
         document.complain(path, f"key {missing} is missing", _describe(path, str(missing), document.value))
     elif kind == "union_tag_not_found":
         document.complain(path, "key kind is missing", one_of(KINDS))
@@ -73,10 +75,13 @@ def explain(document: Document, error: ErrorDetails) -> None:
     elif kind == "string_pattern_mismatch":
         hint = "letters a to z, digits and -, a letter first"
         document.complain(path, f"{_show(found)} cannot be a name", hint)
+    elif kind == "too_short" and found:
+        return  # elements that are wrong do not count; each has its own problem
     elif kind in ("too_short", "value_error") and not context.get("error"):
         document.complain(path, "must not be empty")
     elif kind == "value_error":
-        document.complain(path, str(context["error"]))
+        message, _, hint = str(context["error"]).partition("; ")
+        document.complain(path, message, hint)
     else:
         document.complain(path, error["msg"])
 
@@ -155,6 +160,15 @@ def _fields(path: Path_, value: Any) -> dict[str, str]:
     if model is None:
         return {}
     return {field.alias or name: field.description or "" for name, field in model.model_fields.items()}
+
+
+def _is_misspelt(path: Path_, key: str, value: Any) -> bool:
+    """Whether the mapping at `path` has an unknown key of which `key` would be the guess."""
+    known = _keys(path, value)
+    for part in path:
+        value = value[part]
+    given = [str(name) for name in value if str(name) not in known] if isinstance(value, dict) else []
+    return any(guess(name, known) == f"did you mean {key}?" for name in given)
 
 
 def _describe(path: Path_, key: str, value: Any) -> str:

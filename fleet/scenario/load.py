@@ -49,7 +49,8 @@ def load(path: str | Path, overrides: Sequence[str] = (), devices: int | None = 
     """Raises InputError with all problems. `overrides`: KEY=VALUE, as after `--set`; `devices`: as `--devices`."""
     shown = str(path)
     file = find(path)
-    document = read_document(file, shown)
+    hint = guess(shown, scenario_paths()) or "`fleet list` shows the scenarios that ship"
+    document = read_document(file, shown, hint)
     if document.value is not None and not isinstance(document.value, dict):
         document.complain((), "expected a mapping of keys to values", "such as name: my-scenario")
     if document.value is None or not isinstance(document.value, dict):

@@ -12,6 +12,7 @@ from scenario_rig import GOOD, changed, write
 from typer.testing import CliRunner
 
 from fleet.cli import build_app, main
+from fleet.commands import help_text
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
@@ -99,3 +100,21 @@ def test_help_and_version() -> None:
     result = CliRunner().invoke(build_app(), ["--help"])
     assert all(command in result.stdout for command in ("validate", "schema", "list", "init"))
     assert CliRunner().invoke(build_app(), ["nothing"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["replay"], ["validate"], ["list"], ["init"], ["schema"]])
+def test_help_fits_its_terminal_and_shows_no_types_of_flags(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in (72, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERMINAL_WIDTH", str(columns))
+        shown = CliRunner().invoke(build_app(), [*command, "--help"]).stdout
+        assert max(map(len, shown.splitlines())) <= columns
+        assert "bool" not in shown and "{" not in shown
+
+
+def test_help_fills_paragraphs_and_keeps_what_is_indented() -> None:
+    assert help_text.filled("A b\n    c.\n\n    D\n    e.\n\n      0  f\n      1  g\n    ") == (
+        "A b c.\n\nD e.\n\n  0  f\n  1  g"
+    )

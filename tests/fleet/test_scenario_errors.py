@@ -170,7 +170,7 @@ def test_a_huge_file_is_refused_without_being_read_whole(tmp_path: Path) -> None
     path = tmp_path / "huge.yaml"
     with path.open("wb") as file:
         file.truncate(50 * 1024 * 1024)
-    with pytest.raises(InputError, match="larger than 1024 kb"):
+    with pytest.raises(InputError, match="larger than 1 MB"):
         load(path)
 
 
@@ -246,3 +246,42 @@ def test_no_text_gives_anything_but_problems(tmp_path: Path, data: st.DataObject
         load(path)
     except InputError as error:
         assert error.problems
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("duration: 30m", "duratoin: 30m"),
+        ("devices:\n  - {name: home, count: 6, ", "devices:\n  - {name: home, count: many, "),
+        ("  - {kind: relay-kill, rate: 20/h}\n", "  - {kind: relay-kil, rate: 20/h}\n"),
+    ],
+)
+def test_one_mistake_is_one_problem(tmp_path: Path, old: str, new: str) -> None:
+    text = changed(old, new)
+    if "many" in new:  # the only group
+        text = text.replace(text[text.index("  - {name: shop") : text.index("workload:")], "")
+        text = text.replace(", target: {region: east}", "")
+    (problem,) = problems(tmp_path, text)
+    assert problem.line and "missing" not in problem.message and "must not be empty" not in problem.message
+
+
+def test_an_empty_list_of_devices_is_refused(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD[: GOOD.index("devices:")] + "devices: []\n" + GOOD[GOOD.index("workload:") :])
+    assert "devices: must not be empty" in [f"{problem.key}: {problem.message}" for problem in found]
+
+
+def test_a_shipped_scenario_s_misspelt_name_is_guessed() -> None:
+    with pytest.raises(InputError, match=r"outtage: cannot be read: no such file \(did you mean outage\?\)"):
+        load("outtage")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("name: a\n\tseed: 1\n", 2, "a tab (indent with spaces)"),
+        ("name: 'a\nseed: 1\n", 3, "a missing quote or an open bracket, here or just above"),
+    ],
+)
+def test_what_is_no_yaml_says_what_it_mostly_comes_from(tmp_path: Path, text: str, line: int, words: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert problem.line == line and words in str(problem)
