@@ -32,9 +32,10 @@ class LogSide(Ledger):
             return
         row_key = new.get("key")
         key = (row_key[0], row_key[1]) if row_key is not None else None
-        if seq == 1 and epoch < feed.epoch and t_us - feed.began_us <= RACE_US:
+        if epoch < feed.epoch and seq == feed.lost.get(epoch, 0) + 1 and t_us - feed.began_us <= RACE_US:
             dense.appended()
             dense.excused += 1
+            feed.lost[epoch] = seq
             self._row_stranded(feed, key, new)
             return
         if (seq == feed.seq + 1) if epoch == feed.epoch else (epoch > feed.epoch and seq == 1):
@@ -42,6 +43,10 @@ class LogSide(Ledger):
         else:
             dense.gap(t_us, feed.id, (feed.epoch, feed.seq + 1), position)
         if epoch != feed.epoch:
+            if t_us - feed.began_us > RACE_US:
+                feed.lost.clear()
+            if feed.epoch:
+                feed.lost[feed.epoch] = feed.seq
             feed.began_us = t_us
         feed.epoch, feed.seq, feed.appended_us = epoch, seq, t_us
         if key is not None:

@@ -70,7 +70,7 @@ class Sent:
 class Feed:
     """One feed: where its log stands, who receives it, which items some receiver has not caught up with."""
 
-    __slots__ = ("appended_us", "began_us", "epoch", "id", "items", "members", "seq", "unsettled")
+    __slots__ = ("appended_us", "began_us", "epoch", "id", "items", "lost", "members", "seq", "unsettled")
 
     def __init__(self, kind: str, owner: str) -> None:
         self.id = (kind, owner)
@@ -79,6 +79,7 @@ class Feed:
         self.seq = 0
         self.appended_us = 0
         self.began_us = 0  # when the first row of the present epoch was appended
+        self.lost: dict[str, int] = {}  # epochs that it has overtaken: the last row of each, while workers may be late
         self.unsettled: dict[Key, Item] = {}
         self.items: dict[Key, Item] = {}  # of account-wide feeds
 

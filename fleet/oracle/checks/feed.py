@@ -20,10 +20,11 @@ class FeedDense(Check):
         "the row before it, a new epoch sorts after the old one and starts at 1, no row changes or goes before its "
         "time, the images of one item appear in the order of its commits, and a row's head claims no operation that "
         "its image does not contain. One exception, counted: of several workers that find a log empty at once, each "
-        "begins an epoch; the one that sorts last lives on. A first row of an epoch before it that comes late is read "
-        "by nobody: every cursor in the living epoch stems from a snapshot that has what that row has."
+        "begins an epoch; the one that sorts last lives on. A row of an epoch before it that comes late, from a worker "
+        "that had read the log earlier, is read by nobody: every cursor in the living epoch stems from a snapshot that "
+        "has what that row has."
     )
-    excuse = "first rows of epochs that lost a race to begin"
+    excuse = "rows of epochs that lost a race to begin"
 
     def appended(self) -> None:
         self.checked += 1
