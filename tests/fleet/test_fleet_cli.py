@@ -69,7 +69,7 @@ def test_the_list_names_every_shipped_scenario() -> None:
     result = CliRunner().invoke(build_app(), ["list"])
     assert "Proves" in result.stdout and max(map(len, result.stdout.splitlines())) <= 100
     result = CliRunner().invoke(build_app(), ["list", "--links"])
-    assert "nb-iot" in result.stdout
+    assert "nb-iot" in result.stdout and max(map(len, result.stdout.splitlines())) <= 100
 
 
 def test_init_writes_a_scenario_that_is_right_and_overwrites_nothing(
