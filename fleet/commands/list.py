@@ -60,10 +60,10 @@ def _links(as_json: bool) -> None:
     for name, link in LINKS.items():
         delay = f"{link['delay']}, p99 {link['delay_p99']}" if "delay_p99" in link else link["delay"]
         offline = link.get("offline")
-        away = f"every {offline['every']} for {offline['median']}, p99 {offline['p99']}" if offline else ""
+        away = f"{offline['median']}, p99 {offline['p99']}, every {offline['every']}" if offline else ""
         rest = [str(link.get(key, "")) for key in ("jitter", "rate_up", "rate_down", "loss", "burst", "queue")]
         rows.append([name, delay, *rest, away])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo(" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     typer.echo("\nUse one with `link: NAME`, or change it: `link: {profile: lte, loss: 3%}`. Rates are in bit/s.")
