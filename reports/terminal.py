@@ -7,6 +7,7 @@ same values are in `summary.json`.
 from __future__ import annotations
 
 import io
+import math
 from typing import IO, Final
 
 from rich.cells import cell_len, set_cell_size
@@ -34,6 +35,8 @@ _ASCII: Final = str.maketrans(
 _FAULTS_MAX: Final = 20
 _DEVICES_MAX: Final = 8
 _DETAIL_CELLS_MAX: Final = 4 * WIDTH
+_PROBE_CELLS_MAX: Final = 40
+_GAP: Final = 3
 
 
 def summary_lines(result: RunResult, width: int = WIDTH) -> list[Text]:
@@ -46,7 +49,7 @@ def summary_lines(result: RunResult, width: int = WIDTH) -> list[Text]:
     lines += _counts(summary)
     lines += _faults(result.faults)
     lines += _devices(result)
-    lines += _probes(summary.probes)
+    lines += _probes(summary.probes, width)
     lines += [Text(), Text.assemble(("   reproduce  ", "dim"), printable(summary.reproduce, 400))]
     if summary.trace_hash:
         lines.append(Text.assemble(("   trace hash ", "dim"), printable(summary.trace_hash, 128)))
@@ -185,6 +188,8 @@ def _latencies(summary: Summary) -> list[Text]:
         lines.append(Text(f"     {name:<9}{_percentiles(values)}"))
     if summary.converged_after_s is None:
         lines.append(Text.assemble("     ", ("did not converge", "yellow")))
+    elif not summary.converged_after_s:
+        lines.append(Text("     converged at once"))
     else:
         lines.append(Text(f"     converged {seconds_text(summary.converged_after_s)} after the last heal"))
     return lines
@@ -219,8 +224,8 @@ def _faults(faults: list[FaultWindow]) -> list[Text]:
         lines.append(
             Text.assemble(
                 f"     {_pad(printable(fault.name), 24)} ",
-                (f"{_pad(printable(fault.kind), 15)} ", "dim"),
-                f"{window:<21} {fault.devices:>7,} devices  ",
+                (f"{_pad(printable(fault.kind) if fault.kind != fault.name else '', 15)} ", "dim"),
+                f"{window:<21} {f'{fault.devices:,} devices' if fault.devices else '–':>15}  ",
                 healing(fault),
             )
         )
@@ -250,15 +255,21 @@ def _devices(result: RunResult) -> list[Text]:
     return lines
 
 
-def _probes(probes: dict[str, int]) -> list[Text]:
-    """Three columns; those never reached are last and dim."""
+def _probes(probes: dict[str, int], width: int) -> list[Text]:
+    """As many columns as there is room for, read downwards; those never reached are last and dim."""
     if not probes:
         return []
-    lines = _title("PROBES")
     ordered = sorted(probes.items(), key=lambda pair: (pair[1] == 0, pair[0]))
-    for start in range(0, len(ordered), 3):
+    name_cells = min(max(cell_len(printable(name)) for name, _ in ordered), _PROBE_CELLS_MAX)
+    count_cells = max(len(f"{count:,}") for _, count in ordered)
+    columns = max(1, (min(width, WIDTH) - 5 + _GAP) // (name_cells + 2 + count_cells + _GAP))
+    rows = math.ceil(len(ordered) / columns)
+    lines = _title("PROBES")
+    for row in range(rows):
         line = Text("    ")
-        for name, count in ordered[start : start + 3]:
-            line.append(f" {_pad(printable(name), 20)}{count:>9,}", "dim" if count == 0 else "")
+        for i, (name, count) in enumerate(ordered[row::rows]):
+            gap = " " * (_GAP if i else 1)
+            cells = f"{gap}{_pad(printable(name), name_cells)}  {count:>{count_cells},}"
+            line.append(cells, "dim" if count == 0 else "")
         lines.append(line)
     return lines

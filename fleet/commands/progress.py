@@ -66,6 +66,6 @@ def describe(progress: Progress, elapsed_s: float) -> str:
     at, end = (format_duration(us // 1_000_000 * 1_000_000) for us in (progress.now_us, progress.end_us))
     failures = f", {progress.failures} FAILURES" if progress.failures else ""
     return (
-        f"{progress.phase} {at} of {end} ({speed:.0f}x): {progress.online}/{progress.devices} online, "
-        f"backlog {progress.backlog}, {progress.synced} synced{failures}"
+        f"{progress.phase} {at} of {end} ({speed:,.0f}x): {progress.online:,}/{progress.devices:,} online, "
+        f"backlog {progress.backlog:,}, {progress.synced:,} synced{failures}"
     )

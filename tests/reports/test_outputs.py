@@ -99,6 +99,17 @@ def test_no_line_of_an_ordinary_summary_is_broken_at_100_columns(sample: Sample)
     assert summary_text(sample()) == summary_text(sample(), width=400)
 
 
+def test_probes_with_long_names_are_whole_and_in_columns() -> None:
+    probes = {f"killed_between_two_requests_{i}": 1_000 + i for i in range(5)} | {"never": 0}
+    text = summary_text(RunResult(summary=Summary(scenario="s", seed=1, verdict="pass", probes=probes)))
+    rows = text[text.index("PROBES") :].splitlines()[1:4]
+    assert [row.split()[::2] for row in rows] == [
+        [f"killed_between_two_requests_{i}", f"killed_between_two_requests_{i + 3}" if i < 2 else "never"]
+        for i in range(3)
+    ]
+    assert len({row.index("killed") for row in rows}) == 1 and widest(text) <= 100
+
+
 @pytest.mark.parametrize("width", [60, 100])
 def test_no_line_of_a_hostile_summary_is_wider_than_asked(hostile: RunResult, width: int) -> None:
     text = summary_text(hostile, width)
