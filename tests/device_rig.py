@@ -352,11 +352,13 @@ class Pair:
                 return
         raise AssertionError("the pair does not come to rest")
 
-    def drain(self, periods: int = 6) -> None:
+    def drain(self, for_ms: int = 60 * 60_000) -> None:
         """Heals: connected, everything delivered, for some periods of the hello."""
-        for _ in range(periods):
+        end_ms = self.rig.now_ms + for_ms
+        while self.rig.now_ms < end_ms:
             self.connect()
             self.settle()
-            at = self.device.booted_ms + self.device.session.timer_at_ms
-            self.pass_time(max(1, at - self.rig.now_ms))
+            at_ms = self.device.booted_ms + self.device.session.timer_at_ms
+            self.pass_time(max(1, at_ms - self.rig.now_ms))
+        self.connect()
         self.settle()
