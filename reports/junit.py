@@ -9,7 +9,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from reports.summary import Check, Summary, Threshold, checks_in_order
-from reports.text import number_text, printable
+from reports.text import number_text, printable, printable_lines
 
 
 def junit_xml(summary: Summary) -> str:
@@ -54,7 +54,7 @@ def _check_case(suite: ET.Element, scenario: str, check: Check) -> str | None:
     case = _case(suite, f"{scenario}.checks", check.name)
     if check.status == "pass":
         return None
-    detail = printable(check.detail)
+    detail = printable_lines(check.detail)
     if check.status == "fail":
         message = f"{check.failures or 1} of {check.checked} evaluations failed"
         ET.SubElement(case, "failure", type="check", message=message).text = detail

@@ -34,6 +34,7 @@ _ASCII: Final = str.maketrans(
 )
 _FAULTS_MAX: Final = 20
 _DEVICES_MAX: Final = 8
+_FAILURES_MAX: Final = 3
 _DETAIL_CELLS_MAX: Final = 4 * WIDTH
 _PROBE_CELLS_MAX: Final = 40
 _GAP: Final = 3
@@ -165,8 +166,10 @@ def _checks(checks: list[Check], width: int) -> list[Text]:
             Text.assemble("     ", mark, " ", (_pad(printable(check.name), 40), name_style), " ", (said, "dim"))
         )
         if check.status == "fail" and check.detail:
-            for part in check.detail.splitlines()[:5]:
+            for part in check.detail.splitlines()[:_FAILURES_MAX]:
                 lines.append(Text(f"         {printable(part, _DETAIL_CELLS_MAX)}", "red"))
+            if check.failures > _FAILURES_MAX:
+                lines.append(Text(f"         and {check.failures - _FAILURES_MAX:,} more", "red"))
     return lines
 
 

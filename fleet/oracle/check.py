@@ -79,12 +79,13 @@ class Check:
             self.first.append(Failure(t_us, device, item_name(key), expected, found))
 
     def detail(self) -> str:
+        """A line for each failure that is kept."""
         parts: Sequence[str] = [str(failure) for failure in self.first]
         if self.failed > len(self.first):
-            parts = [*parts, f"and {self.failed - len(self.first)} more"]
+            parts = [*parts, f"and {self.failed - len(self.first):,} more"]
         if self.excused:
             parts = [*parts, f"{self.excused} {self.excuse}"]
-        return "; ".join(parts)
+        return "\n".join(parts)
 
     def result(self) -> CheckResult:
         status: Status = "fail" if self.failed else "pass" if self.checked else "unknown"
