@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 MEMORY: Final = ":memory:"
-_STATEMENTS: Final = 32  # all that the agent uses; each costs 1 to 2 KB
+_STATEMENTS: Final = 11  # all that the agent uses; each costs 1 to 2 KB
 
 
 def open_file(path: str | Path) -> sqlite3.Connection:

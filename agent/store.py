@@ -49,6 +49,15 @@ KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
 ROW: Final = "row"  # the kind of a dead letter that is no operation
 
 
+# Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call.
+_VISIBLE_OWN: Final = (
+    "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1"
+)
+_TAKE: Final = f"SELECT {_OUTBOX} FROM outbox WHERE state={UNSENT} ORDER BY n LIMIT ?"
+_MARK_SENT: Final = f"UPDATE outbox SET state={SENT}, id=? WHERE state={UNSENT} AND n<=?"
+_MARK_ACKED: Final = f"UPDATE outbox SET state={ACKED} WHERE n=?"
+
+
 class OutboxRow(NamedTuple):
     """One own operation. `n` orders all rows; `u` numbers them within an epoch. `state`: UNSENT, SENT or ACKED.
     `seen`: the feed has shown it before its acknowledgement came; hidden from reads."""
@@ -221,11 +230,7 @@ class Store:
     def visible(self, pk: str, sk: str) -> Visible:
         """What an application reads of one item."""
         if self.outbox_rows:
-            row = self.execute(
-                "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 "
-                "ORDER BY n DESC LIMIT 1",
-                (pk, sk),
-            ).fetchone()
+            row = self.execute(_VISIBLE_OWN, (pk, sk)).fetchone()
             if row is not None:
                 return Visible(None if row[0] == "delete" else row[1], row[2], row[3], row[4])
         row = self.execute("SELECT image, updated FROM item WHERE pk=? AND sk=?", (pk, sk)).fetchone()
@@ -302,15 +307,13 @@ class Store:
         """Marks the next rows as sent, durably, and returns them. A sweep travels alone; one row always fits."""
         rows: list[OutboxRow] = []
         size = 0
-        for row in self.execute(
-            f"SELECT {_OUTBOX} FROM outbox WHERE state={UNSENT} ORDER BY n LIMIT ?", (ops_max,)
-        ).fetchall():
+        for row in self.execute(_TAKE, (ops_max,)).fetchall():
             size += 160 + KEY_FACTOR * (len(row[3]) + len(row[4])) + (len(row[6]) if row[6] else 0)
             if rows and (size > bytes_max or row[5] == "sweep" or rows[0].kind == "sweep"):
                 break
             rows.append(OutboxRow._make((*row[:8], op_id, SENT, row[10])))
         if rows:
-            self.execute(f"UPDATE outbox SET state={SENT}, id=? WHERE state={UNSENT} AND n<=?", (op_id, rows[-1].n))
+            self.execute(_MARK_SENT, (op_id, rows[-1].n))
             self.unsent_rows -= len(rows)
             self.in_flight = rows
         return rows
@@ -323,7 +326,7 @@ class Store:
         self.outbox_rows -= 1
 
     def mark_acked(self, n: int) -> None:
-        self.execute(f"UPDATE outbox SET state={ACKED} WHERE n=?", (n,))
+        self.execute(_MARK_ACKED, (n,))
 
     def mark_seen(self, n: int) -> None:
         self.execute("UPDATE outbox SET seen=1 WHERE n=?", (n,))

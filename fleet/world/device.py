@@ -91,6 +91,7 @@ class SimDevice:
         "_next_drift_ppb",
         "_offset_us",
         "_topic",
+        "_wake_ms",
         "_wakes",
         "account",
         "config",
@@ -138,7 +139,8 @@ class SimDevice:
         self._drift_ppb = self._next_drift_ppb = plan.clock_drift_ppb
         self._booted_us = 0
         self._generation = 0
-        self._wakes: list[int] = []
+        self._wakes: list[int] = []  # calls that are due, in ms of the monotonic clock, the next one last
+        self._wake_ms = NEVER  # the next one
         self.disk: sqlite3.Connection | None = None
         self.database: Database | None = None
         self.session: Session | None = None
@@ -150,7 +152,7 @@ class SimDevice:
     # ---------------------------------------------------------------- clock
 
     def monotonic_ms(self) -> int:
-        elapsed = self.world.clock.now - self._booted_us
+        elapsed = self.world.clock._now - self._booted_us
         return (elapsed + elapsed * self._drift_ppb // _PPB) // 1000
 
     def wall_ms(self) -> int:
@@ -178,6 +180,7 @@ class SimDevice:
         self.powered = True
         self._generation += 1
         self._wakes = []
+        self._wake_ms = NEVER
         self._booted_us = now
         if self._next_drift_ppb != self._drift_ppb:
             self._offset_us += now * (self._drift_ppb - self._next_drift_ppb) // _PPB  # the wall clock does not jump
@@ -271,7 +274,7 @@ class SimDevice:
             kind = type(effect)
             if kind is Send:
                 payload: bytes = effect.payload  # type: ignore[attr-defined]
-                self.world.oracle.wire_up(self.world.clock.now, self.device_id, payload)
+                self.world.oracle.wire_up(self.world.clock._now, self.device_id, payload)
                 self.world.broker.publish(self, self._topic, payload, 1)
             elif kind is SetTimer:
                 self._arm(effect.at_ms)  # type: ignore[attr-defined]
@@ -282,19 +285,23 @@ class SimDevice:
 
     def _arm(self, at_ms: int) -> None:
         """One call at least is due at or before the session's timer; later ones find out for themselves."""
+        wakes = self._wakes
+        if wakes and at_ms >= self._wake_ms:
+            return
+        self._wake_ms = at_ms
         at_us = self._booted_us + at_ms * 1000 * _PPB // (_PPB + self._drift_ppb) + 1
         clock = self.world.clock
-        if at_us <= clock.now:
-            at_us = clock.now + 1
-        wakes = self._wakes
-        if not wakes or at_us < wakes[-1]:
-            wakes.append(at_us)
-            clock.post_at(at_us, self.tie, self._wake, self._generation)
+        if at_us <= clock._now:
+            at_us = clock._now + 1
+        wakes.append(at_ms)
+        clock.post_at(at_us, self.tie, self._wake, self._generation)
 
     def _wake(self, generation: int) -> None:
         if generation != self._generation:
             return
-        self._wakes.pop()
+        wakes = self._wakes
+        wakes.pop()
+        self._wake_ms = wakes[-1] if wakes else NEVER
         session = self.session
         if session is None:
             return
@@ -315,7 +322,7 @@ class SimDevice:
         self.feed(DISCONNECTED)
 
     def on_message(self, _topic: str, payload: bytes, _qos: int) -> None:
-        self.world.oracle.wire_down(self.world.clock.now, self.device_id, payload)
+        self.world.oracle.wire_down(self.world.clock._now, self.device_id, payload)
         self.feed(Received(payload))
 
     def on_puback(self, token: Any) -> None:
@@ -349,8 +356,13 @@ class SimDevice:
 
     def _changed(self, change: Change) -> None:
         world = self.world
-        now = world.clock.now
+        now = world.clock._now
         event = change.event
+        if event not in _KIND_OF:  # a verdict
+            world.oracle.device_verdict(now, self.device_id, change.key, change.updated, event)
+            if event == "synced" and world.schema.models[change.model].receives:
+                self._look(change.key)
+            return
         image = change.image
         rev = None if image is None else image.get("rev")
         if change.origin == "local":
@@ -367,13 +379,9 @@ class SimDevice:
                 change.updated,
                 None if before is None else before.get("rev"),
             )
-        elif event in _KIND_OF:
+        else:
             world.trace("saw", self.device_id, f"{change.key[1]} {rev}")
             world.oracle.device_saw(now, self.device_id, change.key, rev, image)
-        else:
-            world.oracle.device_verdict(now, self.device_id, change.key, change.updated, event)
-            if event == "synced" and world.schema.models[change.model].receives:
-                self._look(change.key)
 
     def _look(self, key: Key) -> None:
         """An application reads what it was just told to be in the cloud."""
@@ -396,3 +404,11 @@ class SimDevice:
             return 0
         rows: int = self.disk.execute("SELECT count(*) FROM outbox").fetchone()[0]
         return rows
+
+    def outbox_first(self) -> Key | None:
+        """The item of the oldest operation that is not settled."""
+        if self.disk is None:
+            return None
+        sql = "SELECT pk, sk FROM outbox WHERE kind<>'sweep' ORDER BY n LIMIT 1"
+        row: Key | None = self.disk.execute(sql).fetchone()
+        return row
