@@ -30,10 +30,11 @@ class Final(AppSide):
         table_items: Iterable[Image],
         outboxes: Mapping[str, int],
         identity_changes: Mapping[str, int],
+        waiting: Mapping[str, Key] | None = None,
     ) -> list[CheckResult]:
         """Judges the final states. `device_items`: (key, rev, raw image) of all that applications on a device can read.
         `table_items`: every item of the table; private ones are skipped. `outboxes`: operations waiting, by device.
-        `identity_changes`: epochs minted by an adopted device."""
+        `identity_changes`: epochs minted by an adopted device. `waiting`: of an operation in each outbox, its item."""
         if self._open:
             self._settle()
         table = {(item["pk"], item["sk"]): item for item in table_items if not item["pk"].startswith(stored.PRIVATE)}
@@ -44,7 +45,7 @@ class Final(AppSide):
             self.checks.quiet.checked += len(self._devices)
         for name, d in self._devices.items():
             self.checks.epoch.minted(t_us, name, identity_changes.get(name, 0), d.restored)
-            self.checks.convergence.outbox(t_us, name, outboxes.get(name, 0))
+            self.checks.convergence.outbox(t_us, name, waiting.get(name) if waiting else None, outboxes.get(name, 0))
             self._converged(t_us, d, device_items(name), table)
         return self.results()
 

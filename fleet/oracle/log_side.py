@@ -27,11 +27,11 @@ class LogSide(Ledger):
             if not record.by_ttl:
                 dense.removed(t_us, feed.id, position)
             return
-        if record.old is not None:
-            dense.changed(t_us, feed.id, position, None)
-            return
         row_key = new.get("key")
         key = (row_key[0], row_key[1]) if row_key is not None else None
+        if record.old is not None:
+            dense.changed(t_us, feed.id, position, key)
+            return
         if epoch < feed.epoch and seq == feed.lost.get(epoch, 0) + 1 and t_us - feed.began_us <= RACE_US:
             dense.appended()
             dense.excused += 1

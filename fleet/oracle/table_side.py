@@ -205,7 +205,7 @@ class TableSide(LogSide):
                     device.past = {}
                 device.past[before] = (device.head_up, device.head_id)
                 if device.sent_epoch == before and not device.restored:
-                    checks.epoch.replaced(t_us, device.name, before, epoch)
+                    checks.epoch.replaced(t_us, device.name, (pk, "head"), before, epoch)
                 else:
                     checks.epoch.kept()
             device.head_epoch = epoch

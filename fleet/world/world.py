@@ -347,6 +347,7 @@ class World:
             self.table.scan(),
             {name: device.outbox_rows() for name, device in self.devices.items()},
             {name: device.identity_changes() for name, device in self.devices.items()},
+            {name: key for name, device in self.devices.items() if (key := device.outbox_first()) is not None},
         )
 
     def _device_items(self, name: str) -> Iterator[tuple[Key, Any, dict[str, Any]]]:

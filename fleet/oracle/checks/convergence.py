@@ -42,10 +42,11 @@ class Convergence(Check):
             theirs = _different(public(item), image)
             self.fail(t_us, device, key, f"{_state(item)} as in the table", f"{_state(image)}{theirs}")
 
-    def outbox(self, t_us: int, device: str, rows: int) -> None:
+    def outbox(self, t_us: int, device: str, key: Key | None, rows: int) -> None:
+        """`key`: the item of the first operation that waits."""
         self.checked += 1
         if rows:
-            self.fail(t_us, device, None, "an empty outbox", f"{rows} operations waiting")
+            self.fail(t_us, device, key, "an empty outbox", f"{rows} operations waiting")
 
 
 def _state(image: Mapping[str, Any] | None) -> str:

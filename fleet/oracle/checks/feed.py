@@ -34,8 +34,10 @@ class FeedDense(Check):
         self.fail(t_us, "", None, _position(feed, *expected), _position(feed, *found))
 
     def changed(self, t_us: int, feed: FeedId, position: tuple[str, int], key: Key | None) -> None:
+        """`key`: the item whose image the row has now."""
         self.checked += 1
-        self.fail(t_us, "", key, f"{_position(feed, *position)} unchanged", "it was written again")
+        owner = feed[1] if feed[0] == "device" else ""
+        self.fail(t_us, owner, key, f"{_position(feed, *position)} unchanged", "it was written again")
 
     def removed(self, t_us: int, feed: FeedId, position: tuple[str, int]) -> None:
         self.checked += 1

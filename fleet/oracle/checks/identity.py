@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.protocol.messages import Key
 from fleet.oracle.check import Check
 
 
@@ -17,9 +18,10 @@ class NoEpochChange(Check):
     def kept(self) -> None:
         self.checked += 1
 
-    def replaced(self, t_us: int, device: str, before: str, after: str | None) -> None:
+    def replaced(self, t_us: int, device: str, head: Key, before: str, after: str | None) -> None:
+        """`head`: the item that holds the device's HEAD."""
         self.checked += 1
-        self.fail(t_us, device, None, f"HEAD of this device in epoch {before}", f"epoch {after}")
+        self.fail(t_us, device, head, f"HEAD of this device in epoch {before}", f"epoch {after}")
 
     def minted(self, t_us: int, device: str, changes: int, expected: bool) -> None:
         self.checked += 1
