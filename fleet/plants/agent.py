@@ -96,10 +96,11 @@ class MintingSession(Session):
 
 
 class TrustingSession(Session):
-    """Applies any snapshot that comes, whatever hello it answers: the nonce is not looked at."""
+    """Applies any snapshot that comes, whatever hello it answers: neither its nonce nor its position is looked at."""
 
     def on_snapshot(self, part: Snapshot) -> None:
         self.nonces[part.feed] = part.nonce
+        self.store.cursors.pop(part.feed, None)
         super().on_snapshot(part)
 
 
