@@ -215,7 +215,7 @@ class TableSide(LogSide):
             return
         up: int = new["up"]
         if up < low:
-            checks.double.head_back(t_us, device.name, low, up)
+            checks.double.head_back(t_us, device.name, (pk, "head"), low, up)
         device.head_up = up
         device.head_id = new.get("upid")
         device.verdicts = verdicts = new["verdicts"]

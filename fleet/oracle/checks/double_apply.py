@@ -40,6 +40,6 @@ class NoDoubleApply(Check):
             t_us, device, key, f"no effect of operation {u}, whose verdict is {verdict}", "the item has its image"
         )
 
-    def head_back(self, t_us: int, device: str, before: int, after: int) -> None:
+    def head_back(self, t_us: int, device: str, head: Key, before: int, after: int) -> None:
         self.checked += 1
-        self.fail(t_us, device, None, f"HEAD at operation {before} or beyond", f"HEAD at {after}")
+        self.fail(t_us, device, head, f"HEAD at operation {before} or beyond", f"HEAD at {after}")
