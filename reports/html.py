@@ -110,21 +110,31 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _facts(summary: Summary) -> list[Fact]:
-    speed = f"{summary.virtual_s / summary.wall_s:,.0f} times real time" if summary.wall_s > 0 else ""
+    speed = f" ({summary.virtual_s / summary.wall_s:,.0f}×)" if summary.wall_s > 0 else ""
+    virtual_s = summary.virtual_s if summary.virtual_s < 3600 else round(summary.virtual_s / 60) * 60
     rate = summary.counts.updates_synced / summary.cpu_s if summary.cpu_s > 0 else 0.0
-    converged = summary.converged_after_s
     return [
         Fact("Devices", f"{summary.devices:,}", f"backend {printable(summary.backend, 20)}"),
-        Fact("Virtual time", clock_text(summary.virtual_s), f"in {seconds_text(summary.wall_s)}; {speed}".rstrip("; ")),
+        Fact("Virtual time", clock_text(virtual_s), f"in {seconds_text(summary.wall_s)}{speed}"),
         Fact("Updates synced", f"{summary.counts.updates_synced:,}", f"{rate:,.0f} a CPU second" if rate else ""),
-        Fact("Latency up, p99", _or_dash(summary.latency_s.up), "local commit to table commit"),
-        Fact("Latency down, p99", _or_dash(summary.latency_s.down), "table commit to device commit"),
-        Fact("Converged", "no" if converged is None else seconds_text(converged), "after the last heal"),
+        Fact("Latency up, p99", _or_dash(summary.latency_s.up), _median(summary.latency_s.up)),
+        Fact("Latency down, p99", _or_dash(summary.latency_s.down), _median(summary.latency_s.down)),
+        Fact("Converged", *_converged(summary.converged_after_s)),
     ]
 
 
 def _or_dash(values: Percentiles) -> str:
     return seconds_text(values.p99) if values.count else "–"
+
+
+def _median(values: Percentiles) -> str:
+    return f"median {seconds_text(values.p50)}" if values.count else "nothing was synced this way"
+
+
+def _converged(after_s: float | None) -> tuple[str, str]:
+    if after_s is None:
+        return "no", "not within the time allowed"
+    return ("at once", "") if not after_s else (seconds_text(after_s), "after the last heal")
 
 
 def _counts(summary: Summary) -> list[tuple[str, list[Fact]]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 POINTS_MAX: Final = 480  # of one curve: a plot is about that many pixels wide
 BANDS_MAX: Final = 12  # shaded windows on one plot; all are in the table of faults
-_LONG_SHARE: Final = 0.85  # a fault that acts nearly all the time is no window
+_LONG_SHARE: Final = 0.5  # a fault that acts most of the time is the background of the run, no window in it
 
 # Role -> colour in light. The style sheet gives the same roles in dark; every colour here must differ.
 _COLOURS: Final = {
@@ -194,7 +194,7 @@ def band_roles(faults: Sequence[FaultWindow]) -> dict[str, str]:
 
 
 def bands(faults: Sequence[FaultWindow], end_s: float) -> list[FaultWindow]:
-    """The windows to shade: not those that last nearly the whole run, and the longest when there are too many."""
+    """The windows to shade: not those that last most of the run, and the longest when there are too many."""
     short = [fault for fault in faults if fault.end_s - fault.start_s < _LONG_SHARE * end_s]
     longest = sorted(short, key=lambda fault: (fault.start_s - fault.end_s, fault.start_s, fault.name))[:BANDS_MAX]
     return sorted(longest, key=lambda fault: (fault.start_s, fault.name))
@@ -312,7 +312,9 @@ def _count_tick(value: float, _position: int | None) -> str:
 def _seconds_tick(value: float, _position: int | None) -> str:
     if value < 0.9995e-3:
         return f"{value * 1e6:.3g} µs"
-    return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:,.4g} s"
+    if value < 0.9995:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value:.3g} s" if value < 999.5 else f"{value:,.0f} s"
 
 
 _STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)

@@ -157,6 +157,13 @@ def test_fault_windows_are_labelled_on_every_plot(sample: Sample) -> None:
         assert "bursty loss" not in drawing.svg  # it acted throughout
 
 
+def test_a_fault_that_acts_most_of_the_run_is_no_window_on_the_plots() -> None:
+    window = FaultWindow(name="out", kind="broker-outage", start_s=1200.0, end_s=1800.0)
+    background = FaultWindow(name="loss", kind="messages", start_s=180.0, end_s=3600.0)
+    assert plots.bands([background, window], 4400.0) == [window]
+    assert plots.bands([background], 36_000.0) == [background]
+
+
 def test_long_timelines_keep_their_peaks_and_rates() -> None:
     rows: list[dict[str, int | float]] = [{"t_s": i, "n": 0, "count": 2} for i in range(5000)]
     rows[1234]["n"] = 99
