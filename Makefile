@@ -10,7 +10,7 @@ JOBS ?= auto
 ROOMS := agent cloud fleet reports
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow lint format bench clean
+.PHONY: help run test slow lint format bench docs picture clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "make format  rewrite the source in the house format"
 	@echo "make slow    the tests that take minutes"
 	@echo "make bench   the benchmarks"
+	@echo "make docs    write the parts of the documents that come from the code"
+	@echo "make picture run the outage and picture its report in docs/report.png (needs chromium)"
 	@echo "make clean   remove .venv and all caches; runs/ stays"
 
 run: $(VENV)/.for-run
@@ -43,6 +45,12 @@ format: $(VENV)/.for-dev
 
 bench: $(VENV)/.for-dev
 	@$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.for-dev
+	@$(BIN)/python -m docs.generate
+
+picture: $(VENV)/.for-dev
+	@$(BIN)/python -m docs.picture
 
 clean:
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
