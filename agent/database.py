@@ -60,6 +60,7 @@ class Database:
         self.on_callback_error: Callable[[Change, Exception], None] | None = None
         self._new_id = ids.generator(random, self.clock.now_ms)
         self._callbacks: dict[tuple[str, str], list[Callback]] = {}
+        self._listeners: dict[tuple[str, str], tuple[Callback, ...]] = {}  # the same, put together per model and event
 
     # ---------------------------------------------------------------- writing
 
@@ -250,22 +251,29 @@ class Database:
         if model != "*":
             self._model(model)
         self._callbacks.setdefault((model, event), []).append(callback)
+        self._listeners.clear()
 
     def emit(self, changes: Iterable[Change]) -> None:
         """Delivers. A callback that fails is reported to `on_callback_error` and harms nobody else."""
-        callbacks = self._callbacks
-        if not callbacks:
+        if not self._callbacks:
             return
         for change in changes:
-            model, event = change.model, change.event
-            for key in (("*", "*"), (model, "*"), ("*", event), (model, event)):
-                for callback in callbacks.get(key, ()):
-                    try:
-                        callback(change)
-                    except Exception as error:
-                        if self.on_callback_error is None:
-                            raise
-                        self.on_callback_error(change, error)
+            listeners = self._listeners.get((change.model, change.event))
+            if listeners is None:
+                listeners = self._listeners_of(change.model, change.event)
+            for callback in listeners:
+                try:
+                    callback(change)
+                except Exception as error:
+                    if self.on_callback_error is None:
+                        raise
+                    self.on_callback_error(change, error)
+
+    def _listeners_of(self, model: str, event: str) -> tuple[Callback, ...]:
+        names = (("*", "*"), (model, "*"), ("*", event), (model, event))
+        found = tuple(callback for name in names for callback in self._callbacks.get(name, ()))
+        self._listeners[model, event] = found
+        return found
 
     def _model(self, name: str) -> Model:
         model = self.schema.models.get(name)

@@ -103,12 +103,15 @@ class Session:
             effects: list[Effect] = []
             self._effects = effects
             self._busy = True
+            self.store.send_id = ""
             try:
                 self._step(event)
                 while self._queue:
                     self._step(self._queue.pop(0))
             finally:
                 self._busy = False
+            if self.state is State.IDLE:
+                self.store.send_id = self.boot_id  # the next write is marked as sent when it is made
             at = min(self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at)
             if at != self.timer_at_ms:
                 self.timer_at_ms = at
@@ -220,9 +223,11 @@ class Session:
     def flush(self) -> None:
         """Sends the next batch if none is in flight. Marking it sent is durable and comes first (rule 2)."""
         store, config = self.store, self.config
-        if self.state is not State.IDLE or not store.unsent_rows:
+        if self.state is not State.IDLE:
             return
-        rows = store.take_batch(config.batch_ops_max, config.batch_bytes_max, self.boot_id)
+        rows = store.in_flight  # a write that was marked as sent when it was made
+        if not rows and store.unsent_rows:
+            rows = store.take_batch(config.batch_ops_max, config.batch_bytes_max, self.boot_id)
         if rows:
             self.state = State.SENDING
             self._resend_attempts = 0

@@ -53,6 +53,7 @@ ROW: Final = "row"  # the kind of a dead letter that is no operation
 _VISIBLE_OWN: Final = (
     "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1"
 )
+_INSERT: Final = "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
 _TAKE: Final = f"SELECT {_OUTBOX} FROM outbox WHERE state={UNSENT} ORDER BY n LIMIT ?"
 _MARK_SENT: Final = f"UPDATE outbox SET state={SENT}, id=? WHERE state={UNSENT} AND n<=?"
 _MARK_ACKED: Final = f"UPDATE outbox SET state={ACKED} WHERE n=?"
@@ -156,6 +157,7 @@ class Store:
         "identity",
         "in_flight",
         "outbox_rows",
+        "send_id",
         "unsent_rows",
     )
 
@@ -172,6 +174,7 @@ class Store:
         self.in_flight = []
         self.outbox_rows = self.unsent_rows = 0
         self.epoch_next_u = 1
+        self.send_id = ""  # of the boot, while the session has nothing in flight and can send; the session sets it
 
     # ---------------------------------------------------------------- opening
 
@@ -281,15 +284,19 @@ class Store:
         self.execute("DELETE FROM item WHERE pk=? AND sk=?", (pk, sk))
 
     def add_operation(self, pk: str, sk: str, kind: Kind, image: bytes | None, updated: int) -> int:
-        """One row more, unsent. Returns its u. A single statement: durable by itself."""
+        """One row more. Returns its u. A single statement: durable by itself. When the session is ready to send it at
+        once, it is marked as sent in the same statement, and is the batch in flight."""
         u = self.epoch_next_u
-        self.execute(
-            "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, '', 0, 0)",
-            (u, self.identity.epoch, pk, sk, kind, image, updated),
-        )
+        epoch = self.identity.epoch
+        op_id = self.send_id
+        if op_id and not self.unsent_rows and not self.in_flight:
+            n = self.execute(_INSERT, (u, epoch, pk, sk, kind, image, updated, op_id, SENT)).lastrowid or 0
+            self.in_flight = [OutboxRow(n, u, epoch, pk, sk, kind, image, updated, op_id, SENT, 0)]
+        else:
+            self.execute(_INSERT, (u, epoch, pk, sk, kind, image, updated, "", UNSENT))
+            self.unsent_rows += 1
         self.epoch_next_u = u + 1
         self.outbox_rows += 1
-        self.unsent_rows += 1
         return u
 
     def squash(self, n: int, kind: Kind, image: bytes | None, updated: int) -> None:

@@ -16,6 +16,8 @@ from typing import Final, NamedTuple, TextIO
 
 import msgspec
 
+from fleet.world.clock import Clock
+
 BLOCK: Final = 4096
 CHECKPOINTS_MAX: Final = 4096
 
@@ -31,12 +33,12 @@ class Checkpoint(NamedTuple):
 
 
 class Trace:
-    """Called with (kind, entity, detail). `now_us` gives the virtual time; `on_event` sees every event (replay)."""
+    """Called with (kind, entity, detail). `clock` gives the virtual time; `on_event` sees every event (replay)."""
 
-    __slots__ = ("_block", "_encode", "_events", "_every", "_hash", "_now_us", "_writer", "checkpoints", "on_block")
+    __slots__ = ("_block", "_clock", "_encode", "_events", "_every", "_hash", "_writer", "checkpoints", "on_block")
 
-    def __init__(self, now_us: Callable[[], int], path: Path | None = None) -> None:
-        self._now_us = now_us
+    def __init__(self, clock: Clock, path: Path | None = None) -> None:
+        self._clock = clock
         self._hash = hashlib.blake2b(digest_size=16)
         self._encode = msgspec.msgpack.Encoder().encode
         self._block: list[Event] = []
@@ -50,7 +52,7 @@ class Trace:
 
     def __call__(self, kind: str, entity: str, detail: bytes | str) -> None:
         block = self._block
-        block.append((self._now_us(), kind, entity, detail))
+        block.append((self._clock._now, kind, entity, detail))
         if len(block) >= BLOCK:
             self._flush()
 

@@ -101,9 +101,6 @@ class Downlink:
     def _route(self, packet: CloudPacket) -> None:
         """A message from the cloud arrives at the broker."""
         topic, payload, qos, flags = packet
-        trace = self.trace
-        if trace is not None:
-            trace("route", topic, payload)
         if flags & RETAIN:
             self._retain(topic, payload, qos)
         found = self._fan_out(topic, payload, qos, flags & COPY)

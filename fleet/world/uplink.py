@@ -176,9 +176,6 @@ class Uplink(Downlink):
         if 0 <= conn.cut_at_us < self.clock._now - conn.link.profile.span_us:
             self._dropped_up(conn, "power cut", packet)  # only what was on its way arrives: nobody retransmits
             return
-        trace = self.trace
-        if trace is not None:
-            trace("arrive", conn.device_id, packet[2])
         self._dispatch(packet)
 
     def _dispatch(self, packet: Packet) -> None:

@@ -41,7 +41,6 @@ from fleet.world.clock import FACTOR, MASK, STEP, Clock, Tie
 from fleet.world.downlink import Trace
 from fleet.world.tasks import Task, Worker
 
-PUBLISH_US: Final = 3_000  # median time of a request to the broker, besides the hop (an assumption)
 TAIL_TIMES: Final = 10  # one request in 256 takes that much longer (an assumption: tables have tails)
 REDELIVER_US: Final = (1_000_000, 10_000_000)  # a message of a worker that died comes again after that, if at all
 FUSE_REQUESTS_MAX: Final = 8  # a worker that is to die or stall does so at one of its next requests,
@@ -97,7 +96,6 @@ class Workers:
             Update: settings.write_latency_us,
             Delete: settings.write_latency_us,
             Transact: settings.transact_latency_us,
-            Publish: PUBLISH_US,
         }
         jitter = settings.latency_jitter
         return {kind: (int(us * (1.0 - jitter)), int(us * 2 * jitter) + 1) for kind, us in medians.items()}
@@ -195,6 +193,19 @@ class Workers:
                 self._finished(task)
 
     def _issue(self, task: Task, request: Request) -> None:
+        """A message goes out at once, nobody waits for it; a request of the table takes its time. (A worker that dies
+        between a commit and its message is one that dies at the commit: half of those take effect.)"""
+        while request.__class__ is Publish:
+            self.broker.publish_from_cloud(request.topic, request.payload, request.qos)  # type: ignore[union-attr]
+            assert task.work is not None
+            try:
+                request = task.work.send(None)
+            except StopIteration:
+                self._finished(task)
+                return
+            except TableError as error:
+                self._failed(task, error)
+                return
         task.request = request
         low, span = self._costs[request.__class__]
         tie = task.tie
@@ -224,9 +235,7 @@ class Workers:
         request = task.request
         answer: Any = None
         try:
-            if request.__class__ is Publish:
-                self.broker.publish_from_cloud(request.topic, request.payload, request.qos)
-            elif self._troubled:
+            if self._troubled:
                 answer = self._try(worker.stream, request)  # type: ignore[arg-type]
             else:
                 answer = self._execute(request, self.start_ms + now // 1000)  # type: ignore[arg-type]
@@ -374,7 +383,7 @@ class Workers:
             if task.record is None:
                 waiting.append((task.device_id, task.payload))
             request = task.request
-            if request is not None and request.__class__ is not Publish and task.tie.draw() >> 63:
+            if request is not None and task.tie.draw() >> 63:
                 with suppress(TableError):
                     self._execute(request, self.start_ms + self.clock._now // 1000)  # type: ignore[arg-type]
         for device_id, payload in waiting:
@@ -414,7 +423,7 @@ class Workers:
         """A request of a stalled worker comes to its end. It was on its way before: half of them are carried out now,
         and the answer waits for the worker; the others were never sent, and are when it goes on."""
         request = task.request
-        if request.__class__ is Publish or not task.tie.draw() >> 63:
+        if not task.tie.draw() >> 63:
             worker.frozen.append((self._answer_fn, task))
             return
         answer: Any = None

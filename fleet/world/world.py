@@ -85,7 +85,7 @@ class World:
         self.plan = plan
         self.schema = Schema.parse(plan.schema_text, plan.schema_file)
         self.clock = Clock(plan.seed)
-        self.trace = (Trace if hashed or trace_path else NoTrace)(lambda: self.clock._now, trace_path)
+        self.trace = (Trace if hashed or trace_path else NoTrace)(self.clock, trace_path)
         self.probes: Counter[str] = Counter()
         self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
         self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
