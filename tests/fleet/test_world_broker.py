@@ -111,7 +111,7 @@ def test_connecting_takes_three_round_trips_and_a_message_goes_both_ways() -> No
     net.broker.publish_from_cloud("down/a", b"answer", 1)
     net.run(0.1)
     assert device.messages == [b"answer"]
-    assert [kind for kind, _ in net.trace] == ["connect", "arrive", "to-cloud", "route", "deliver"]
+    assert [kind for kind, _ in net.trace] == ["connect", "to-cloud", "deliver"]
     net.check()
 
 
