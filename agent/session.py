@@ -218,7 +218,11 @@ class Session:
     # ---------------------------------------------------------------- up
 
     def on_local_change(self, _: Event) -> None:
-        self.flush()
+        if self.state is State.IDLE:
+            self.flush()
+        elif self._batch_sent_at == NEVER and not self._resuming:
+            # The write was marked as sent when it was made, and a message came before this news of it.
+            self.send_batch(self.store.in_flight)
 
     def flush(self) -> None:
         """Sends the next batch if none is in flight. Marking it sent is durable and comes first (rule 2)."""

@@ -48,7 +48,7 @@ TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]
         Received: ("on_received", ONLINE),
         Disconnected: ("on_disconnected", (State.WAITING,)),
         Timer: ("on_timer_online", ONLINE),
-        LocalChange: ("on_nothing", _SAME[State.SENDING]),
+        LocalChange: ("on_local_change", _SAME[State.SENDING]),
         Stop: ("on_stop", (State.OFF,)),
     },
 }
