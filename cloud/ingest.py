@@ -101,6 +101,7 @@ class Ingest:
                 self.counters["reset_sent"] += 1
                 yield answer(Reset(hn=message.hn, head_epoch=None if head is None else head["epoch"]))
                 return
+            batch.epoch = head["epoch"]  # equal; one text for all items of a device instead of one for each message
             todo = self.left_to_do(batch, head)
             if not todo:
                 yield self.ack(batch, head["up"], head.get("upid"), head_verdicts(head))

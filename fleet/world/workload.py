@@ -6,7 +6,6 @@ the run, by which the oracle tells writes apart; the text of an item follows fro
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -70,7 +69,7 @@ class Writer:
             gap = int(stream.exponential(plan.every_us))
         else:
             gap = int(plan.every_us * (1.0 + plan.jitter * (2.0 * stream.unit() - 1.0)))
-        at = self._clock.now + max(gap, 1)
+        at = self._clock._now + max(gap, 1)
         if at < plan.until_us:
             self._clock.post_at(at, self._tie, self._fire, None)
 
@@ -182,7 +181,7 @@ class CloudWriter(Writer):
         self._oracle = oracle
         self._trace = trace
         self._new_id: Callable[[str], str] = ids.generator(self._stream, self._now_ms)
-        self._waiting: deque[Callable[[], Write]] = deque()  # the first is with the table
+        self._waiting: list[Callable[[], Write]] = []  # the first is with the table; seldom more than one
         self._writing = False
 
     def _now_ms(self) -> int:
@@ -212,7 +211,7 @@ class CloudWriter(Writer):
                 return  # refused for now: `_done` comes later
 
     def _done(self, error: TableError | None) -> None:
-        self._waiting.popleft()
+        del self._waiting[0]
         if error is not None:
             raise error  # an application's write can only be refused for a while
         if not self._writing:
