@@ -119,6 +119,8 @@ class Device:
         self.types = (session_type, replica_type, store_type, database_type)
         self.connecting = False
         self.powered = False
+        self.late_news = False  # a driver with threads: the session hears of writes when `tell` is called
+        self.news = False
         self.database: Database
         self.session: Session
 
@@ -142,12 +144,23 @@ class Device:
     def boot(self) -> Device:
         self.open()
         self.session = self.types[0](self.database, self.config, self.probes, self.types[1])
-        self.database.on_outbox = lambda: self.feed(LOCAL_CHANGE)
+        self.database.on_outbox = self._wrote
         self.powered = True
-        self.connecting = False
+        self.connecting = self.news = False
         self.out.clear()
         self.feed(BOOT)
         return self
+
+    def _wrote(self) -> None:
+        self.news = True
+        if not self.late_news:
+            self.tell()
+
+    def tell(self) -> None:
+        """The session hears that something was written."""
+        if self.news:
+            self.news = False
+            self.feed(LOCAL_CHANGE)
 
     def off(self) -> None:
         """At once. What was not committed is gone."""
@@ -357,6 +370,7 @@ class Pair:
         end_ms = self.rig.now_ms + for_ms
         while self.rig.now_ms < end_ms:
             self.connect()
+            self.act(self.device.tell)
             self.settle()
             at_ms = self.device.booted_ms + self.device.session.timer_at_ms
             self.pass_time(max(1, at_ms - self.rig.now_ms))

@@ -67,6 +67,10 @@ class World:
         else:
             self.pair.write("upsert", model, {**properties, "rev": self.next_rev()})
 
+    def tell(self) -> None:
+        if self.pair.device.powered:
+            self.pair.act(self.pair.device.tell)
+
     def reboot(self) -> None:
         self.pair.device.off()
         self.pair.act(self.pair.device.boot)
@@ -326,6 +330,7 @@ def long_run(seed: int, steps: int, **types: Any) -> World:
     draw = rng(seed, "test", "pair")
     world = World(seed, draw.chance(0.3), **types)
     world.pair.device.wall_offset_ms = draw.choice((0, 0, 200_000, -200_000))
+    world.pair.device.late_news = draw.chance(0.3)
     if draw.chance(0.6):
         world.flow()
     actions = weights(world, draw)
@@ -364,6 +369,7 @@ def weights(world: World, draw: Stream) -> list[Callable[[], None]]:
         lambda: world.replay(number()),
         lambda: world.kill(number()),
         lambda: world.pass_time(number()),
+        world.tell,
         world.reboot,
         world.flow,
         world.disconnect,
