@@ -53,6 +53,10 @@ ROW: Final = "row"  # the kind of a dead letter that is no operation
 _VISIBLE_OWN: Final = (
     "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1"
 )
+_PUT_BASE: Final = (  # in place when it is there: the index stays as it is
+    "INSERT INTO item VALUES(?, ?, ?, ?, ?) ON CONFLICT(pk, sk) DO UPDATE "
+    "SET image=excluded.image, updated=excluded.updated, rejected=excluded.rejected"
+)
 _INSERT: Final = "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
 _TAKE: Final = f"SELECT {_OUTBOX} FROM outbox WHERE state={UNSENT} ORDER BY n LIMIT ?"
 _MARK_SENT: Final = f"UPDATE outbox SET state={SENT}, id=? WHERE state={UNSENT} AND n<=?"
@@ -278,7 +282,7 @@ class Store:
     # ---------------------------------------------------------------- local writes
 
     def put_base(self, pk: str, sk: str, image: bytes, updated: int, rejected: str | None = None) -> None:
-        self.execute("INSERT OR REPLACE INTO item VALUES(?, ?, ?, ?, ?)", (pk, sk, image, updated, rejected))
+        self.execute(_PUT_BASE, (pk, sk, image, updated, rejected))
 
     def delete_base(self, pk: str, sk: str) -> None:
         self.execute("DELETE FROM item WHERE pk=? AND sk=?", (pk, sk))
