@@ -226,8 +226,8 @@ def _faults(faults: list[FaultWindow]) -> list[Text]:
         window = f"{clock_text(fault.start_s)} → {clock_text(fault.end_s)}"
         lines.append(
             Text.assemble(
-                f"     {_pad(printable(fault.name), 24)} ",
-                (f"{_pad(printable(fault.kind) if fault.kind != fault.name else '', 15)} ", "dim"),
+                f"     {_pad(printable(fault.name), 20)} ",
+                (f"{_pad(printable(fault.kind) if fault.kind != fault.name else '', 14)} ", "dim"),
                 f"{window:<21} {f'{fault.devices:,} devices' if fault.devices else '–':>15}  ",
                 healing(fault),
             )

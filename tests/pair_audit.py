@@ -73,8 +73,9 @@ class Audit:
             epoch, last = self.applied.get(key, ("", 0))
             assert op[1] != epoch or op[2] > last, f"{key}: operation {op} after {(epoch, last)}"
             self.applied[key] = (op[1], op[2])
-            if record.old is not None and self.both(key):
-                assert record.old["updated"] < record.new["updated"], f"{key}: {op} won over something newer"  # type: ignore[index]
+            if record.old is not None and record.new is not None and self.both(key):
+                newer = record.old["updated"] < record.new["updated"]
+                assert newer, f"{key}: {op} won over something newer"
             if record.old is None:
                 since = last if op[1] == epoch else 0
                 kinds = [

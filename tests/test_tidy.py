@@ -157,6 +157,7 @@ PROPER: Final[dict[str, list[str]]] = {
         "n = sum(len(row) for row in rows)",
         "n = sum(map(len, rows))",
         "n = sum(row.ok == 1 for row in rows)",
+        "n = sum(not row.ok for row in rows)",
         "n = sum(group.count for group in groups)",
         "n = sum(parts, Fraction(0))",
         "n = sum(counts.values())  # ints",

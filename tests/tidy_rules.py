@@ -236,7 +236,9 @@ def summing(source: Source) -> Iterator[Place]:
 
 
 def _exact(element: ast.expr) -> bool:
-    """A literal int, a comparison, a length, or something whose name says that it counts."""
+    """A literal int, a comparison, a `not`, a length, or something whose name says that it counts."""
+    if isinstance(element, ast.UnaryOp) and isinstance(element.op, ast.Not):
+        return True
     if isinstance(element, ast.Call):
         return _exact_function(element.func)
     if isinstance(element, ast.Constant):

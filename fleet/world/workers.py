@@ -196,7 +196,7 @@ class Workers:
         """A message goes out at once, nobody waits for it; a request of the table takes its time. (A worker that dies
         between a commit and its message is one that dies at the commit: half of those take effect.)"""
         while request.__class__ is Publish:
-            self.broker.publish_from_cloud(request.topic, request.payload, request.qos)  # type: ignore[union-attr]
+            self.broker.publish_from_cloud(request.topic, request.payload, request.qos)
             assert task.work is not None
             try:
                 request = task.work.send(None)

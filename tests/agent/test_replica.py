@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -134,9 +135,8 @@ def test_an_ack_of_what_was_not_sent_shows_a_rolled_back_database() -> None:
     made = pending("a")
     made.database.create("Setting", {"name": "b", "rev": 2})
     assert [row.state for row in made.store.outbox()] == [SENT, UNSENT]
-    for up, upid in ((2, "other"), (3, None), (4, None)):
-        outcome = unchanged(made, lambda up=up, upid=upid: made.session.replica.ack(ack(made, up, upid)))  # type: ignore[misc]
-        assert outcome is Outcome.ROLLED_BACK
+    for message in (ack(made, 2, "other"), ack(made, 3, None), ack(made, 4, None)):
+        assert unchanged(made, partial(made.session.replica.ack, message)) is Outcome.ROLLED_BACK
 
 
 def test_a_rolled_back_database_takes_a_new_epoch_that_replaces_the_message_s() -> None:

@@ -75,7 +75,7 @@ def test_a_run_directory_holds_every_file_and_no_other(traced: Path) -> None:
     assert set(Summary.__struct_fields__) <= set(summary)
     assert (summary["scenario"], summary["seed"], summary["verdict"], summary["devices"]) == ("busy", 3, "pass", 6)
     assert len(list(csv.DictReader((traced / "timeline.csv").read_text().splitlines()))) >= 10
-    assert len(list(csv.reader((traced / "devices.csv").read_text().splitlines()))) == 1  # all in their normal end state
+    assert len(list(csv.reader((traced / "devices.csv").read_text().splitlines()))) == 1  # the head alone
 
 
 def test_a_trace_has_every_event_in_order(traced: Path) -> None:
