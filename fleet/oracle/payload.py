@@ -16,7 +16,7 @@ TEXT: Final = "text"
 _DIGITS: Final = 64
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)  # a write is looked at several times, within a second or so; a run of days must not grow
 def text_for(rev: int, size: int) -> str:
     """`size` ASCII characters that depend on every bit of `rev` and of `size` (so that a cut text is seen)."""
     digest = hashlib.blake2b(b"%d:%d" % (rev, size), digest_size=_DIGITS // 2).hexdigest()

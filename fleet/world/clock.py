@@ -191,3 +191,4 @@ class Clock(Environment):
                 raise
         finally:
             stop.live = False
+            stop.__traceback__ = None  # it leads back to this frame: a cycle, and with it the last event's argument
