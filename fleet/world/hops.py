@@ -42,7 +42,7 @@ class HopFault:
     reordered message or a copy. `devices`, `regions`, `qos`: None means all."""
 
     __slots__ = (
-        "_seed", "_streams", "delay_us", "devices", "duplicate", "hops", "lose", "name", "qos", "regions",
+        "_seed", "_streams", "delay_us", "devices", "duplicate", "hops", "lose", "name", "qos", "regions", "sometimes",
         "reorder", "spread_us",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class HopFault:
         if unknown:
             raise ValueError(f"unknown hops: {', '.join(sorted(unknown))}")
         self.lose, self.duplicate, self.reorder = lose, duplicate, reorder
+        self.sometimes = lose + duplicate + reorder
         self.delay_us = delay_us
         self.spread_us = spread_us
         self.devices = None if devices is None else frozenset(devices)
@@ -76,7 +77,8 @@ class HopFault:
         self._streams: dict[str, Stream] = {}
 
     def fate(self, hop: Hop, device: str, region: str, qos: int) -> Fate | None:
-        """None: this fault leaves the message alone. Draws five times for every message in its reach."""
+        """None: this fault leaves the message alone. Draws once for every message in its reach, and more for those to
+        which something happens."""
         if hop not in self.hops or (self.qos is not None and qos != self.qos):
             return None
         if self.devices is not None and device not in self.devices:
@@ -86,10 +88,10 @@ class HopFault:
         stream = self._streams.get(device)
         if stream is None:
             stream = self._streams[device] = rng(self._seed, device, f"fault:{self.name}")
-        lose, copy, late = (
-            stream.chance(self.lose), stream.chance(self.duplicate), stream.chance(self.reorder)
-        )  # fmt: skip
-        how, extra = stream.unit(), stream.unit()
+        chance = stream.unit()
+        if chance >= self.sometimes and not self.delay_us:
+            return None
+        lose, copy, late, how, extra = self._happens(chance, stream)
         wire_us, late_us, copy_us = self.delay_us, 0, -1
         if lose:
             if hop == FROM_RELAY or (hop != TO_RELAY and qos == 0):
@@ -107,6 +109,18 @@ class HopFault:
         return Fate(False, False, wire_us, late_us, copy_us)
 
 
+    def _happens(self, chance: float, stream: Stream) -> tuple[bool, bool, bool, float, float]:
+        """(lost, repeated, late, how, how much). Where the three shares leave room for "nothing", at most one of them
+        happens; else each by itself."""
+        if self.sometimes < 1.0:
+            lose = chance < self.lose
+            copy = not lose and chance < self.lose + self.duplicate
+            late = not lose and not copy and chance < self.sometimes
+        else:
+            lose, copy, late = stream.chance(self.lose), stream.chance(self.duplicate), stream.chance(self.reorder)
+        return lose, copy, late, stream.unit(), stream.unit()
+
+
 def _scale(limits: tuple[int, int], unit: float) -> int:
     low, high = limits
     return low + int((high - low) * unit)
@@ -117,6 +131,8 @@ def combined(faults: Iterable[HopFault], hop: Hop, device: str, region: str, qos
     lost = reset = touched = False
     wire_us, late_us, copy_us = 0, 0, -1
     for fault in faults:
+        if hop not in fault.hops:
+            continue
         fate = fault.fate(hop, device, region, qos)
         if fate is None:
             continue
