@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from typing import IO, Final
 
 from rich.cells import cell_len, set_cell_size
@@ -51,7 +52,7 @@ def summary_lines(result: RunResult, width: int = WIDTH) -> list[Text]:
     lines += _faults(result.faults)
     lines += _devices(result)
     lines += _probes(summary.probes, width)
-    lines += [Text(), Text.assemble(("   reproduce  ", "dim"), printable(summary.reproduce, 400))]
+    lines += [Text(), *_command(printable(summary.reproduce, 400), width)]
     if summary.trace_hash:
         lines.append(Text.assemble(("   trace hash ", "dim"), printable(summary.trace_hash, 128)))
     fitted: list[Text] = []
@@ -112,6 +113,18 @@ def _fold(line: Text, width: int) -> list[Text]:
     for part in whole:
         part.rstrip()
     return whole
+
+
+def _command(command: str, width: int) -> list[Text]:
+    """What to type, over several lines as a shell takes them when it is long."""
+    rows = [""]
+    for word in re.findall(r"(?:--[\w-]+ (?!-))?(?:'[^']*'|\S)+", command):
+        if rows[-1] and cell_len(f"{rows[-1]} {word}") > width - 16:
+            rows.append("")
+        rows[-1] += f" {word}" if rows[-1] else word
+    heads = [("   reproduce  ", "dim"), *[("                ", "")] * (len(rows) - 1)]
+    ends = [*[" \\"] * (len(rows) - 1), ""]
+    return [Text.assemble(head, row, end) for head, row, end in zip(heads, rows, ends, strict=True)]
 
 
 def _title(text: str) -> list[Text]:

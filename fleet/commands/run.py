@@ -149,6 +149,8 @@ def perform(
         result = attempt(request)
         if result.summary.verdict == "fail" and not trace and not interrupt.asked:
             # A failed run is run again with its trace, so that there is something to look at.
+            if not quiet:
+                typer.echo(f"failed: running it again to write {TRACE_FILE}", err=True)
             again = attempt(Request(reproduce, scenario_yaml, traced))
             if again.summary.interrupted:
                 traced.unlink()  # half a trace of a whole run would mislead
@@ -168,5 +170,6 @@ def perform(
         typer.echo(json.dumps(json.loads(msgspec.json.encode(result.summary)), indent=2))
     elif not quiet:
         print_summary(result, sys.stdout)
+        typer.echo(f"   report     {directory / 'report.html'}")
     typer.echo(str(directory))
     raise typer.Exit(exit_code(result.summary))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
@@ -97,6 +98,16 @@ def test_the_terminal_shows_verdict_then_checks_then_thresholds_then_the_rest(sa
 def test_no_line_of_an_ordinary_summary_is_broken_at_100_columns(sample: Sample) -> None:
     assert widest(summary_text(sample())) <= 100
     assert summary_text(sample()) == summary_text(sample(), width=400)
+
+
+def test_a_long_command_can_be_copied_to_a_shell() -> None:
+    command = (
+        "fleet run scenarios/outage.yaml --seed 1 --devices 10 --set 'devices.home.count=5 ' --set 'faults=[]' --out x"
+    )
+    text = summary_text(RunResult(summary=Summary(scenario="s", seed=1, verdict="pass", reproduce=command)), 80)
+    typed = text[text.index("reproduce") + len("reproduce") :]
+    assert widest(text) <= 80 and typed.count("\\\n") == 1
+    assert shlex.split(typed.replace("\\\n", "")) == shlex.split(command)
 
 
 def test_probes_with_long_names_are_whole_and_in_columns() -> None:
