@@ -436,3 +436,29 @@ def test_a_model_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         ITEM.name = "Other"
     assert ITEM.read(("a", "b"), {}) == {}
+
+
+# Where to look for items with given properties
+
+
+@pytest.mark.parametrize(
+    ("model", "props", "expected"),
+    [
+        ("Status", {}, ("device#home-1", "status#")),
+        ("Setting", {}, ("device#home-1", "setting#")),
+        ("Setting", {"name": "a"}, ("device#home-1", "setting#a")),
+        ("Notice", {"text": "x"}, ("account#main", "notice#")),
+        ("Setting", {"sk": "setting#ab"}, ("device#home-1", "setting#ab")),
+    ],
+)
+def test_a_search_begins_with_all_of_the_key_that_is_given(
+    model: str, props: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    assert FLEET.models[model].search(props, Context("home-1", "main")) == expected
+
+
+def test_a_search_without_a_hash_key_or_with_another_s_is_refused() -> None:
+    for props, context in (({}, Context("", "main")), ({"sk": "fault#a"}, Context("home-1", "main"))):
+        with pytest.raises(ModelError) as caught:
+            FLEET.models["Setting"].search(props, context)
+        assert caught.value.code == "key"
