@@ -263,6 +263,8 @@ class Workers:
             self._failed(task, reason)
         else:
             self._issue(task, request)
+        finally:
+            error = None  # its traceback leads to this frame: a cycle
 
     def _finished(self, task: Task) -> None:
         worker = task.worker
@@ -306,15 +308,17 @@ class Workers:
         self._troubled = self.throttle_share > 0.0 or self.silence_share > 0.0
 
     def _try(self, stream: Stream, request: TableRequest) -> Any:
-        """A request that the open faults may refuse, or whose answer they may lose. Draws twice."""
-        refused, silent = stream.unit() < self.throttle_share, stream.unit() < self.silence_share
-        if refused:
+        """A request that the open faults may refuse, or else, of those that are left, lose the answer of."""
+        chance = stream.unit()
+        refused = self.throttle_share
+        if chance < refused:
             self.probes["throttled"] += 1
             if isinstance(request, Transact) and stream.chance(0.5):
                 # DynamoDB says it in either way.
                 raise Cancelled(("throttled", *[None] * (len(request.actions) - 1)))
             raise Throttled("over the provisioned throughput")
         answer = self._execute(request, self.start_ms + self.clock._now // 1000)
+        silent = chance < refused + (1.0 - refused) * self.silence_share
         if silent and not isinstance(request, Get | BatchGet | Query):
             self.probes["answer_lost"] += 1
             raise Unavailable("no answer")
