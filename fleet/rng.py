@@ -43,15 +43,25 @@ class Stream:
 
     def unit(self) -> float:
         """Uniform in [0, 1)."""
-        return (self.bits() >> 11) * _TO_UNIT
+        # The generator once more, and twice below: a call of `bits` would cost as much again.
+        self._state = z = (self._state + _GOLDEN) & _MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((z ^ (z >> 31)) >> 11) * _TO_UNIT
 
     def chance(self, probability: float) -> bool:
         """True with this probability. Draws once, also for 0 and 1."""
-        return (self.bits() >> 11) * _TO_UNIT < probability
+        self._state = z = (self._state + _GOLDEN) & _MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((z ^ (z >> 31)) >> 11) * _TO_UNIT < probability
 
     def below(self, n: int) -> int:
         """Uniform in 0 .. n-1 (n ≥ 1). The bias is under n / 2**64."""
-        return (self.bits() * n) >> 64
+        self._state = z = (self._state + _GOLDEN) & _MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((z ^ (z >> 31)) * n) >> 64
 
     def between(self, low: int, high: int) -> int:
         """Uniform integer, both ends included."""
