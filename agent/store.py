@@ -49,6 +49,16 @@ KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
 ROW: Final = "row"  # the kind of a dead letter that is no operation
 
 
+_WHOSE: Final = (
+    "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+    "FROM pragma_user_version, pragma_application_id"
+)
+_LOAD: Final = (
+    "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms, (SELECT count(*) FROM outbox), "
+    f"(SELECT count(*) FROM outbox WHERE state={UNSENT}), (SELECT count(*) FROM outbox WHERE state={SENT}), "
+    "(SELECT max(u) FROM outbox WHERE outbox.epoch=identity.epoch) FROM identity"
+)
+
 # Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call.
 _VISIBLE_OWN: Final = (
     "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1"
@@ -153,6 +163,7 @@ class Store:
     """One device's file. Not thread-safe: Database serialises callers."""
 
     __slots__ = (
+        "_recent",
         "_transaction",
         "connection",
         "cursors",
@@ -174,6 +185,7 @@ class Store:
         self.connection = connection
         self.execute = connection.cursor().execute
         self._transaction = _Transaction(self)
+        self._recent: tuple[str, str, Visible] | None = None  # the item of the base that was last put
         self.cursors = {}
         self.in_flight = []
         self.outbox_rows = self.unsent_rows = 0
@@ -185,9 +197,7 @@ class Store:
     def is_new(self) -> bool:
         """Whether the file is empty. Raises StoreError when it is something else than a database of this agent."""
         try:
-            version = self.execute("PRAGMA user_version").fetchone()[0]
-            application = self.execute("PRAGMA application_id").fetchone()[0]
-            tables = self.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            version, application, tables = self.execute(_WHOSE).fetchone()
         except sqlite3.DatabaseError as error:
             raise StoreError(f"not a database: {error}") from None
         if version == 0 and tables == 0:
@@ -210,19 +220,15 @@ class Store:
 
     def load(self) -> None:
         """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
-        row = self.execute(
-            "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"
-        ).fetchone()  # one row
+        *row, self.outbox_rows, self.unsent_rows, sent_rows, highest = self.execute(_LOAD).fetchone()
         self.identity = Identity(row[0], bool(row[1]), *row[2:])
         self.cursors = {f: (e, s) for f, e, s in self.execute("SELECT feed, epoch, seq FROM cursor ORDER BY feed")}
-        epoch = self.identity.epoch
-        rows = self.execute(f"SELECT {_OUTBOX} FROM outbox WHERE state={SENT} AND epoch=? ORDER BY n", (epoch,))
-        self.in_flight = [OutboxRow(*row) for row in rows]
-        self.outbox_rows, self.unsent_rows = self.execute(
-            f"SELECT count(*), count(*) FILTER (WHERE state={UNSENT}) FROM outbox"
-        ).fetchone()
-        highest = self.execute("SELECT max(u) FROM outbox WHERE epoch=?", (epoch,)).fetchone()[0]  # one row
+        self.in_flight = []
+        if sent_rows:
+            sql = f"SELECT {_OUTBOX} FROM outbox WHERE state={SENT} AND epoch=? ORDER BY n"
+            self.in_flight = [OutboxRow(*found) for found in self.execute(sql, (self.identity.epoch,))]
         self.epoch_next_u = max(highest or 0, self.identity.acked_u) + 1
+        self._recent = None
 
     def transaction(self) -> _Transaction:
         return self._transaction
@@ -240,6 +246,9 @@ class Store:
             row = self.execute(_VISIBLE_OWN, (pk, sk)).fetchone()
             if row is not None:
                 return Visible(None if row[0] == "delete" else row[1], row[2], row[3], row[4])
+        recent = self._recent
+        if recent is not None and recent[1] == sk and recent[0] == pk:
+            return recent[2]
         row = self.execute("SELECT image, updated FROM item WHERE pk=? AND sk=?", (pk, sk)).fetchone()
         return NOTHING if row is None else Visible(row[0], row[1])
 
@@ -283,9 +292,11 @@ class Store:
 
     def put_base(self, pk: str, sk: str, image: bytes, updated: int, rejected: str | None = None) -> None:
         self.execute(_PUT_BASE, (pk, sk, image, updated, rejected))
+        self._recent = (pk, sk, Visible(image, updated))
 
     def delete_base(self, pk: str, sk: str) -> None:
         self.execute("DELETE FROM item WHERE pk=? AND sk=?", (pk, sk))
+        self._recent = None
 
     def add_operation(self, pk: str, sk: str, kind: Kind, image: bytes | None, updated: int) -> int:
         """One row more. Returns its u. A single statement: durable by itself. When the session is ready to send it at
