@@ -9,7 +9,11 @@ from fleet.scenario.plan import Plan
 
 DEVICES = 200
 DEVICES_QUICK = 20
-_SHORT = ("duration=12m", "faults.0.at=4m", "faults.0.duration=3m")
+_SHORT = (
+    "duration=12m",
+    *("faults.broker-outage.at=4m", "faults.broker-outage.duration=3m"),
+    *("faults.out-of-reach.at=5m", "faults.out-of-reach.duration=6m"),
+)
 
 
 def outage(effort: Effort) -> Plan:

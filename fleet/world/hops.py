@@ -42,8 +42,8 @@ class HopFault:
     reordered message or a copy. `devices`, `regions`, `qos`: None means all."""
 
     __slots__ = (
-        "_seed", "_streams", "delay_us", "devices", "duplicate", "hops", "lose", "name", "qos", "regions", "sometimes",
-        "reorder", "spread_us",
+        "_seed", "_streams", "delay_us", "devices", "duplicate", "hops", "lose", "name", "qos", "regions", "reorder",
+        "sometimes", "spread_us",
     )  # fmt: skip
 
     def __init__(
@@ -107,7 +107,6 @@ class HopFault:
         if copy and (qos > 0 or hop in (TO_RELAY, FROM_RELAY)):
             copy_us = 1 + int(how * self.spread_us)
         return Fate(False, False, wire_us, late_us, copy_us)
-
 
     def _happens(self, chance: float, stream: Stream) -> tuple[bool, bool, bool, float, float]:
         """(lost, repeated, late, how, how much). Where the three shares leave room for "nothing", at most one of them
