@@ -24,7 +24,7 @@ from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
 from fleet.scenario.plan import Plan
 from fleet.trace import Event, line_of
-from fleet.world.world import Progress, World
+from fleet.world.world import OnProgress, World
 from reports.result import Checkpoint, DeviceRow, FaultWindow, RunResult
 from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict
 
@@ -44,7 +44,7 @@ class Request:
 def execute(
     plan: Plan,
     request: Request | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
     stopped: Callable[[], bool] | None = None,
     *,
     hashed: bool = True,
@@ -227,7 +227,7 @@ class Record:
 def replay(
     plan: Plan,
     record: Record | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> tuple[str, Difference | None]:
     """Runs a plan again, an interrupted run up to where it was. Returns the hash, and where it parts from the record if
@@ -243,7 +243,7 @@ class Interrupted(Exception):
 def _replay(
     plan: Plan,
     record: Record | None,
-    on_progress: Callable[[Progress], None] | None,
+    on_progress: OnProgress | None,
     stopped: Callable[[], bool] | None,
 ) -> tuple[str, Difference | None]:
     world = World(plan, types_with(plan.plant))

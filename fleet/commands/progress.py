@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TextIO
 
 from rich.console import Console
@@ -22,7 +23,7 @@ MOVES_EVERY_S: Final = 0.1
 
 
 class ProgressLine:
-    """Use as a context; call it with each Progress."""
+    """Use as a context; call it often, with a way to look."""
 
     def __init__(self, quiet: bool, file: TextIO | None = None) -> None:
         self._file = file or sys.stderr
@@ -44,14 +45,14 @@ class ProgressLine:
         if self._live is not None:
             self._live.__exit__(None, None, None)
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, look: Callable[[], Progress]) -> None:
         if self._quiet:
             return
         now = time.monotonic()
         if now < self._due:
             return
         self._due = now + (MOVES_EVERY_S if self._live is not None else PLAIN_EVERY_S)
-        line = describe(progress, now - self._started)
+        line = describe(look(), now - self._started)
         if self._live is not None:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         else:

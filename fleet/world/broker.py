@@ -345,16 +345,21 @@ class Broker(Uplink):
 
     def counts(self) -> dict[str, int]:
         """Totals, with the names of summary.json."""
-        ledgers = self.ledgers.values()
+        up = down = lost = copied = bytes_up = bytes_down = 0
+        for ledger in self.ledgers.values():
+            up += ledger.sent_up
+            down += ledger.sent_down
+            lost += ledger.dropped_up + ledger.dropped_down
+            copied += ledger.copies_up + ledger.copies_down
+            bytes_up += ledger.bytes_up
+            bytes_down += ledger.bytes_down
         return {
-            "messages_up": sum(ledger.sent_up for ledger in ledgers),  # ints
-            "messages_down": sum(ledger.sent_down for ledger in ledgers),  # ints
-            "messages_lost": self.cloud_dropped
-            + sum(ledger.dropped_up + ledger.dropped_down for ledger in ledgers),  # ints
-            "messages_copied": self.cloud_copies
-            + sum(ledger.copies_up + ledger.copies_down for ledger in ledgers),  # ints
-            "bytes_up": sum(ledger.bytes_up for ledger in ledgers),  # ints
-            "bytes_down": sum(ledger.bytes_down for ledger in ledgers),  # ints
+            "messages_up": up,
+            "messages_down": down,
+            "messages_lost": lost + self.cloud_dropped,
+            "messages_copied": copied + self.cloud_copies,
+            "bytes_up": bytes_up,
+            "bytes_down": bytes_down,
             "connects": self.connects,
             "disconnects": self.disconnects,
         }

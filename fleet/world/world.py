@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +61,10 @@ class Progress:
     backlog: int
     synced: int
     failures: int
+
+
+# Called often with a way to look: looking reads every device, which is done only when there is someone to see it.
+OnProgress = Callable[[Callable[[], Progress]], None]
 
 
 @dataclass(slots=True)
@@ -244,7 +249,7 @@ class World:
     # ---------------------------------------------------------------- phases
 
     def run(
-        self, on_progress: Callable[[Progress], None] | None = None, stopped: Callable[[], bool] | None = None
+        self, on_progress: OnProgress | None = None, stopped: Callable[[], bool] | None = None
     ) -> bool:
         """To the end. False when `stopped` said so: everything up to there is there to be reported."""
         plan = self.plan
@@ -255,7 +260,8 @@ class World:
         while self.clock.now < end:
             self._advance(min(self.clock.now + step, end))
             if on_progress is not None:
-                on_progress(self._progress("running" if self.clock.now > plan.warm_up_us else "warming up", end))
+                phase = "running" if self.clock.now > plan.warm_up_us else "warming up"
+                on_progress(partial(self._progress, phase, end))
             if stopped is not None and stopped():
                 return False
         self.oracle.writes_stopped(self.clock.now)
@@ -263,7 +269,7 @@ class World:
             device.boot()  # whoever is off now was brought back by a heal that comes later
         return self._converge(on_progress, stopped)
 
-    def _converge(self, on_progress: Callable[[Progress], None] | None, stopped: Callable[[], bool] | None) -> bool:
+    def _converge(self, on_progress: OnProgress | None, stopped: Callable[[], bool] | None) -> bool:
         """Until every device has everything, at most so long; then a while of quiet, in which nothing may move."""
         plan = self.plan
         limit = plan.duration_us + plan.converge_within_us
@@ -281,7 +287,7 @@ class World:
                 break
             self._advance(min(self.clock.now + LOOK_EVERY_US, limit))
             if on_progress is not None:
-                on_progress(self._progress("converging", limit))
+                on_progress(partial(self._progress, "converging", limit))
             if stopped is not None and stopped():
                 return False
         if self.converged_us is not None:
