@@ -64,7 +64,7 @@ def test_tracing_to_a_file_and_watching_change_nothing(tmp_path: Path) -> None:
     plan = busy_plan(tmp_path)
     seen: list[int] = []
     watched = execute(
-        plan, Request(trace_path=tmp_path / "t.jsonl.gz"), lambda progress: seen.append(progress.now_us), lambda: False
+        plan, Request(trace_path=tmp_path / "t.jsonl.gz"), lambda look: seen.append(look().now_us), lambda: False
     )
     assert watched.summary.trace_hash == run_plan(plan).summary.trace_hash and seen == sorted(seen) and seen
 

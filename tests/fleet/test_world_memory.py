@@ -48,8 +48,8 @@ def pages():
         return int(file.read().split()[1])
 
 marks = {}
-def look(progress):
-    hour = progress.now_us // 3_600_000_000
+def look(progress_now):
+    hour = progress_now().now_us // 3_600_000_000
     if hour and hour not in marks:
         gc.collect()
         marks[hour] = pages()
