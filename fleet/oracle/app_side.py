@@ -181,15 +181,18 @@ class AppSide(WireSide):
             self._reached(d, item, index, t_us)
         if wide is None:
             item.visible = rev
+            item.shown_us = t_us
 
     def _explained(self, t_us: int, d: Device, item: Item, index: int) -> bool:
         """Whether a snapshot may show this older state: it ended after the log's tail at the time of the hello, and
-        began before the snapshot was delivered."""
+        began before the snapshot was delivered. The first row after it may show it too, but none after that."""
         feed = item.feed
         fuzzy = d.fuzzy.get(feed.id[0]) if d.fuzzy is not None and feed is not None else None
         if fuzzy is None:
             return False
         floor_us, delivered_us = fuzzy
+        if item.wide is None and item.shown_us > delivered_us:
+            return False
         if index == UNKNOWN:
             return floor_us < t_us - WINDOW_US
         ended = item.superseded_us(index)

@@ -162,6 +162,7 @@ class Item:
         "rev",
         "seen",
         "sends",
+        "shown_us",
         "visible",
         "wide",
     )
@@ -186,6 +187,7 @@ class Item:
         self.log_epoch = ""
         self.log_seq = 0
         self.visible: int | None = None
+        self.shown_us = ABSENT  # when sync last changed what the owner's applications read
         self.own = NONE
         self.own_index = ABSENT
         self.pending: list[Write] | tuple[Write, ...] = NO_WRITES  # not yet sent

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from oracle_history import (
     EPOCH,
+    STEP_US,
     History,
     audit,
     command,
@@ -663,12 +664,25 @@ def test_rows_after_a_snapshot_may_repeat_what_ended_while_it_was_on_its_way() -
     h.log(config(D))
     h.cloud(config(D))
     h.snapshot(D, [config(D), setting(D)], nonce="n9")
+    h.t -= STEP_US  # what it changes is shown with it
     h.see(D, config(D))
     h.see(D, config(D), old)
     h.push(D, config(D))
     results = end(h)
     assert results["monotone-reads"].status == "pass"
     assert "1 steps back that a snapshot explains" in results["monotone-reads"].detail
+
+
+def test_a_snapshot_excuses_no_step_back_once_a_row_has_followed_it() -> None:
+    h = settled()
+    h.hello(D, nonce="n9")
+    old = h.table[config(D)]
+    h.snapshot(D, [config(D), setting(D)], nonce="n9")
+    h.cloud(config(D))
+    h.push(D, config(D))
+    h.see(D, config(D), old)
+    h.see(D, config(D))
+    failed(end(h), "monotone-reads", D, words_of(config(D)))
 
 
 def test_a_snapshot_does_not_excuse_what_ended_before_its_hello() -> None:
