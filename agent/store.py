@@ -52,12 +52,12 @@ ROW: Final = "row"  # the kind of a dead letter that is no operation
 _WHOSE: Final = (
     "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
     "FROM pragma_user_version, pragma_application_id"
-)
+)  # one row
 _LOAD: Final = (
     "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms, (SELECT count(*) FROM outbox), "
     f"(SELECT count(*) FROM outbox WHERE state={UNSENT}), (SELECT count(*) FROM outbox WHERE state={SENT}), "
     "(SELECT max(u) FROM outbox WHERE outbox.epoch=identity.epoch) FROM identity"
-)
+)  # one row
 
 # Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call.
 _VISIBLE_OWN: Final = (

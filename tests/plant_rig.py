@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from fleet.plants import PLANTS
@@ -21,9 +22,9 @@ def failed_checks(plant: str, scenario: str, devices: int, seed: int, *, whole: 
     """The checks that failed. Unless it is to be a `whole` run, what fails on the way ends it; others judge its end."""
     failures = 0
 
-    def look(progress: Progress) -> None:
+    def look(progress: Callable[[], Progress]) -> None:
         nonlocal failures
-        failures = progress.failures
+        failures = progress().failures
 
     plan = build_plan(load(scenario, devices=devices), seed, plant=plant)
     result = execute(plan, None, look, lambda: failures > 0 and not whole, hashed=False)

@@ -248,9 +248,7 @@ class World:
 
     # ---------------------------------------------------------------- phases
 
-    def run(
-        self, on_progress: OnProgress | None = None, stopped: Callable[[], bool] | None = None
-    ) -> bool:
+    def run(self, on_progress: OnProgress | None = None, stopped: Callable[[], bool] | None = None) -> bool:
         """To the end. False when `stopped` said so: everything up to there is there to be reported."""
         plan = self.plan
         end = plan.duration_us
