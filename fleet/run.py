@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from agent.protocol.version import __version__
 from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
 from fleet.scenario.plan import Plan
@@ -195,7 +196,7 @@ def _log(world: World, summary: Summary) -> list[str]:
 def versions() -> dict[str, str]:
     """What a reader of the report wants to know about the program that made it."""
     return {
-        "fleet": version("fleet-sync"),
+        "fleet": __version__,
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "simpy": version("simpy"),
