@@ -13,7 +13,7 @@ from agent.changes import Change
 from agent.clock import CorrectedClock
 from agent.database import Database
 from agent.events import Effect, Event
-from agent.protocol.messages import Ack, FeedName, Key, Kind, Row, Rows, Snapshot, SnapshotItem
+from agent.protocol.messages import Ack, FeedName, Key, Kind, Row, Rows, SnapshotItem
 from agent.protocol.schema import Model
 from agent.replica import Outcome, Replica
 from agent.session import NEVER, Session
@@ -93,15 +93,6 @@ class MintingSession(Session):
             self.mints += 1
             self.replica.mint(self.store.identity.epoch)
             self.hn = ids.nonce(self.random)
-
-
-class TrustingSession(Session):
-    """Applies any snapshot that comes, whatever hello it answers: neither its nonce nor its position is looked at."""
-
-    def on_snapshot(self, part: Snapshot) -> None:
-        self.nonces[part.feed] = part.nonce
-        self.store.cursors.pop(part.feed, None)
-        super().on_snapshot(part)
 
 
 # ---------------------------------------------------------------- the replica: what is applied

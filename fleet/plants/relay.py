@@ -6,10 +6,10 @@ Called by nobody but fleet.plants, which puts them into a world's types. The rea
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, Final
 
-from agent.protocol.messages import Ack, FeedState, Key, Kind, Op
-from agent.protocol.schema import Model
+from agent.protocol.messages import Ack, FeedState, Key, Kind, Op, SnapshotItem
+from agent.protocol.schema import Context, Model
 from cloud.catchup import CatchUp
 from cloud.feed import Sequencer
 from cloud.head import Feed, log_position, public_image
@@ -17,6 +17,8 @@ from cloud.ingest import Action, Batch, Decision, Ingest
 from cloud.table import Condition, Get, Item, Put, Record, Request, Update, Work
 from fleet.world.cloud import CloudWorld
 from fleet.world.shards import Shard
+
+_KEPT_MS: Final = 3_600_000
 
 # ---------------------------------------------------------------- what comes up
 
@@ -203,6 +205,21 @@ class HoleCatchUp(CatchUp):
         if last is not None and state.epoch is not None and log_position(last)[0] != state.epoch:
             state = FeedState(state.nonce, log_position(last)[0], 0)
         return (yield from super().rows_after(feed, state, last))
+
+
+class CachingCatchUp(CatchUp):
+    """Keeps a snapshot's items for an hour and serves them again under the feed's present position: what changed
+    in between is never sent."""
+
+    def read_items(self, feed: Feed, context: Context) -> Generator[Request, Any, list[SnapshotItem]]:
+        cache: dict[str, tuple[int, list[SnapshotItem]]] = self.__dict__.setdefault("_cache", {})
+        kept = cache.get(feed.pk)
+        if kept is not None and self.clock_ms() - kept[0] < _KEPT_MS:
+            return kept[1]
+        now_ms = self.clock_ms()
+        items = yield from super().read_items(feed, context)
+        cache[feed.pk] = (now_ms, items)
+        return items
 
 
 # ---------------------------------------------------------------- the workers

@@ -36,11 +36,15 @@ class Known(NamedTuple):
 
 
 KNOWN: dict[str, Known] = {
-    "gap-skipped": Known(50, 1, whole=True),
-    "items-unfenced": Known(20, 2),
-    "late-rows-roll-back": Known(50, 3),
-    "outbox-cleared-by-puback": Known(whole=True),
-    "row-taken-for-ack": Known(50, 2),
+    "feed-logs-stream-image": Known(50, 1),
+    "gap-skipped": Known(whole=True),
+    "head-after-item": Known(20, 3),
+    "items-unfenced": Known(50, 3),
+    "late-rows-roll-back": Known(20, 4),
+    "snapshot-clears-outbox": Known(20, 13),
+    "unfenced-commit": Known(20, 2),
+    "void-accepted": Known(10, 12),
+    "wall-clock-stamps": Known(20, 2),
 }
 
 
