@@ -411,7 +411,6 @@ SOON: Final = (
     "edit-in-flight",
     "gap-skipped",
     "overlay-dropped-on-ack",
-    "snapshot-nonce-ignored",
 )
 
 
