@@ -35,6 +35,11 @@ def _ignore() -> None:
 class Database:
     """One device's data. `connection`: see agent.files; `monotonic_ms`, `wall_ms`: agent.clock; `random`: agent.ids."""
 
+    __slots__ = (
+        "_callbacks", "_listeners", "_new_id", "clock", "context", "lock", "on_callback_error", "on_outbox", "random",
+        "schema", "store",
+    )  # fmt: skip
+
     def __init__(
         self,
         connection: sqlite3.Connection,
@@ -92,15 +97,23 @@ class Database:
         """Update, or create when there is no such item."""
         m = self._model(model)
         with self.lock:
-            key = m.key(properties, self.context)
-            visible = self.store.visible(*key)
-            if visible.image is not None:
-                image = self._change(m, key, visible, properties)
-            else:
-                now = self.clock.now_ms()
-                key, image = m.create(properties, self.context, now, self._new_id)
-                image = self._insert(m, key, image, now, visible)
+            key, image = self._upsert(m, properties)
         return m.read(key, image)
+
+    def put(self, model: str, properties: Mapping[str, Any]) -> None:
+        """As upsert, for those who report and do not read: gives nothing back, which saves making it."""
+        m = self._model(model)
+        with self.lock:
+            self._upsert(m, properties)
+
+    def _upsert(self, m: Model, properties: Mapping[str, Any]) -> tuple[Key, Image]:
+        key = m.key(properties, self.context)
+        visible = self.store.visible(*key)
+        if visible.image is not None:
+            return key, self._change(m, key, visible, properties)
+        now = self.clock.now_ms()
+        key, image = m.create(properties, self.context, now, self._new_id)
+        return key, self._insert(m, key, image, now, visible)
 
     def remove(self, model: str, properties: Mapping[str, Any]) -> bool:
         """Whether there was such an item."""
@@ -229,15 +242,18 @@ class Database:
         return place.model is m if place is not None else image.get(m.type_field) == m.name
 
     def items(self) -> Iterator[tuple[Model, Key, Image]]:
-        """Every item that an application can read, in order of the keys."""
-        with self.lock:
-            keys = self.store.keys()
-        for key in keys:
-            place = self.schema.locate(key)
+        """Every item that an application can read, in order of the keys. Reads page by page, as `find` does."""
+        after = ("", "")
+        while True:
             with self.lock:
-                image = self.store.visible(*key).image
-            if place is not None and image is not None:
-                yield place.model, key, decode_image(image)
+                page = self.store.page_of_all(*after, FIND_PAGE_ITEMS)
+            for pk, sk, image in page:
+                place = self.schema.locate((pk, sk))
+                if place is not None:
+                    yield place.model, (pk, sk), decode_image(image)
+            if len(page) < FIND_PAGE_ITEMS:
+                return
+            after = page[-1][:2]
 
     def dead_letters(self) -> list[DeadLetter]:
         """Writes that the relay rejected and rows that could not be applied, oldest first."""

@@ -67,6 +67,8 @@ class Disconnect(Effect, frozen=True, gc=False):
 
 
 class State(enum.Enum):
+    __hash__ = object.__hash__  # enum's own is a call of Python at every look into a table
+
     OFF = "off"  # not booted, or stopped
     WAITING = "waiting"  # until it is time to connect
     CONNECTING = "connecting"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 MEMORY: Final = ":memory:"
-_STATEMENTS: Final = 9  # about those of the path of every message; each costs about 3 KB: a fleet of devices feels it
+_STATEMENTS: Final = 12  # about those of the path of every message; each costs about 3 KB: a fleet of devices feels it
 
 
 def open_file(path: str | Path) -> sqlite3.Connection:

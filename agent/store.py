@@ -13,7 +13,7 @@ import sqlite3
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from agent.protocol.messages import Key, Kind
+from agent.protocol.messages import Kind
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x466C6565  # "Flee", in the header of the file: other applications' files have another
@@ -45,18 +45,19 @@ WITH own AS (SELECT sk, kind, image, max(n) FROM outbox WHERE pk=? AND sk>=? AND
 SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk>? AND sk NOT IN (SELECT sk FROM own)
 UNION ALL SELECT sk, image FROM own WHERE kind<>'delete' ORDER BY sk LIMIT ?
 """
+_PAGE_OF_ALL: Final = """
+WITH own AS (SELECT pk, sk, kind, image, max(n) FROM outbox WHERE (pk, sk)>(?, ?) AND pk<>'' AND seen=0 GROUP BY pk, sk)
+SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) AND (pk, sk) NOT IN (SELECT pk, sk FROM own)
+UNION ALL SELECT pk, sk, image FROM own WHERE kind<>'delete' ORDER BY pk, sk LIMIT ?
+"""
 KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
 ROW: Final = "row"  # the kind of a dead letter that is no operation
 
 
-_WHOSE: Final = (
-    "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
-    "FROM pragma_user_version, pragma_application_id"
-)  # one row
-_LOAD: Final = (
-    "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms, (SELECT count(*) FROM outbox), "
-    f"(SELECT count(*) FROM outbox WHERE state={UNSENT}), (SELECT count(*) FROM outbox WHERE state={SENT}), "
-    "(SELECT max(u) FROM outbox WHERE outbox.epoch=identity.epoch) FROM identity"
+_IDENTITY: Final = "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"  # one row
+_COUNTS: Final = (
+    f"SELECT count(*), count(CASE state WHEN {UNSENT} THEN 1 END), count(CASE state WHEN {SENT} THEN 1 END), "
+    "max(CASE epoch WHEN ? THEN u END) FROM outbox"
 )  # one row
 
 # Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call.
@@ -163,6 +164,7 @@ class Store:
     """One device's file. Not thread-safe: Database serialises callers."""
 
     __slots__ = (
+        "_models",
         "_recent",
         "_transaction",
         "connection",
@@ -187,6 +189,7 @@ class Store:
         self._transaction = _Transaction(self)
         self._recent: tuple[str, str, Visible] | None = None  # the item of the base that was last put
         self.cursors = {}
+        self._models: dict[str, str] = {}  # feed -> the fingerprint of its models that the cursor was reached with
         self.in_flight = []
         self.outbox_rows = self.unsent_rows = 0
         self.epoch_next_u = 1
@@ -197,11 +200,12 @@ class Store:
     def is_new(self) -> bool:
         """Whether the file is empty. Raises StoreError when it is something else than a database of this agent."""
         try:
-            version, application, tables = self.execute(_WHOSE).fetchone()
+            application = self.execute("PRAGMA application_id").fetchone()[0]
+            version = self.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and not self.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return True
         except sqlite3.DatabaseError as error:
             raise StoreError(f"not a database: {error}") from None
-        if version == 0 and tables == 0:
-            return True
         if application != APPLICATION_ID:
             raise StoreError("the database of another application")
         if version != SCHEMA_VERSION:
@@ -212,17 +216,18 @@ class Store:
         """Makes the tables of a new file, with its first epoch and its first sweep, in one transaction."""
         self.connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
         self.execute("INSERT INTO identity VALUES(1, ?, 0, NULL, 0, NULL, NULL)", (epoch,))
-        self.execute(
-            "INSERT INTO outbox VALUES(NULL, 1, ?, '', '', 'sweep', NULL, 0, '', 0, 0)",
-            (epoch,),
-        )
+        self.execute(_INSERT, (1, epoch, "", "", "sweep", None, 0, "", UNSENT))
         self.execute("COMMIT")
 
     def load(self) -> None:
         """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
-        *row, self.outbox_rows, self.unsent_rows, sent_rows, highest = self.execute(_LOAD).fetchone()
+        row = self.execute(_IDENTITY).fetchone()
         self.identity = Identity(row[0], bool(row[1]), *row[2:])
-        self.cursors = {f: (e, s) for f, e, s in self.execute("SELECT feed, epoch, seq FROM cursor ORDER BY feed")}
+        counts = self.execute(_COUNTS, (row[0],)).fetchone()
+        self.outbox_rows, self.unsent_rows, sent_rows, highest = counts
+        cursors = self.execute("SELECT feed, epoch, seq, models FROM cursor ORDER BY feed").fetchall()
+        self.cursors = {feed: (epoch, seq) for feed, epoch, seq, _ in cursors}
+        self._models = {feed: models for feed, _, _, models in cursors}
         self.in_flight = []
         if sent_rows:
             sql = f"SELECT {_OUTBOX} FROM outbox WHERE state={SENT} AND epoch=? ORDER BY n"
@@ -261,12 +266,12 @@ class Store:
             return self.execute(sql, (*place, limit)).fetchall()
         return self.execute(_PAGE, (*place, *place, limit)).fetchall()
 
-    def keys(self) -> list[Key]:
-        """Every key that has a base image or an own operation, in order."""
-        rows = self.execute(
-            "SELECT pk, sk FROM item UNION SELECT pk, sk FROM outbox WHERE kind<>'sweep' ORDER BY pk, sk"
-        )
-        return [(pk, sk) for pk, sk in rows]
+    def page_of_all(self, pk: str, sk: str, limit: int) -> list[tuple[str, str, bytes]]:
+        """(pk, sk, image) of what an application reads, of all items after a key, in order, at most `limit`."""
+        if not self.outbox_rows:
+            sql = "SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) ORDER BY pk, sk LIMIT ?"
+            return self.execute(sql, (pk, sk, limit)).fetchall()
+        return self.execute(_PAGE_OF_ALL, (pk, sk, pk, sk, limit)).fetchall()
 
     def base_keys(self, pk: str, prefix: str) -> list[str]:
         rows = self.execute(
@@ -386,16 +391,17 @@ class Store:
             self.execute("UPDATE cursor SET seq=? WHERE feed=?", (seq, feed))
         else:
             self.execute("INSERT OR REPLACE INTO cursor VALUES(?, ?, ?, ?)", (feed, epoch, seq, models))
+            self._models[feed] = models
         self.cursors[feed] = (epoch, seq)
 
     def drop_cursor(self, feed: str) -> None:
         self.execute("DELETE FROM cursor WHERE feed=?", (feed,))
         self.cursors.pop(feed, None)
+        self._models.pop(feed, None)
 
     def drop_cursors_of_other_models(self, fingerprints: dict[str, str]) -> list[str]:
         """After a change of the schema: a feed whose models are others is fetched anew. Returns the feeds dropped."""
-        rows = self.execute("SELECT feed, models FROM cursor ORDER BY feed").fetchall()
-        changed = [feed for feed, models in rows if fingerprints.get(feed) != models]
+        changed = [feed for feed, models in self._models.items() if fingerprints.get(feed) != models]
         for feed in changed:
             self.drop_cursor(feed)
         return changed
@@ -413,10 +419,7 @@ class Store:
             if row.n not in kept:
                 self.execute("DELETE FROM outbox WHERE n=?", (row.n,))
         for u, (kind, row) in enumerate(pending, 1):
-            self.execute(
-                "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, '', 0, 0)",
-                (u, epoch, row.pk, row.sk, kind, row.image, row.updated),
-            )
+            self.execute(_INSERT, (u, epoch, row.pk, row.sk, kind, row.image, row.updated, "", UNSENT))
         self.execute("UPDATE identity SET epoch=?, adopted=0, replaces=?, acked_u=0, acked_id=NULL", (epoch, replaces))
         self.identity = Identity(epoch, False, replaces, 0, None, self.identity.correction_ms)
         self.in_flight = []

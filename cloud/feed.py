@@ -29,6 +29,7 @@ from cloud.head import (
 from cloud.table import (
     ITEM_ABSENT,
     PK,
+    PRIVATE_PREFIX,
     SK,
     Condition,
     ConditionFailed,
@@ -64,6 +65,8 @@ class Sequencer:
 
     def wants(self, key: Key) -> bool:
         """Whether a change of this item belongs in a feed. Private and up-only keys do not."""
+        if key[0].startswith(PRIVATE_PREFIX):
+            return False
         place = self.schema.locate(key)
         return place is not None and place.model.receives
 

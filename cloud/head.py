@@ -29,7 +29,7 @@ OP: Final = "_op"
 ORPHAN: Final = "_orphan"
 HIDDEN: Final = (PK, SK, OP, ORPHAN)  # never sent down
 _HEAD_PK: Final = PRIVATE_PREFIX + "head#"
-_LOG_PK: Final = PRIVATE_PREFIX + "log#"
+LOG_PK: Final = PRIVATE_PREFIX + "log#"
 _HEAD_SK: Final = "head"
 _TIME_DIGITS: Final = 13  # of milliseconds: until the year 2286
 _RANDOM_DIGITS: Final = 16
@@ -85,20 +85,15 @@ class Feed:
 
     def __init__(self, name: FeedName, owner: str, prefix: str) -> None:
         self.name: FeedName = name
+        self.pk = log_pk(name, owner)
         if name == "device":
             self.device: str | None = owner
-            self.pk = f"{_LOG_PK}device#{owner}"
             self.topic = to_device(owner, prefix)
             self.qos = 1
         else:
             self.device = None
             self.qos = 0
-            if name == "account":
-                self.pk = f"{_LOG_PK}account#{owner}"
-                self.topic = to_account(owner, prefix)
-            else:
-                self.pk = _LOG_PK + "all"
-                self.topic = to_all(prefix)
+            self.topic = to_account(owner, prefix) if name == "account" else to_all(prefix)
 
     def tail(self) -> Query:
         """Asks for the last row."""
@@ -132,17 +127,27 @@ def log_sk(epoch: str, seq: int) -> str:
     return f"{epoch}#{seq:0{_SEQ_DIGITS}d}"
 
 
+def log_pk(name: str, owner: str) -> str:
+    """The hash key of a feed's rows. `owner`: of a device's feed its id, of an account's the account."""
+    return f"{LOG_PK}{name}#{owner}" if name != "all" else LOG_PK + "all"
+
+
+def position_of(sk: str) -> tuple[str, int]:
+    """(feed epoch, seq) of the row with this sort key. Sort keys of one feed sort as positions do."""
+    epoch, _, seq = sk.rpartition("#")
+    return epoch, int(seq)
+
+
 def log_position(row: Item) -> tuple[str, int]:
     """(feed epoch, seq) of a stored row."""
-    epoch, _, seq = row[SK].rpartition("#")
-    return epoch, int(seq)
+    return position_of(row[SK])
 
 
 def log_feed(key: Key) -> tuple[FeedName, str] | None:
     """(name, owner) of the feed whose LOG row a key is; None for any other key."""
-    if not key[0].startswith(_LOG_PK):
+    if not key[0].startswith(LOG_PK):
         return None
-    name, _, owner = key[0][len(_LOG_PK) :].partition("#")
+    name, _, owner = key[0][len(LOG_PK) :].partition("#")
     if name == "device":
         return "device", owner
     return ("account", owner) if name == "account" else ("all", "")

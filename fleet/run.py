@@ -29,7 +29,7 @@ from fleet.world.world import OnProgress, World
 from reports.result import Checkpoint, DeviceRow, FaultWindow, RunResult
 from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict
 
-_GC_THRESHOLDS: Final = (200_000, 50, 1000)  # few cycles are made: looking for them often only costs
+_GC_THRESHOLDS: Final = (500_000, 50, 1000)  # few cycles are made: looking for them often only costs
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ Called by the simulated devices (connect, publish, ...), the simulated cloud (pu
 from __future__ import annotations
 
 from bisect import bisect_right
+from operator import attrgetter
 from typing import Final
 
 from fleet.world.clock import Clock
@@ -322,10 +323,10 @@ class Broker(Uplink):
     def in_flight(self) -> dict[str, tuple[int, int]]:
         """Messages under way per device, (up, down), found where they are: in the heap, in queues, waiting for links.
 
-        Reads the whole heap: for the end of a run, not for every moment. Under "": from the cloud, not yet routed."""
+        Reads all that is waiting: for the end of a run, not for every moment. "": from the cloud, not yet routed."""
         up: dict[str, int] = {}
         down: dict[str, int] = {}
-        for _, _, _, fn, arg in self._heap:
+        for _, _, _, fn, arg in self.clock.entries():
             if fn is self._at_broker_fn or fn is self._to_cloud_fn:
                 if not arg[4] & COPY:
                     up[arg[0].device_id] = up.get(arg[0].device_id, 0) + 1
@@ -345,21 +346,22 @@ class Broker(Uplink):
 
     def counts(self) -> dict[str, int]:
         """Totals, with the names of summary.json."""
-        up = down = lost = copied = bytes_up = bytes_down = 0
-        for ledger in self.ledgers.values():
-            up += ledger.sent_up
-            down += ledger.sent_down
-            lost += ledger.dropped_up + ledger.dropped_down
-            copied += ledger.copies_up + ledger.copies_down
-            bytes_up += ledger.bytes_up
-            bytes_down += ledger.bytes_down
+        total = self._total
         return {
-            "messages_up": up,
-            "messages_down": down,
-            "messages_lost": lost + self.cloud_dropped,
-            "messages_copied": copied + self.cloud_copies,
-            "bytes_up": bytes_up,
-            "bytes_down": bytes_down,
+            "messages_up": total("sent_up"),
+            "messages_down": total("sent_down"),
+            "messages_lost": total("dropped_up") + total("dropped_down") + self.cloud_dropped,
+            "messages_copied": total("copies_up") + total("copies_down") + self.cloud_copies,
+            "bytes_up": total("bytes_up"),
+            "bytes_down": total("bytes_down"),
             "connects": self.connects,
             "disconnects": self.disconnects,
         }
+
+    def traffic(self) -> tuple[int, int, int]:
+        """(messages up, messages down, messages lost): of `counts`, what a timeline asks for at every interval."""
+        lost = self._total("dropped_up") + self._total("dropped_down") + self.cloud_dropped
+        return self._total("sent_up"), self._total("sent_down"), lost
+
+    def _total(self, name: str) -> int:
+        return sum(map(attrgetter(name), self.ledgers.values()))  # ints

@@ -7,12 +7,17 @@ Used by everything in fleet.world; plain simpy processes run on it too.
 
 An entry of the heap is (time, tie value, tie serial, function, argument): the first three are unique together (a Tie
 repeats after 2**64 values), so functions are never compared.
+
+A fleet has tens of thousands of calls waiting, most of them minutes away: a heap of all of them is deep and cold. What
+lies beyond the present second is kept in a list for each second, unsorted, and goes into the heap when its second
+begins. The order in which things happen does not depend on that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Any, Final
 
 from simpy.core import EmptySchedule, Environment, StopSimulation
@@ -25,6 +30,7 @@ MASK: Final = (1 << 64) - 1
 FACTOR: Final = 6364136223846793005
 STEP: Final = 1442695040888963407
 _FIRST: Final = -(1 << 80)  # before every tie value and every simpy priority
+_SECOND_BITS: Final = 20  # 2**20 µs, 1.05 s
 
 Action = Callable[[Any], object]
 Entry = tuple[int, int, int, Action, Any]
@@ -95,6 +101,9 @@ class Clock(Environment):
         self._own = self.tie("clock")
         self._stops = 0
         self._run_event: Final[Action] = self._process_event
+        self._far: dict[int, list[Entry]] = {}  # number of a second -> what is due in it; all beyond the horizon
+        self._horizon = 0  # the heap has everything that is due before
+        self._begin_fn: Final[Action] = self._begin_second
 
     @property
     def now(self) -> int:
@@ -102,8 +111,16 @@ class Clock(Environment):
 
     @property
     def heap(self) -> list[Entry]:
-        """For code that pushes many entries, and for counting what is under way. In no order but the heap's."""
+        """For code that pushes many entries of the next moments. It does not hold all: see `entries`."""
         return self._queue
+
+    def entries(self) -> Iterator[Entry]:
+        """All that is waiting, in no order: for counting what is under way."""
+        for entry in self._queue:
+            if entry[3] is not self._begin_fn:
+                yield entry
+        for bucket in self._far.values():
+            yield from bucket
 
     def tie(self, entity: str) -> Tie:
         """The order of an entity; one for each name."""
@@ -117,13 +134,49 @@ class Clock(Environment):
         if when_us < self._now:
             raise ValueError(f"{when_us} µs is in the past: now is {self._now}")
         tie.state = state = (tie.state * FACTOR + STEP) & MASK
-        heappush(self._queue, (when_us, state, tie.serial, fn, arg))
+        if when_us < self._horizon:
+            heappush(self._queue, (when_us, state, tie.serial, fn, arg))
+        else:
+            self._put_far((when_us, state, tie.serial, fn, arg))
 
     def post_in(self, delay_us: int, tie: Tie, fn: Action, arg: Any) -> None:
         if delay_us < 0:
             raise ValueError(f"a delay of {delay_us} µs")
+        when_us = self._now + delay_us
         tie.state = state = (tie.state * FACTOR + STEP) & MASK
-        heappush(self._queue, (self._now + delay_us, state, tie.serial, fn, arg))
+        if when_us < self._horizon:
+            heappush(self._queue, (when_us, state, tie.serial, fn, arg))
+        else:
+            self._put_far((when_us, state, tie.serial, fn, arg))
+
+    def _put_far(self, entry: Entry) -> None:
+        number = entry[0] >> _SECOND_BITS
+        bucket = self._far.get(number)
+        if bucket is not None:
+            bucket.append(entry)
+            return
+        if not self._far:  # nothing was, so nothing calls for the next second
+            second = (self._now >> _SECOND_BITS) + 1
+            self._call_for(second)
+            if number < second:
+                heappush(self._queue, entry)
+                return
+        self._far[number] = [entry]
+
+    def _call_for(self, second: int) -> None:
+        """A mark in the heap: at that time, before anything else, what is due in that second is put there."""
+        self._horizon = second << _SECOND_BITS
+        heappush(self._queue, (self._horizon, _FIRST - 1, second, self._begin_fn, second))
+
+    def _begin_second(self, second: int) -> None:
+        bucket = self._far.pop(second, None)
+        if bucket is not None:
+            self._queue += bucket
+            heapify(self._queue)
+        if self._far:
+            self._call_for(second + 1)
+        else:
+            self._horizon = (second + 1) << _SECOND_BITS
 
     def call_at(self, when_us: int, tie: Tie, fn: Action, arg: Any) -> Handle:
         """As post_at, and can be cancelled."""
@@ -147,6 +200,13 @@ class Clock(Environment):
         own = self._own
         rank = ((priority - NORMAL) << 64) + own.draw()
         heappush(self._queue, (self._now + delay, rank, own.serial, self._run_event, event))
+
+    def peek(self) -> Any:
+        """simpy's: when the next thing happens; infinity when nothing will."""
+        queue = self._queue
+        while queue and queue[0][3] is self._begin_fn:
+            self._begin_second(heappop(queue)[4])
+        return queue[0][0] if queue else inf
 
     def step(self) -> None:
         try:

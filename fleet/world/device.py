@@ -90,6 +90,8 @@ class SimDevice:
         "_mints",
         "_next_drift_ppb",
         "_offset_us",
+        "_read_ms",
+        "_read_us",
         "_topic",
         "_wake_ms",
         "_wakes",
@@ -138,6 +140,7 @@ class SimDevice:
         self._offset_us = plan.clock_offset_us
         self._drift_ppb = self._next_drift_ppb = plan.clock_drift_ppb
         self._booted_us = 0
+        self._read_us, self._read_ms = -1, 0  # the monotonic clock, and when it was read
         self._generation = 0
         self._wakes: list[int] = []  # calls that are due, in ms of the monotonic clock, the next one last
         self._wake_ms = NEVER  # the next one
@@ -152,11 +155,15 @@ class SimDevice:
     # ---------------------------------------------------------------- clock
 
     def monotonic_ms(self) -> int:
-        elapsed = self.world.clock._now - self._booted_us
-        return (elapsed + elapsed * self._drift_ppb // _PPB) // 1000
+        now = self.world.clock._now
+        if now != self._read_us:  # several ask at the same moment
+            self._read_us = now
+            elapsed = now - self._booted_us
+            self._read_ms = (elapsed + elapsed * self._drift_ppb // _PPB) // 1000
+        return self._read_ms
 
     def wall_ms(self) -> int:
-        now = self.world.clock.now
+        now = self.world.clock._now
         return START_MS + (now + self._offset_us + now * self._drift_ppb // _PPB) // 1000
 
     def true_us(self, monotonic_ms: int) -> int:
@@ -182,6 +189,7 @@ class SimDevice:
         self._wakes = []
         self._wake_ms = NEVER
         self._booted_us = now
+        self._read_us = -1
         if self._next_drift_ppb != self._drift_ppb:
             self._offset_us += now * (self._drift_ppb - self._next_drift_ppb) // _PPB  # the wall clock does not jump
             self._drift_ppb = self._next_drift_ppb
@@ -307,7 +315,7 @@ class SimDevice:
             return
         if session.timer_at_ms <= self.monotonic_ms():
             self.feed(TIMER)
-        if self.session is not None and session.timer_at_ms < NEVER:
+        if self.session is not None and session.timer_at_ms < self._wake_ms:
             self._arm(session.timer_at_ms)
 
     # ---------------------------------------------------------------- the broker's client
@@ -343,7 +351,7 @@ class SimDevice:
         self.feed(LOCAL_CHANGE)
 
     def write(self, action: str, model: str, properties: Mapping[str, Any]) -> dict[str, Any] | bool | None:
-        """An application writes: `upsert`, `create` or `remove`. None when the device has no power (any more)."""
+        """An application writes: `put`, `create` or `remove`. None when the device has no power (any more)."""
         database = self.database
         if database is None:
             return None
@@ -388,7 +396,7 @@ class SimDevice:
         assert self.database is not None
         image = self.database.store.visible(*key).image
         rev = None if image is None else decode_image(image).get("rev")
-        self.world.oracle.device_read(self.world.clock.now, self.device_id, key, rev)
+        self.world.oracle.device_read(self.world.clock._now, self.device_id, key, rev)
 
     # ---------------------------------------------------------------- for reports
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from fleet.rng import Stream, rng
+from fleet.rng import GOLDEN, MASK, MIX_1, MIX_2, TO_UNIT, Stream, rng
 
 Hop = Literal["device-to-broker", "broker-to-relay", "relay-to-broker", "broker-to-device"]
 UP_WIRE: Final[Hop] = "device-to-broker"
@@ -88,7 +88,11 @@ class HopFault:
         stream = self._streams.get(device)
         if stream is None:
             stream = self._streams[device] = rng(self._seed, device, f"fault:{self.name}")
-        chance = stream.unit()
+        # Stream.unit, written out: this is drawn for every message, and nearly always nothing comes of it.
+        stream._state = z = (stream._state + GOLDEN) & MASK
+        z = ((z ^ (z >> 30)) * MIX_1) & MASK
+        z = ((z ^ (z >> 27)) * MIX_2) & MASK
+        chance = ((z ^ (z >> 31)) >> 11) * TO_UNIT
         if chance >= self.sometimes and not self.delay_us:
             return None
         lose, copy, late, how, extra = self._happens(chance, stream)
@@ -127,17 +131,18 @@ def _scale(limits: tuple[int, int], unit: float) -> int:
 
 def combined(faults: Iterable[HopFault], hop: Hop, device: str, region: str, qos: int) -> Fate | None:
     """What all open faults together do to a message. All draw, also when an earlier one lost it already."""
-    lost = reset = touched = False
-    wire_us, late_us, copy_us = 0, 0, -1
+    result: Fate | None = None
     for fault in faults:
-        if hop not in fault.hops:
+        if hop not in fault.hops or (fault.qos is not None and qos != fault.qos):
             continue
         fate = fault.fate(hop, device, region, qos)
         if fate is None:
             continue
-        touched = True
-        lost, reset = lost or fate.lost, reset or fate.reset
-        wire_us += fate.wire_us
-        late_us += fate.late_us
-        copy_us = max(copy_us, fate.copy_us)
-    return Fate(lost, reset, wire_us, late_us, copy_us) if touched else None
+        result = fate if result is None else _both(result, fate)
+    return result
+
+
+def _both(a: Fate, b: Fate) -> Fate:
+    return Fate(
+        a.lost or b.lost, a.reset or b.reset, a.wire_us + b.wire_us, a.late_us + b.late_us, max(a.copy_us, b.copy_us)
+    )

@@ -52,14 +52,11 @@ class Timeline:
     def _counters(self) -> tuple[int, ...]:
         world = self._world
         broker, oracle, probes = world.broker, world.oracle, world.probes
-        traffic = broker.counts()
         return (
             oracle.local_writes,
             oracle.cloud_writes,
             oracle.updates_synced,
-            traffic["messages_up"],
-            traffic["messages_down"],
-            traffic["messages_lost"],
+            *broker.traffic(),
             broker.connects,
             broker.disconnects,
             probes["retransmit"],

@@ -102,7 +102,7 @@ class Writer:
         rev = self._next_rev()
         properties: dict[str, Any] = {"rev": rev}
         if plan.filler_field:
-            size = self._stream.between(plan.bytes_min, plan.bytes_max) - OVERHEAD_BYTES
+            size = plan.bytes_min + self._stream.below(plan.bytes_max - plan.bytes_min + 1) - OVERHEAD_BYTES
             properties[plan.filler_field] = text_for(rev, max(size, 8))
         return properties
 
@@ -144,7 +144,7 @@ class DeviceWriter(Writer):
     def _write(self, name: str, properties: dict[str, Any]) -> None:
         if name:
             properties[self._plan.key_field] = name
-        self._device.write("upsert", self._plan.model, properties)
+        self._device.write("put", self._plan.model, properties)
 
     def _remove(self, name: str) -> None:
         self._device.delete_rev = self._next_rev()

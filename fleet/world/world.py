@@ -18,10 +18,10 @@ from agent.protocol import topics
 from agent.protocol.messages import Key
 from agent.protocol.schema import Context, Schema
 from cloud.config import RelayConfig
-from cloud.head import log_feed, log_position
+from cloud.head import LOG_PK, log_pk, position_of
 from cloud.memory import MemoryTable
 from cloud.relay import Relay
-from cloud.table import Record
+from cloud.table import PRIVATE_PREFIX, Record
 from fleet.oracle import CheckResult, Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
@@ -97,7 +97,7 @@ class World:
         members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
         self.oracle = Oracle(self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down)
         self.table = MemoryTable(shards=plan.cloud.shards, retain_ms=2 * plan.cloud.record_life_us // 1000)
-        self.tails: dict[tuple[str, str], tuple[str, int]] = {}  # feed -> its last row
+        self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.subscribe(self._committed)
         self.broker = Broker(self.clock, self._broker_settings(), self.trace)
@@ -219,12 +219,9 @@ class World:
         now = self.clock._now
         key = record.key
         new = record.new
-        if key[0].startswith("_fleet#"):
-            feed = log_feed(key)
-            if feed is not None and new is not None:
-                position = log_position(new)
-                if position > self.tails.get(feed, ("", 0)):
-                    self.tails[feed] = position
+        if key[0].startswith(PRIVATE_PREFIX):
+            if new is not None and key[0].startswith(LOG_PK) and key[1] > self.tails.get(key[0], ""):
+                self.tails[key[0]] = key[1]
         else:
             self.changed_us = now
             self.trace("commit", key[0], f"{key[1]} {None if new is None else new.get('rev')}")
@@ -276,11 +273,11 @@ class World:
             # Whoever was in step stays so: nobody writes any more. Looked at from the end, the last one blocks first.
             while waiting and self._in_step(waiting[-1]):
                 waiting.pop()
-            if not waiting and all(self._in_step(device) for device in self.devices.values()) and self.cloud.idle():
-                self.converged_us = self.changed_us
-                break
-            if not waiting:
+            if not waiting and self.cloud.idle():
                 waiting = [device for device in self.devices.values() if not self._in_step(device)]
+                if not waiting:
+                    self.converged_us = self.changed_us
+                    break
             if self.clock.now >= limit:
                 break
             self._advance(min(self.clock.now + LOOK_EVERY_US, limit))
@@ -313,8 +310,8 @@ class World:
         )
 
     def _feed_tail(self, device: SimDevice, feed: str) -> tuple[str, int] | None:
-        owner = device.device_id if feed == "device" else device.account if feed == "account" else ""
-        return self.tails.get((feed, owner))
+        tail = self.tails.get(log_pk(feed, device.device_id if feed == "device" else device.account))
+        return None if tail is None else position_of(tail)
 
     def _in_step(self, device: SimDevice) -> bool:
         """Nothing on its way, at the tail of every feed."""

@@ -71,7 +71,7 @@ def test_what_syncs_down_cannot_be_written(database: Database) -> None:
         with pytest.raises(ModelError) as caught:
             database.create(model, properties)
         assert caught.value.code == "direction"
-    assert database.store.keys() == []
+    assert not list(database.items())
 
 
 def test_a_model_of_the_cloud_alone_and_an_unknown_one_are_refused(database: Database) -> None:
