@@ -113,11 +113,6 @@ const commands = {
         return items
     },
 
-    async drop({ table }) {
-        await tables[table].deleteTable('DeleteTableForever')
-        delete tables[table]
-    },
-
     async echo({ value }) {
         return toTagged(fromTagged(value))
     },

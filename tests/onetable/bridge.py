@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from onetable.values import Raw, canonical, to_tagged
+from onetable.values import Raw, canonical, settled, to_tagged
 
 HERE: Final = Path(__file__).resolve().parent
 _INSTALL: Final = "install --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error"
@@ -88,16 +88,13 @@ class Bridge:
         self.ask("open", table=table, schema=schema, context=context, create=create)
 
     def call(self, table: str, model: str, verb: str, props: Mapping[str, Any], now_ms: int = 0, **params: Any) -> Any:
-        """`model.verb(props, params)`; its answer is tagged. `now_ms` is the library's time."""
+        """`model.verb(props, params)`; its answer is tagged and settled. `now_ms` is the library's time."""
         members = {"table": table, "model": model, "verb": verb, "now_ms": now_ms}
-        return self.ask("call", properties=to_tagged(props), params=to_tagged(params), **members)
+        return settled(self.ask("call", properties=to_tagged(props), params=to_tagged(params), **members))
 
     def raw(self, table: str) -> list[Raw]:
         """Every item as it is stored, canonical, in the order of the keys."""
         return sorted(map(canonical, self.ask("raw", table=table)), key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
-
-    def drop(self, table: str) -> None:
-        self.ask("drop", table=table)
 
 
 @contextlib.contextmanager

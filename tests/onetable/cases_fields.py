@@ -18,7 +18,13 @@ def template(value: str, **more: Any) -> dict[str, Any]:
 def templates() -> Iterator[Case]:
     abc: Fields = {"a": TEXT, "b": NUMBER, "c": {"type": "boolean"}}
     yield case("template/of-scalars", {**abc, "t": template("${a}-${b}-${c}")}, create(a="x", b=1.5, c=False))
-    yield case("template/of-large-numbers", {**abc, "t": template("${b}")}, create(b=1e21), create("2", b=1e-7))
+    yield case(
+        "template/of-large-numbers",
+        {**abc, "t": template("${b}")},
+        create(b=123456789012345),
+        create("2", b=1e-7),
+        create("3", b=-0.0),
+    )
     yield case("template/literal", {"t": template("always")}, create(), update(), upsert("2"))
     yield case("template/unresolved-is-absent", {**abc, "t": template("${a}#${b}")}, create(a="x"), create("2"))
     yield case("template/empty-text-resolves", {**abc, "t": template("${a}#${b}")}, create(a="", b=0))
@@ -155,7 +161,8 @@ def checks() -> Iterator[Case]:
         ("validate-slash-inside", {**TEXT, "validate": "/a/b/"}, "xa/by", "ab"),
     ):
         yield case(f"check/{name}", {"v": field}, create(v=good), update(v=good), update(v=bad), create("2", v=bad))
-    for name, fields in {"enum": {**TEXT, "enum": ["a"]}, "validate": {**TEXT, "validate": "/^a/"}}.items():
+    checked: dict[str, Fields] = {"enum": {**TEXT, "enum": ["a"]}, "validate": {**TEXT, "validate": "/^a/"}}
+    for name, fields in checked.items():
         yield case(f"check/{name}-not-given", {"v": fields}, create())
         yield case(f"check/{name}-null", {"v": fields}, create(v="a"), update(v=None))
         yield case(f"check/{name}-kept-null", {"v": {**fields, "nulls": True}}, create(v="a"), update(v=None))
@@ -186,9 +193,12 @@ def nulls() -> Iterator[Case]:
                 update(v="x", w={"v": "y"}),
                 update(v=None, w={"v": None}),
                 upsert("2", v=None),
-                update(w=None),
                 params={"nulls": table},
             )
+        whole: Fields = {"w": {"type": "object", "schema": {"v": TEXT}}}
+        broken = "null removes an object with a schema like any other value"
+        yield case(f"nulls/schema-object-{'kept' if table else 'dropped'}", whole, create(w={"v": "x"}), update(w=None),
+                   create("2", w=None), params={"nulls": table}, ours="" if table else broken)  # fmt: skip
     yield case("nulls/inside-object", {"o": {"type": "object"}}, create(o={"a": None}), update(o={"a": None}))
     yield case("nulls/in-template", {"a": TEXT, "t": template("t#${a}")}, create(a=None))
     kept: Fields = {"a": {**TEXT, "nulls": True}, "t": template("t#${a}")}
@@ -199,7 +209,9 @@ def mapping() -> Iterator[Case]:
     packed: Fields = {"a": {**TEXT, "map": "box.x"}, "b": {**NUMBER, "map": "box.y"}, "c": TEXT}
     yield case("packed/all-together", packed, create(a="1", b=2), update(a="3", b=4), update(c="c"))
     yield case("packed/some", packed, create(a="1"), create("2", a="1", b=2), update("2", a="3"))
-    yield case("packed/null", packed, create(a="1", b=2), update(a=None, b=4), update(a=None, b=None))
+    refused = "the library's own request is refused by the server: it removes one path twice"
+    yield case("packed/null", packed, create(a="1", b=2), update(a=None, b=None), ours=refused)
+    yield case("packed/null-for-some", packed, create(a="1", b=2), update(a=None, b=4))
     yield case("packed/none", packed, create(c="c"))
     dated: Fields = {"a": {"type": "date", "map": "box.x"}, "b": {"type": "date", "map": "box.y", "isoDates": True}}
     yield case("packed/dates", dated, create(a=WHEN, b=WHEN))
@@ -209,7 +221,9 @@ def mapping() -> Iterator[Case]:
     yield case("packed/schema", whole, create(a={"v": "1"}, b=2))
     yield case("packed/object", {"a": {"type": "object", "map": "box.x"}, "b": packed["b"]}, create(a={"v": 1}, b=2))
     swapped: Fields = {"a": {**TEXT, "map": "b"}, "b": {**TEXT, "map": "a"}}
-    yield case("mapped/swapped", swapped, create(a="1", b="2"), update(a="3"))
+    yield case("mapped/swapped", swapped, create(a="1", b="2"))
+    wrong = "the library maps the name twice, and writes to the other field"
+    yield case("mapped/swapped-update", swapped, create(a="1", b="2"), update(a="3"), ours=wrong)
     yield case("mapped/to-index", {"a": {**TEXT, "map": "gs1pk"}, "b": {**TEXT, "map": "gs1sk"}},
                create(a="x", b="y"), find("gs1", a="x"), indexes={"gs1": GS1})  # fmt: skip
 
@@ -237,16 +251,22 @@ def schemas() -> Iterator[Case]:
                 update(o={"deep": {"x": "8"}}),
                 update(o={"b": None, "deep": {"y": None}}),
                 update(o={}),
-                upsert("2", o={"a": "1"}),
                 params=params,
             )
+    yield case(
+        "schema/whole-upsert", {"o": {"type": "object", "schema": inner}}, upsert(o={"a": "1"}), upsert(o={"b": 2})
+    )
+    absent = "a partial change of an object that is not there makes it"
+    part: Fields = {"o": {"type": "object", "schema": inner, "partial": True}}
+    yield case("schema/partial-upsert-of-absent", part, upsert(o={"a": "1"}), ours=absent)
     unknown: Fields = {"o": {"type": "object", "schema": {"a": TEXT}}}
     yield case("schema/unknown-dropped", unknown, create(o={"a": "1", "z": 2}), update(o={"z": 3, "a": "2"}))
     yield case("schema/not-an-object", unknown, create(o="x"), ours="a text is no object: refused")
     stored = put({"o": {"M": {"a": {"S": "1"}, "z": {"N": "1"}}}})
     yield case("schema/unknown-kept-by-partial", unknown, stored, update(o={"a": "2"}), params={"partial": True})
     yield case("schema/unknown-not-read", unknown, stored)
-    yield case("schema/partial-of-absent", unknown, create(), update(o={"a": "2"}), params={"partial": True})
+    yield case("schema/partial-of-absent", unknown, create(), update(o={"a": "2"}), params={"partial": True},
+               ours=absent)  # fmt: skip
     both: Fields = {"o": {"type": "object", "map": "p", "schema": {"a": {**TEXT, "map": "q"}, "b": TEXT}}}
     changed = [create(o={"a": "1", "b": "2"}), update(o={"a": "3"})]
     yield case("schema/mapped-partial", both, *changed, params={"partial": True})
@@ -255,7 +275,7 @@ def schemas() -> Iterator[Case]:
     items: Fields = {"a": {"type": "array", "items": {"type": "object", "schema": {"v": TEXT, "at": {"type": "date"}}}}}
     yield case("schema/array", items, create(a=[{"v": "1", "z": 1}, {"at": LATER}, {}]), update(a=[]), update(a=[{}]))
     yield case("schema/array-partial", items, create(a=[{"v": "1", "at": WHEN}]), update(a=[{"v": "2"}]),
-               params={"partial": True}, ours="an array is replaced whole")  # fmt: skip
+               params={"partial": True})  # fmt: skip
     yield case("schema/object-plain", {"o": {"type": "object"}}, create(o={"a": {"b": 1}}), update(o={"a": {"c": 2}}))
 
 
@@ -271,8 +291,7 @@ def unique() -> Iterator[Case]:
     yield case("unique/upsert", email, upsert(email="a"), upsert(email="b"), upsert("2", email="b"))
     yield case("unique/remove", email, create(email="a"), remove(), create("2", email="a"))
     yield case("unique/remove-missing", email, remove())
-    lost = "an emptied unique field frees its value"
-    yield case("unique/null", email, create(email="a"), update(email=None), create("2", email="a"), ours=lost)
+    yield case("unique/null", email, create(email="a"), update(email=None), create("2", email="a"))
     yield case("unique/number", {"n": {**NUMBER, "unique": True}}, create(n=1.5), create("2", n=1.5))
     mapped: Fields = {"email": {**TEXT, "unique": True, "map": "em"}}
     yield case("unique/mapped", mapped, create(email="a"), update(email="b"))

@@ -28,7 +28,6 @@ MAPPED: Final[dict[str, dict[str, str]]] = {"": {}, "mapped": {"map": "v"}, "pac
 ODD_NUMBERS: Final = {
     "fraction": 0.1,
     "sum": 0.1 + 0.2,
-    "huge": 1e21,
     "tiny": 1.5e-7,
     "minus-zero": -0.0,
     "smallest-safe": -9007199254740991,
@@ -49,6 +48,7 @@ def types() -> Iterator[Case]:
 def _type(name: str, kind: str, values: tuple[Any, ...], mapping: dict[str, str], params: dict[str, Any]) -> Case:
     fields: dict[str, Any] = {"value": {"type": kind, **mapping}}
     packed = mapping.get("map") == "box.v"
+    emptied = [] if packed and not params["nulls"] else [update("5", value=None, **({"size": None} if packed else {}))]
     if packed:
         fields["size"] = {"type": "number", "map": "box.s"}
     more: dict[str, Any] = {"size": 1} if packed else {}
@@ -65,7 +65,7 @@ def _type(name: str, kind: str, values: tuple[Any, ...], mapping: dict[str, str]
         create("4", value=third, **more),
         create("5", value=None, **nothing),
         upsert("5", value=first, **more),
-        update("5", value=None, **nothing),
+        *emptied,  # packed fields cannot be removed: see packed/null
         create("6"),
         params=params,
     )
@@ -114,7 +114,9 @@ def numbers_and_texts() -> Iterator[Case]:
         yield case(f"number/{name}", {"n": {"type": "number"}}, create(n=number), update(n=number))
     anything: Fields = {"n": {"type": "number"}, "s": {"type": "string"}, "b": {"type": "boolean"}}
     yield case("number/not-a-number", anything, create(n=float("nan")))
-    yield case("number/infinite", anything, create(n=float("inf")), ours="not a number that a table holds: refused")
+    yield case("number/infinite", anything, create(n=float("inf")))
+    wide = "the library's client refuses a number beyond 2^53; a table holds it"
+    yield case("number/huge", anything, create(n=1e21), create("2", n=2.0**53), ours=wide)
     refused = "a wrong type is refused, not converted"
     yield case("coerced/number-from-text", anything, create(n="12.50"), ours=refused)
     yield case("coerced/number-from-other-text", anything, create(n="twelve"))
@@ -180,8 +182,7 @@ def nested() -> Iterator[Case]:
     iso_items: Fields = {"a": {"type": "array", "items": {"type": "date", "isoDates": True}}}
     yield case("array/of-dates", when, create(a=[WHEN, LATER]), update(a=[LATER]))
     yield case("array/of-dates-iso", when, create(a=[WHEN]), params={"isoDates": True})
-    own = "the element's own isoDates holds"
-    yield case("array/of-dates-element-iso", iso_items, create(a=[WHEN]), ours=own)
+    yield case("array/of-dates-element-iso", iso_items, create(a=[WHEN]))
     for kind, texts in {"string": ["a", ""], "number": [1, 2.5], "boolean": [True, False]}.items():
         element: Fields = {"a": {"type": "array", "items": {"type": kind}}}
         yield case(f"array/of-{kind}", element, create(a=texts), update(a=[]), update(a=None))

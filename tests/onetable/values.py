@@ -9,6 +9,7 @@ base64}` (a Buffer; `bytes` here), `{"$bytes": base64}` (a Uint8Array; `bytearra
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -48,17 +49,20 @@ def to_tagged(value: Any) -> Any:
 
 
 def from_tagged(value: Any) -> Any:
-    """What the library answered, as Python has it. A set has no order, a set of numbers and texts neither."""
+    """What the library answered, as Python has it."""
     if isinstance(value, list):
         return [from_tagged(item) for item in value]
     if not isinstance(value, dict):
-        return value
+        # Beyond 2^53 it is a float there, printed without its exponent.
+        wide = isinstance(value, int) and abs(value) > 2**53
+        return float(value) if wide else value
     if len(value) == 1:
         ((tag, inner),) = value.items()
         if tag == "$date" and inner != "invalid":
             return datetime.strptime(inner, _DATE + "Z").replace(tzinfo=UTC)
         if tag == "$set":
-            return frozenset(from_tagged(item) for item in inner)
+            members = (from_tagged(item) for item in inner)
+            return frozenset(bytes(item) if isinstance(item, bytearray) else item for item in members)
         if tag == "$buffer":
             return base64.b64decode(inner)
         if tag == "$bytes":
@@ -66,6 +70,17 @@ def from_tagged(value: Any) -> Any:
         if tag == "$number":
             return float(inner)
     return {name: from_tagged(item) for name, item in value.items()}
+
+
+def settled(value: Any) -> Any:
+    """A tagged answer with its sets in one order: they have none of their own."""
+    if isinstance(value, list):
+        return [settled(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if list(value) == ["$set"]:
+        return {"$set": sorted(map(settled, value["$set"]), key=json.dumps)}
+    return {name: settled(item) for name, item in value.items()}
 
 
 def canonical(value: Raw) -> Raw:
