@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 REGION: Final = "us-east-1"
 KEY_ID: Final = "test"  # moto looks at no signature
@@ -38,6 +38,17 @@ def moto_server() -> Iterator[str]:
         finally:
             server.stdin.close()
             server.wait(20)
+
+
+def client(address: str, service: str = "dynamodb") -> Any:
+    """boto3's client of a service (also `dynamodbstreams`), talking to the server at `address` alone."""
+    import boto3  # slow to import, and most tests have no use for it
+    from botocore.config import Config
+
+    keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET}
+    # Else botocore makes up an address of its own for streams.
+    config = Config(account_id_endpoint_mode="disabled", retries={"total_max_attempts": 1})
+    return boto3.client(service, endpoint_url=address, region_name=REGION, config=config, **keys)
 
 
 def serve() -> None:

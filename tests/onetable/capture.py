@@ -23,8 +23,7 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-import boto3
-from emulators import KEY_ID, REGION, SECRET, moto_server
+from emulators import client, moto_server
 from onetable.bridge import Bridge, LibraryError, library
 from onetable.case import MODEL, Case, Step
 from onetable.corpus import CASES
@@ -169,8 +168,7 @@ def _mask(value: Any, masks: dict[str, str]) -> Any:
 
 
 def connect(bridge: Bridge, endpoint: str) -> Library:
-    keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET}
-    return Library(bridge, boto3.client("dynamodb", endpoint_url=endpoint, region_name=REGION, **keys))
+    return Library(bridge, client(endpoint))
 
 
 def expected() -> dict[str, Record]:

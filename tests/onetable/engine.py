@@ -63,16 +63,24 @@ class Engine:
         made = ({"pk": {"S": pk}, "sk": {"S": sk}, **to_raw(image)["M"]} for (pk, sk), image in self.items.items())
         return sorted(map(canonical, made), key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
+    def read(self) -> list[dict[str, Any]]:
+        """What an application on the device gets, in the same order."""
+        return [self.model.read(key, self.items[key]) for key in sorted(self.items)]
+
+
+def start(case: Case) -> Engine:
+    """Raises InputError when the engine refuses the schema."""
+    schema = Schema.parse(json.dumps(case.schema), case.name)
+    context = Context(case.context.get("deviceId", ""), case.context.get("accountId", ""))
+    return Engine(schema.models[MODEL], context, {})
+
 
 def compare(case: Case, record: Record) -> str:
     """ "" where the engine stores what the library stored after every step; else where it parts, in a few words."""
     try:
-        schema = Schema.parse(json.dumps(case.schema), case.name)
+        engine = start(case)
     except InputError as error:
         return f"refuses the schema: {error.problems[0].message}"
-    engine = Engine(
-        schema.models[MODEL], Context(case.context.get("deviceId", ""), case.context.get("accountId", "")), {}
-    )
     for number, (step, wanted, after) in enumerate(zip(case.steps, record["steps"], states(record), strict=True), 1):
         taken = engine.carry_out(step)
         stored = "error" not in wanted or "items" in wanted
