@@ -41,9 +41,9 @@ class LibraryError(Exception):
 def node() -> str:
     """Node's path, with the packages installed. Raises Missing; RuntimeError when npm fails."""
     programs = {name: shutil.which(name) for name in ("node", "npm")}
-    absent = " and ".join(name for name, path in programs.items() if path is None)
+    absent = ", ".join(name for name, path in programs.items() if path is None)
     if absent:
-        raise Missing(f"{absent} is missing (Debian: apt install nodejs npm): the JavaScript library was not run")
+        raise Missing(f"missing: {absent} (Debian: apt install nodejs npm). The JavaScript library was not run")
     wanted = hashlib.sha256((HERE / "package.json").read_bytes()).hexdigest()
     modules = HERE / "node_modules"
     modules.mkdir(exist_ok=True)

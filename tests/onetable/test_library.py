@@ -178,7 +178,7 @@ def test_a_bridge_that_has_ended_is_an_error_with_its_last_words(moto: str, live
 
 def test_a_machine_without_node_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Missing, match=r"node and npm is missing .*apt install nodejs npm"):
+    with pytest.raises(Missing, match=r"missing: node, npm .*apt install nodejs npm"):
         bridge.node()
 
 
