@@ -7,8 +7,9 @@
   set, so that a change is judged by its own content. What exploring finds becomes an explicit example.
 - Network: loopback only, and port 0, so that two runs on one machine never meet. A connection to anywhere else fails
   the test that tried it.
-- Files: under `tmp_path` only. A test leaves nothing behind, and reads nothing that another test wrote.
-- Real parts: a browser, a broker. With CI=true a missing one is a failure, never a skip.
+- Files: under `tmp_path` only. A test leaves nothing behind, and reads nothing that another test wrote. What npm
+  installs, once, is kept in tests/onetable/node_modules.
+- Real parts: a browser, a broker, the JavaScript library. With CI=true a missing one is a failure, never a skip.
 - Tiers: the fast tier (`make test`) is seconds; what needs minutes is marked `slow` (`make slow`).
 
 test_tidy.py scans for the traps that can be seen in the source: sleeping, unseeded chance, skipped tests.
@@ -18,10 +19,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from emulators import moto_server
 from hypothesis import HealthCheck, settings
 
 CI: Final = os.environ.get("CI", "").lower() in ("1", "true", "yes")
@@ -57,3 +60,10 @@ def ci() -> bool:
 def root() -> Path:
     """The top of the source tree."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The address of moto's DynamoDB. Whoever uses it makes tables of their own names, and removes them."""
+    with moto_server() as address:
+        yield address

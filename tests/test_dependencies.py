@@ -57,7 +57,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 def outside(folder: str) -> dict[str, str]:
     """Imported module -> a file that imports it, without the standard library and this project."""
     found: dict[str, str] = {}
-    helpers = {path.stem for path in (ROOT / "tests").glob("*.py")}
+    helpers = {path.stem for path in (ROOT / "tests").iterdir() if path.is_dir() or path.suffix == ".py"}
     for path in sorted((ROOT / folder).rglob("*.py")):
         for name in imported(ast.parse(path.read_text("utf-8"))):
             top = name.split(".")[0]
@@ -70,6 +70,8 @@ def covers(distribution: str, module: str) -> bool:
     name = IMPORTS.get(distribution, distribution.replace("-", "_"))
     if distribution == "pydantic" and module.startswith("pydantic_core"):
         return True  # pydantic's other half: it pins the version and documents its use
+    if distribution == "boto3" and module.startswith("botocore"):
+        return True  # the same
     return module == name or module.startswith(name + ".") or name.startswith(module + ".")
 
 

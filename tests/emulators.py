@@ -1,0 +1,68 @@
+"""Emulators of the cloud's parts for tests: now the DynamoDB of moto, as a server in a process of its own.
+
+On loopback and a free port. The process ends when its standard input does, so none outlives the tests, however these
+end. Used by tests through the fixtures of conftest.py, and by commands that capture what other programs store; run as a
+program it is the server itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+REGION: Final = "us-east-1"
+KEY_ID: Final = "test"  # moto looks at no signature
+SECRET: Final = "test"
+
+
+@contextlib.contextmanager
+def moto_server() -> Iterator[str]:
+    """The address of a new, empty DynamoDB: `http://127.0.0.1:PORT`. Tables live as long as the context."""
+    command = [sys.executable, str(Path(__file__).resolve())]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdin and server.stdout and server.stderr
+        try:
+            address = server.stdout.readline().strip()
+            if not address:
+                raise RuntimeError(f"moto's server did not start: {server.stderr.read()[-2000:]}")
+            server.stderr.close()
+            yield address
+        finally:
+            server.stdin.close()
+            server.wait(20)
+
+
+def client(address: str, service: str = "dynamodb") -> Any:
+    """boto3's client of a service (also `dynamodbstreams`), talking to the server at `address` alone."""
+    import boto3  # slow to import, and most tests have no use for it
+    from botocore.config import Config
+
+    keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET}
+    # Else botocore makes up an address of its own for streams.
+    config = Config(account_id_endpoint_mode="disabled", retries={"total_max_attempts": 1})
+    return boto3.client(service, endpoint_url=address, region_name=REGION, config=config, **keys)
+
+
+def serve() -> None:
+    """Says the address on standard output, and serves until standard input ends."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the log of requests, which nobody reads
+    print(f"http://{host}:{port}", flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+if __name__ == "__main__":
+    serve()
