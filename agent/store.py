@@ -126,7 +126,30 @@ class Identity(NamedTuple):
 
 
 class StoreError(Exception):
-    """The file is no database of this agent, or of a version that this agent does not know."""
+    """The file cannot be used, or could not be written: another's, of a newer version, damaged, in use, full. What was
+    being written is undone. `hint`: what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message} ({hint})" if hint else message)
+
+    def at(self, path: str) -> StoreError:
+        """The same error, naming the file."""
+        return self if self.message.startswith(f"{path}: ") else StoreError(f"{path}: {self.message}", self.hint)
+
+
+def other_application(path: str = "") -> StoreError:
+    error = StoreError("the database of another application", "it is left as it was; name another file")
+    return error.at(path) if path else error
+
+
+def newer_version(version: int, path: str = "") -> StoreError:
+    error = StoreError(
+        f"database of version {version}, this agent knows {SCHEMA_VERSION}",
+        "it is left as it was; install the agent that wrote it, or a newer one",
+    )
+    return error.at(path) if path else error
 
 
 class _Transaction:
@@ -199,13 +222,13 @@ class Store:
         try:
             version, application, tables = self.execute(_WHOSE).fetchone()
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"not a database: {error}") from None
+            raise StoreError(f"not a database: {error}", "name another file") from None
         if version == 0 and tables == 0:
             return True
         if application != APPLICATION_ID:
-            raise StoreError("the database of another application")
+            raise other_application()
         if version != SCHEMA_VERSION:
-            raise StoreError(f"database of version {version}, this agent knows {SCHEMA_VERSION}")
+            raise newer_version(version)
         return False
 
     def initialise(self, epoch: str) -> None:
