@@ -17,10 +17,10 @@ from agent import ids
 from agent.changes import Callback, Change, Event
 from agent.clock import CorrectedClock
 from agent.protocol.errors import ModelError
-from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, decode_image, encode_image
+from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, encode_image
 from agent.protocol.model import HASH, SORT
 from agent.protocol.schema import Context, Model, Schema
-from agent.store import UNSENT, DeadLetter, Store, Visible
+from agent.store import UNSENT, DeadLetter, Store, Visible, stored_image
 
 LOCAL_ITEM_BYTES_MAX: Final = 400 * 1024
 FIND_PAGE_ITEMS: Final = 64  # read at once
@@ -126,7 +126,7 @@ class Database:
 
     def _change(self, m: Model, key: Key, visible: Visible, properties: Mapping[str, Any]) -> Image:
         assert visible.image is not None
-        before = decode_image(visible.image)
+        before = stored_image(visible.image)
         updated = max(self.clock.now_ms(), visible.updated + 1)
         image = m.update(key, before, properties, self.context, updated)
         self._write(m, key, "update", image, before, updated, visible)
@@ -182,7 +182,7 @@ class Database:
         key = m.key(properties, self.context)
         with self.lock:
             image = self.store.visible(*key).image
-        return None if image is None else m.read(key, decode_image(image))
+        return None if image is None else m.read(key, stored_image(image))
 
     def find(
         self,
@@ -218,7 +218,7 @@ class Database:
             with self.lock:
                 page = self.store.page(pk, prefix, after, FIND_PAGE_ITEMS)
             for sk, image in page:
-                yield sk, decode_image(image)
+                yield sk, stored_image(image)
             if len(page) < FIND_PAGE_ITEMS:
                 return
             after = page[-1][0]
@@ -237,7 +237,7 @@ class Database:
             with self.lock:
                 image = self.store.visible(*key).image
             if place is not None and image is not None:
-                yield place.model, key, decode_image(image)
+                yield place.model, key, stored_image(image)
 
     def dead_letters(self) -> list[DeadLetter]:
         """Writes that the relay rejected and rows that could not be applied, oldest first."""

@@ -15,36 +15,47 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from agent.store import APPLICATION_ID, SCHEMA_VERSION, Store, StoreError, newer_version, other_application
+from agent.store import (
+    APPLICATION_ID,
+    DAMAGED_HINT,
+    SCHEMA_VERSION,
+    Store,
+    StoreError,
+    newer_version,
+    other_application,
+)
 
 MEMORY: Final = ":memory:"
+BUSY_MS: Final = 5_000
 _STATEMENTS: Final = 9  # about those of the path of every message; each costs about 3 KB: a fleet of devices feels it
 _MAGIC: Final = b"SQLite format 3\0"
 HEADER_BYTES: Final = 100
 
+_RIGHTS: Final = "give the agent's user the right to write the file and its folder"
 # SQLite's primary result codes -> what is wrong, and what to do about it. Others are mistakes of a program.
 _MEANING: Final[dict[int, tuple[str, str]]] = {
     sqlite3.SQLITE_FULL: ("the disk is full", "nothing was changed; make room, then write again"),
     sqlite3.SQLITE_IOERR: ("the disk failed", "nothing was changed; look at the system's log, then at the disk"),
-    sqlite3.SQLITE_READONLY: ("read-only", "give the agent's user the right to write the file and its folder"),
-    sqlite3.SQLITE_PERM: ("no permission", "give the agent's user the right to write the file and its folder"),
-    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "give the agent's user the right to write the file and its folder"),
+    sqlite3.SQLITE_READONLY: ("read-only", _RIGHTS),
+    sqlite3.SQLITE_PERM: ("no permission", _RIGHTS),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", _RIGHTS),
     sqlite3.SQLITE_BUSY: ("in use by a program that is no agent", "close what else has the file open"),
     sqlite3.SQLITE_NOTADB: ("not a database", "name another file"),
-    sqlite3.SQLITE_CORRUPT: ("damaged", "keep a copy, then start with a backup or without the file"),
+    sqlite3.SQLITE_CORRUPT: ("damaged", DAMAGED_HINT),
 }
-_DAMAGED: Final = _MEANING[sqlite3.SQLITE_CORRUPT]
 # What a statement of ours meets only when the tables in the file are not as we made them.
 _FOREIGN_TABLES: Final = ("no such ", "table ", "malformed ", "Could not decode to UTF-8")
 
 
-def explained(error: sqlite3.Error, path: str) -> Exception:
+def explained(error: sqlite3.Error | UnicodeDecodeError, path: str) -> Exception:
     """The StoreError that says what `error` means for the file at `path`; `error` itself when it is a program's
-    mistake."""
+    mistake. A UnicodeDecodeError comes where SQLite quotes a damaged part of the file."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     meaning = _MEANING.get(code & 0xFF)
-    if meaning is None and code == sqlite3.SQLITE_ERROR and str(error).startswith(_FOREIGN_TABLES):
-        meaning = _DAMAGED
+    if isinstance(error, UnicodeDecodeError) or (
+        code == sqlite3.SQLITE_ERROR and str(error).startswith(_FOREIGN_TABLES)
+    ):
+        meaning = _MEANING[sqlite3.SQLITE_CORRUPT]
     if meaning is None:
         return error
     what, hint = meaning
@@ -59,33 +70,33 @@ class _Cursor(sqlite3.Cursor):
     def execute(self, sql: str, parameters: Any = (), /) -> _Cursor:
         try:
             _execute(self, sql, parameters)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise explained(error, self.connection.path) from error
         return self
 
     def executescript(self, sql_script: str, /) -> _Cursor:
         try:
             super().executescript(sql_script)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise explained(error, self.connection.path) from error
         return self
 
     def fetchone(self) -> Any:
         try:
             return super().fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise explained(error, self.connection.path) from error
 
     def fetchall(self) -> list[Any]:
         try:
             return super().fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise explained(error, self.connection.path) from error
 
     def __next__(self) -> Any:
         try:
             return super().__next__()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise explained(error, self.connection.path) from error
 
 
@@ -150,7 +161,7 @@ class _Lock:
 
 def _cannot_open(path: str, error: OSError) -> StoreError:
     reason = (error.strerror or str(error)).lower()
-    return StoreError(f"{path}: cannot be opened: {reason}", "the agent's user must be able to write there")
+    return StoreError(f"{path}: cannot be opened: {reason}", _RIGHTS)
 
 
 def refuse_at_sight(header: bytes, path: str) -> None:
@@ -181,13 +192,13 @@ class _Executes(Protocol):
     def execute(self, sql: str, /) -> Any: ...
 
 
-def settle(connection: _Executes, path: str) -> None:
+def settle(connection: _Executes, path: str, wait_ms: int = BUSY_MS) -> None:
     """Makes a connection that has just been opened durable and alone: a write-ahead log, every commit on the disk
     before it returns, the file locked for as long as the connection lives. Changes no file that is not an agent's.
 
     Raises StoreError when the file is another application's, damaged, read-only or in use."""
     try:
-        connection.execute("PRAGMA busy_timeout=5000")
+        connection.execute(f"PRAGMA busy_timeout={wait_ms}")
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before the first read: then the log needs no shared file
         Store(connection).is_new()  # type: ignore[arg-type]
         connection.execute("PRAGMA journal_mode=WAL")
@@ -198,8 +209,9 @@ def settle(connection: _Executes, path: str) -> None:
         raise error.at(path) from error.__cause__
 
 
-def open_file(path: str | Path) -> sqlite3.Connection:
+def open_file(path: str | Path, wait_ms: int = BUSY_MS) -> sqlite3.Connection:
     """A durable connection, the only one to its file: see `settle`. Beside the file, `-wal` and `-lock` belong to it.
+    `wait_ms`: how long to wait for a program that looks at the file; another agent is not waited for.
 
     Raises StoreError, with a hint, when the file is in use, read-only, damaged, of a newer version, of another
     application, or no database; it is then as it was."""
@@ -208,6 +220,8 @@ def open_file(path: str | Path) -> sqlite3.Connection:
         raise StoreError(f"{place}: a folder", "name a file in it")
     lock = _Lock(place)
     try:
+        if os.path.exists(place) and not os.access(place, os.R_OK | os.W_OK, effective_ids=True):
+            raise StoreError(f"{place}: read-only", _RIGHTS)
         refuse_at_sight(_header(place), place)
         connection = _connect(place)
     except BaseException:
@@ -215,7 +229,7 @@ def open_file(path: str | Path) -> sqlite3.Connection:
         raise
     connection.lock = lock
     try:
-        settle(connection, place)
+        settle(connection, place, wait_ms)
     except BaseException:
         connection.close()
         raise

@@ -13,7 +13,8 @@ import sqlite3
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from agent.protocol.messages import Key, Kind
+from agent.protocol.errors import MessageError
+from agent.protocol.messages import Image, Key, Kind, decode_image
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x466C6565  # "Flee", in the header of the file: other applications' files have another
@@ -144,6 +145,17 @@ def other_application(path: str = "") -> StoreError:
     return error.at(path) if path else error
 
 
+DAMAGED_HINT: Final = "keep a copy, then start with a backup or without the file"
+
+
+def stored_image(data: bytes) -> Image:
+    """The image of an item as the file has it. Raises StoreError when it is none: the file is damaged."""
+    try:
+        return decode_image(data)
+    except (MessageError, TypeError) as error:
+        raise StoreError(f"damaged: an item that begins with {data!r:.60}: {error}", DAMAGED_HINT) from None
+
+
 def newer_version(version: int, path: str = "") -> StoreError:
     error = StoreError(
         f"database of version {version}, this agent knows {SCHEMA_VERSION}",
@@ -243,7 +255,10 @@ class Store:
 
     def load(self) -> None:
         """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
-        *row, self.outbox_rows, self.unsent_rows, sent_rows, highest = self.execute(_LOAD).fetchone()
+        found = self.execute(_LOAD).fetchone()
+        if found is None or not isinstance(found[0], str) or not isinstance(found[3], int):
+            raise StoreError("damaged: no identity", DAMAGED_HINT)
+        *row, self.outbox_rows, self.unsent_rows, sent_rows, highest = found
         self.identity = Identity(row[0], bool(row[1]), *row[2:])
         self.cursors = {f: (e, s) for f, e, s in self.execute("SELECT feed, epoch, seq FROM cursor ORDER BY feed")}
         self.in_flight = []
@@ -288,8 +303,10 @@ class Store:
         """Every key that has a base image or an own operation, in order."""
         rows = self.execute(
             "SELECT pk, sk FROM item UNION SELECT pk, sk FROM outbox WHERE kind<>'sweep' ORDER BY pk, sk"
-        )
-        return [(pk, sk) for pk, sk in rows]
+        ).fetchall()
+        if not all(isinstance(pk, str) and isinstance(sk, str) for pk, sk in rows):
+            raise StoreError("damaged: an item without a key", DAMAGED_HINT)
+        return rows
 
     def base_keys(self, pk: str, prefix: str) -> list[str]:
         rows = self.execute(

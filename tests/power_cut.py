@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -65,6 +66,13 @@ def watched(seen: Callable[[], None]) -> type[Store]:
             self.execute = executed
 
     return Watched
+
+
+class Unwrapped(Store):
+    """A store that has forgotten transactions: each statement stands alone. For tests of the checks."""
+
+    def transaction(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
 
 
 class UnexpectedError(Exception):

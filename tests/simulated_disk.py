@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, Literal, cast
@@ -224,17 +225,22 @@ class _Vfs(apsw.VFS):
     def __init__(self, disk: Disk, name: str) -> None:
         super().__init__(name, base="")
         self.disk = disk
+        self.gone = False  # the process that had it: what SQLite still asks for on its way out is not done
+
+    def ask(self, kind: Kind, name: str, file: int, at: int = 0, data: bytes = b"") -> None:
+        if not self.gone:
+            self.disk.ask(kind, name, file, at, data)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _File:
         assert isinstance(name, str | apsw.URIFilename), "no temporary files: their pages stay in memory"
         path = name if isinstance(name, str) else name.filename()
-        return _File(self.disk, path, flags[0])
+        return _File(self, path, flags[0])
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         if filename in self.disk.names:
-            self.disk.ask("delete", filename, self.disk.names[filename])
+            self.ask("delete", filename, self.disk.names[filename])
         if syncdir:
-            self.disk.ask("sync folder", filename, -1)
+            self.ask("sync folder", filename, -1)
 
     def xAccess(self, pathname: str, flags: int) -> bool:
         return pathname in self.disk.names
@@ -246,8 +252,9 @@ class _Vfs(apsw.VFS):
 class _File(apsw.VFSFile):
     """One open file."""
 
-    def __init__(self, disk: Disk, name: str, flags: int) -> None:  # the base class is for files of another VFS
-        self.disk = disk
+    def __init__(self, vfs: _Vfs, name: str, flags: int) -> None:  # the base class is for files of another VFS
+        self.vfs = vfs
+        self.disk = disk = vfs.disk
         self.name = name
         self.sync_folder = bool(flags & _CREATED_WITH_FOLDER) and name not in disk.names
         self.file = disk.open(name, create=bool(flags & apsw.SQLITE_OPEN_CREATE))
@@ -256,19 +263,20 @@ class _File(apsw.VFSFile):
         pass
 
     def xRead(self, amount: int, offset: int) -> bytes:
-        self.disk.fail("read")
+        if not self.vfs.gone:
+            self.disk.fail("read")
         return bytes(self.disk.contents[self.file][offset : offset + amount])
 
     def xWrite(self, data: Any, offset: int) -> None:
-        self.disk.ask("write", self.name, self.file, offset, bytes(data))
+        self.vfs.ask("write", self.name, self.file, offset, bytes(data))
 
     def xTruncate(self, newsize: int) -> None:
-        self.disk.ask("truncate", self.name, self.file, newsize)
+        self.vfs.ask("truncate", self.name, self.file, newsize)
 
     def xSync(self, flags: int) -> None:
-        self.disk.ask("sync", self.name, self.file)
+        self.vfs.ask("sync", self.name, self.file)
         if self.sync_folder:
-            self.disk.ask("sync folder", self.name, self.file)
+            self.vfs.ask("sync folder", self.name, self.file)
             self.sync_folder = False
 
     def xFileSize(self) -> int:
@@ -348,18 +356,24 @@ class _Connection:
         self.run("ROLLBACK")
 
     def close(self) -> None:
-        self.raw.close()
+        with suppress(apsw.Error):  # SQLite tidies up as far as it can, and says nothing: the log holds everything
+            self.raw.close()
 
     def abandon(self) -> None:
-        """As a machine without power leaves it: nothing is written any more."""
-        self.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self.raw.close()
+        """As a process leaves it that is killed: nothing is asked of the disk any more."""
+        self.vfs.gone = True
+        self.close()
 
 
 def _standard(error: apsw.Error) -> sqlite3.Error:
-    """As the standard module raises it."""
-    standard = sqlite3.OperationalError(str(error))
-    standard.sqlite_errorcode = error.result  # type: ignore[attr-defined]
+    """As the standard module raises it. What the disk has raised comes through SQLite as it is, without a code."""
+    raised = {
+        apsw.FullError: apsw.SQLITE_FULL,
+        apsw.IOError: apsw.SQLITE_IOERR,
+        apsw.CantOpenError: apsw.SQLITE_CANTOPEN,
+    }
+    standard = sqlite3.OperationalError(str(error) or "refused by the disk")
+    standard.sqlite_errorcode = getattr(error, "result", raised.get(type(error), apsw.SQLITE_IOERR))
     return standard
 
 

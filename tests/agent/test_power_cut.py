@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from power_cut import (
     NEW,
     Recording,
     UnexpectedError,
+    Unwrapped,
     boots_to,
     crashes,
     cut_everywhere,
@@ -130,13 +130,6 @@ class Halved(Store):
             self.execute("COMMIT")
             self.execute("BEGIN IMMEDIATE")
         super().set_acked(u, op_id)
-
-
-class Unwrapped(Store):
-    """Has forgotten transactions: each statement stands alone."""
-
-    def transaction(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
 
 
 class Late(Store):
