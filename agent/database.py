@@ -16,11 +16,12 @@ from typing import Any, Final
 from agent import ids
 from agent.changes import Callback, Change, Event
 from agent.clock import CorrectedClock
+from agent.file_errors import stored_image
 from agent.protocol.errors import ModelError
 from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, encode_image
 from agent.protocol.model import HASH, SORT
 from agent.protocol.schema import Context, Model, Schema
-from agent.store import UNSENT, DeadLetter, Store, Visible, stored_image
+from agent.store import UNSENT, DeadLetter, Store, Visible
 
 LOCAL_ITEM_BYTES_MAX: Final = 400 * 1024
 FIND_PAGE_ITEMS: Final = 64  # read at once

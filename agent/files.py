@@ -15,15 +15,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from agent.store import (
-    APPLICATION_ID,
-    DAMAGED_HINT,
-    SCHEMA_VERSION,
-    Store,
-    StoreError,
-    newer_version,
-    other_application,
-)
+from agent.file_errors import DAMAGED_HINT, StoreError, newer_version, other_application
+from agent.store import APPLICATION_ID, SCHEMA_VERSION, Store
 
 MEMORY: Final = ":memory:"
 BUSY_MS: Final = 5_000
@@ -112,6 +105,14 @@ class FileConnection(sqlite3.Connection):
     def cursor(self, factory: Any = _Cursor) -> Any:
         return super().cursor(factory)
 
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self.cursor().execute(sql, parameters)
+        return cursor
+
+    def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self.cursor().executescript(sql_script)
+        return cursor
+
     def close(self) -> None:
         super().close()
         if self.lock is not None:
@@ -166,16 +167,19 @@ def _cannot_open(path: str, error: OSError) -> StoreError:
 
 def refuse_at_sight(header: bytes, path: str) -> None:
     """Other applications' files and those of newer agents, by their first HEADER_BYTES alone: SQLite would tidy up
-    behind their last user as it opens them. Anything else is left to SQLite: our own marks may still be in the log, and
-    a journal may hold what a first page lacks. Raises StoreError."""
+    behind their last user as it opens them. Raises StoreError.
+
+    Says nothing of a header that a power cut may have left of ours, old bytes and new ones mixed: the log or a journal
+    beside it has what is right, and SQLite will see."""
     if len(header) < HEADER_BYTES or not header.startswith(_MAGIC):
         return
     version = int.from_bytes(header[60:64], "big")
-    application = int.from_bytes(header[68:72], "big")
-    if application not in (0, APPLICATION_ID):
-        raise other_application(path)
-    if application == APPLICATION_ID and version > SCHEMA_VERSION:
-        raise newer_version(version, path)
+    application = header[68:72]
+    ours = APPLICATION_ID.to_bytes(4, "big")
+    if any(byte not in (0, own) for byte, own in zip(application, ours, strict=True)):
+        raise other_application().at(path)
+    if application == ours and version > SCHEMA_VERSION:
+        raise newer_version(version, SCHEMA_VERSION).at(path)
 
 
 def _header(path: str) -> bytes:

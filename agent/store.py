@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import sqlite3
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from agent.protocol.errors import MessageError
-from agent.protocol.messages import Image, Key, Kind, decode_image
+from agent.file_errors import DAMAGED_HINT, newer_version, other_application
+from agent.file_errors import StoreError as StoreError  # raised here: callers find it here
+from agent.protocol.messages import Key, Kind
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x466C6565  # "Flee", in the header of the file: other applications' files have another
@@ -126,44 +127,6 @@ class Identity(NamedTuple):
     correction_ms: int | None
 
 
-class StoreError(Exception):
-    """The file cannot be used, or could not be written: another's, of a newer version, damaged, in use, full. What was
-    being written is undone. `hint`: what to do about it."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        self.message = message
-        self.hint = hint
-        super().__init__(f"{message} ({hint})" if hint else message)
-
-    def at(self, path: str) -> StoreError:
-        """The same error, naming the file."""
-        return self if self.message.startswith(f"{path}: ") else StoreError(f"{path}: {self.message}", self.hint)
-
-
-def other_application(path: str = "") -> StoreError:
-    error = StoreError("the database of another application", "it is left as it was; name another file")
-    return error.at(path) if path else error
-
-
-DAMAGED_HINT: Final = "keep a copy, then start with a backup or without the file"
-
-
-def stored_image(data: bytes) -> Image:
-    """The image of an item as the file has it. Raises StoreError when it is none: the file is damaged."""
-    try:
-        return decode_image(data)
-    except (MessageError, TypeError) as error:
-        raise StoreError(f"damaged: an item that begins with {data!r:.60}: {error}", DAMAGED_HINT) from None
-
-
-def newer_version(version: int, path: str = "") -> StoreError:
-    error = StoreError(
-        f"database of version {version}, this agent knows {SCHEMA_VERSION}",
-        "it is left as it was; install the agent that wrote it, or a newer one",
-    )
-    return error.at(path) if path else error
-
-
 class _Transaction:
     """BEGIN IMMEDIATE … COMMIT. On any exception everything is rolled back, what the store keeps in memory too."""
 
@@ -189,9 +152,13 @@ class _Transaction:
 
     def _undo(self) -> None:
         store = self._store
-        if store.connection.in_transaction:
-            store.connection.rollback()
-        store.load()
+        try:
+            if store.connection.in_transaction:
+                store.connection.rollback()
+            store.load()
+        except BaseException:
+            store.distrust()
+            raise
 
 
 class Store:
@@ -240,18 +207,23 @@ class Store:
         if application != APPLICATION_ID:
             raise other_application()
         if version != SCHEMA_VERSION:
-            raise newer_version(version)
+            raise newer_version(version, SCHEMA_VERSION)
         return False
 
     def initialise(self, epoch: str) -> None:
         """Makes the tables of a new file, with its first epoch and its first sweep, in one transaction."""
-        self.connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
-        self.execute("INSERT INTO identity VALUES(1, ?, 0, NULL, 0, NULL, NULL)", (epoch,))
-        self.execute(
-            "INSERT INTO outbox VALUES(NULL, 1, ?, '', '', 'sweep', NULL, 0, '', 0, 0)",
-            (epoch,),
-        )
-        self.execute("COMMIT")
+        try:
+            self.connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
+            self.execute("INSERT INTO identity VALUES(1, ?, 0, NULL, 0, NULL, NULL)", (epoch,))
+            self.execute(
+                "INSERT INTO outbox VALUES(NULL, 1, ?, '', '', 'sweep', NULL, 0, '', 0, 0)",
+                (epoch,),
+            )
+            self.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.rollback()
+            raise
 
     def load(self) -> None:
         """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
@@ -266,6 +238,26 @@ class Store:
             sql = f"SELECT {_OUTBOX} FROM outbox WHERE state={SENT} AND epoch=? ORDER BY n"
             self.in_flight = [OutboxRow(*found) for found in self.execute(sql, (self.identity.epoch,))]
         self.epoch_next_u = max(highest or 0, self.identity.acked_u) + 1
+        self._recent = None
+
+    def distrust(self) -> None:
+        """The disk cannot be read now: what is kept in memory may be of a transaction that was undone, and must answer
+        nothing. The first call from now on that can read the file does so, and fails: it may have begun with what was
+        remembered."""
+        execute = self.execute
+
+        def load_first(sql: str, values: Any = (), /) -> sqlite3.Cursor:
+            self.execute = execute
+            try:
+                self.load()
+            except BaseException:
+                self.execute = load_first
+                raise
+            raise StoreError("the disk had failed; what it holds was read again", "nothing was changed; call again")
+
+        self.execute = load_first
+        self.outbox_rows = self.unsent_rows = 1  # so that nobody is answered without a statement
+        self.in_flight = []
         self._recent = None
 
     def transaction(self) -> _Transaction:

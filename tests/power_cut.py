@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from device_rig import dump, fresh_memory, memory_of
 from power_scenario import RECOVERY, STEPS, Life, Step
-from simulated_disk import Disk, Fate, Files, Op, Platter, abandon, connect
+from simulated_disk import LOG_PAGES, SHORT_LOG_PAGES, Disk, Fate, Files, Op, Platter, abandon, connect
 
 from agent.files import open_file
 from agent.store import Store
@@ -127,12 +127,13 @@ def record(
     known: Recording,
     disk: Disk,
     *pragmas: str,
+    log_pages: int = LOG_PAGES,
     store_type: type[Store] = Store,
     steps: Sequence[Step] = STEPS,
 ) -> Recording:
     """On the simulated disk. The states are those of `known`, and each step must end in its own: UnexpectedError."""
     recording = Recording(known.names, known.states)
-    life = Life(lambda: connect(disk, *pragmas), store_type)
+    life = Life(lambda: connect(disk, *pragmas, log_pages=log_pages), store_type)
     for k, step in enumerate(steps, 1):
         step.act(life)
         if life.device.powered and life.device.dump() != known.states[k][-1]:
@@ -147,7 +148,9 @@ def record_recovery(files: Files) -> Recording:
     """What the machine does that boots with these files: opens the database, writes again, closes it."""
     disk = Disk(files)
     start = boots_to(files)
-    recording = live(lambda: connect(disk), RECOVERY, start, lambda: len(disk.log), check=False)
+    recording = live(
+        lambda: connect(disk, log_pages=SHORT_LOG_PAGES), RECOVERY, start, lambda: len(disk.log), check=False
+    )
     recording.start = files
     recording.log = tuple(disk.log)
     return recording

@@ -28,6 +28,8 @@ from fleet.rng import Stream
 
 FILE: Final = "agent.db"
 SECTOR_BYTES: Final = 512
+LOG_PAGES: Final = 1_000  # SQLite's default
+SHORT_LOG_PAGES: Final = 8  # the log is emptied in the middle of what a short test does
 _CREATED_WITH_FOLDER: Final = apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_SUPER_JOURNAL
 
 Kind = Literal["create", "write", "truncate", "delete", "sync", "sync folder"]
@@ -329,9 +331,19 @@ class _Cursor:
 class _Connection:
     """The part of sqlite3.Connection that the agent uses, with its errors: as agent.files.FileConnection has them."""
 
-    def __init__(self, raw: apsw.Connection, vfs: _Vfs) -> None:
+    def __init__(self, raw: apsw.Connection, vfs: _Vfs, log_pages: int) -> None:
         self.raw = raw
         self.vfs = vfs  # lives as long as the connection
+        self.log_pages = log_pages
+        raw.set_wal_hook(self.tidy)
+
+    def tidy(self, raw: apsw.Connection, database: str, pages: int) -> int:
+        """As SQLite's own hook after a commit: a long log is moved into the file. If that fails, the commit has been
+        made all the same, and its caller hears of no error: apsw would raise what the disk has raised."""
+        if pages >= self.log_pages:
+            with suppress(apsw.Error):
+                raw.wal_checkpoint(database)
+        return apsw.SQLITE_OK
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -377,9 +389,9 @@ def _standard(error: apsw.Error) -> sqlite3.Error:
     return standard
 
 
-def connect(disk: Disk, *pragmas: str) -> sqlite3.Connection:
+def connect(disk: Disk, *pragmas: str, log_pages: int = LOG_PAGES) -> sqlite3.Connection:
     """The database FILE on `disk`, as agent.files.open_file opens one on a real disk; then `pragmas`, such as
-    `synchronous=OFF`. Raises StoreError like it."""
+    `synchronous=OFF`. `log_pages`: the length of the log that is too long. Raises StoreError like it."""
     if FILE in disk.names:
         refuse_at_sight(bytes(disk.contents[disk.names[FILE]][:HEADER_BYTES]), FILE)
     taken = apsw.vfs_names()  # by the other disks of this process that have not been thrown away yet
@@ -389,7 +401,7 @@ def connect(disk: Disk, *pragmas: str) -> sqlite3.Connection:
         raw = apsw.Connection(FILE, vfs=name)
     except apsw.Error as error:
         raise explained(_standard(error), FILE) from error
-    connection = cast(sqlite3.Connection, _Connection(raw, vfs))
+    connection = cast(sqlite3.Connection, _Connection(raw, vfs, log_pages))
     try:
         settle(connection, FILE)
         for pragma in pragmas:

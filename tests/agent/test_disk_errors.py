@@ -9,15 +9,14 @@ from typing import Final
 
 import apsw
 import pytest
-from device_rig import dump, fresh_memory, memory_of
+from device_rig import Device, dump, fresh_memory, memory_of
 from power_cut import NEW, Recording, State, Unwrapped, boots_to, reference
 from power_scenario import STEPS, Life
-from simulated_disk import FILE, Disk, Platter, abandon, connect, drop, keep, sectors
+from simulated_disk import FILE, SHORT_LOG_PAGES, Disk, Platter, abandon, connect, drop, keep, sectors
 
 from agent.store import Store, StoreError
 from fleet.rng import rng
 
-SHORT_LOG: Final = "wal_autocheckpoint=8"
 Error = Callable[[], Exception]
 
 
@@ -57,7 +56,7 @@ def until_refused(disk: Disk, store_type: type[Store] = Store) -> Life:
     life = None
     step = 1
     try:
-        life = Life(lambda: connect(disk, SHORT_LOG), store_type)
+        life = Life(lambda: connect(disk, log_pages=SHORT_LOG_PAGES), store_type)
         for step in range(1, len(STEPS) + 1):
             STEPS[step - 1].act(life)
     except Exception as error:
@@ -67,6 +66,20 @@ def until_refused(disk: Disk, store_type: type[Store] = Store) -> Life:
 
 def states_around(known: Recording, step: int) -> list[State]:
     return [known.states[step - 1][-1], *known.states[step]]
+
+
+def write_on(device: Device) -> None:
+    """The application goes on with the database that it has. One more call may fail, saying so, when the disk could not
+    even be read; never is a call answered from what was undone."""
+    device.database.on_outbox = lambda: None
+    try:
+        device.database.create("Fault", {"id": "at once", "rev": 1})
+    except StoreError as error:
+        assert "call again" in str(error)
+        assert memory_of(device.store) == fresh_memory(device.connection)
+        device.database.create("Fault", {"id": "at once", "rev": 1})
+    assert device.database.get("Fault", {"id": "at once"})
+    assert memory_of(device.store) == fresh_memory(device.connection)
 
 
 def check_stopped(known: Recording, disk: Disk, refusing: Refusing, stopped: Stopped, text: str) -> None:
@@ -84,10 +97,12 @@ def check_stopped(known: Recording, disk: Disk, refusing: Refusing, stopped: Sto
         return
     device = stopped.life.device
     if STEPS[stopped.step - 1].name in ("close", "open"):
-        device.connection = connect(disk, SHORT_LOG)
+        device.connection = connect(disk, log_pages=SHORT_LOG_PAGES)
     elif hasattr(device, "database"):
         assert not device.connection.in_transaction
         assert dump(device.connection) in allowed or (Store(device.connection).is_new() and NEW in allowed)
+        if STEPS[stopped.step - 1].name != "boot":
+            write_on(device)
     device.boot()
     stopped.life.write("create", "Fault", id="later", rev=1)
     assert memory_of(device.store) == fresh_memory(device.connection)

@@ -222,6 +222,41 @@ def test_a_file_of_another_application_is_left_as_it_was(file: Path, mode: str, 
     refused(file, "another application", "left as it was")
 
 
+def test_the_log_of_another_application_is_left_as_it_was(file: Path) -> None:
+    """Whoever opens such a file through SQLite moves what is in the log into the file as he leaves."""
+    other = sqlite3.connect(file.with_name("theirs.db"), isolation_level=None)
+    other.execute("PRAGMA application_id=77")
+    other.execute("PRAGMA journal_mode=WAL")
+    other.execute("CREATE TABLE notes(text)")
+    log = file.with_name("agent.db-wal")
+    file.write_bytes(file.with_name("theirs.db").read_bytes())
+    log.write_bytes(file.with_name("theirs.db-wal").read_bytes())
+    other.close()
+    before = log.read_bytes()
+    assert before
+    error = refused(file, "another application")
+    assert log.read_bytes() == before
+    assert str(refused(file)) == str(error), "the lock is free again, though the first error is still held"
+
+
+@pytest.mark.parametrize("written", range(5))
+@pytest.mark.parametrize("front", [True, False])
+def test_a_header_half_written_is_none_of_another_application(file: Path, written: int, front: bool) -> None:
+    """The power went while page 1 was moved from the log into the file; the log has it whole."""
+    connection = open_file(file)
+    Store(connection).initialise("epoch")
+    log = file.with_name("agent.db-wal").read_bytes()
+    before, own = file.read_bytes(), APPLICATION_ID.to_bytes(4, "big")
+    connection.close()
+    assert before[68:72] == bytes(4)
+    torn = own[:written] + bytes(4 - written) if front else bytes(4 - written) + own[4 - written :]
+    file.write_bytes(before[:68] + torn + before[72:])
+    file.with_name("agent.db-wal").write_bytes(log)
+    connection = open_file(file)
+    assert not Store(connection).is_new()
+    connection.close()
+
+
 def test_a_file_of_a_newer_version_is_left_as_it_was(file: Path) -> None:
     filled(file)
     newer = sqlite3.connect(file, isolation_level=None)
@@ -349,6 +384,22 @@ def test_a_write_that_meets_damage_is_undone(file: Path) -> None:
         assert not store.connection.in_transaction
     store.connection.close()
     assert file.read_bytes() == bytes(data)
+
+
+# A full disk
+
+
+def test_a_database_that_finds_no_room_at_first_is_made_when_there_is_some(file: Path) -> None:
+    connection = open_file(file)
+    for pages in (2, 3, 5, 7):
+        connection.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(StoreError, match=r"agent\.db: the disk is full: .*make room"):
+            Store(connection).initialise("epoch")
+        assert not connection.in_transaction and Store(connection).is_new()
+    connection.execute("PRAGMA max_page_count=100")
+    Store(connection).initialise("epoch")
+    connection.close()
+    open_file(file).close()
 
 
 # A mistake of a program is no damage

@@ -15,6 +15,7 @@ import pytest
 from power_cut import (
     NEW,
     Recording,
+    Result,
     UnexpectedError,
     Unwrapped,
     boots_to,
@@ -26,12 +27,24 @@ from power_cut import (
     reference,
 )
 from power_scenario import STEPS, Step
-from simulated_disk import FATES, FILE, Disk, Files, Platter, abandon, connect, drop, keep, tear
+from simulated_disk import (
+    FATES,
+    FILE,
+    LOG_PAGES,
+    SHORT_LOG_PAGES,
+    Disk,
+    Files,
+    Platter,
+    abandon,
+    connect,
+    drop,
+    keep,
+    tear,
+)
 
 from agent.store import Store
 from fleet.rng import rng
 
-OFTEN: Final = "wal_autocheckpoint=8"  # pages: the log is emptied in the middle of the scenario's own commits
 SEEDS: Final = 200
 
 
@@ -45,11 +58,11 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 # What must hold
 
 
-@pytest.mark.parametrize("pragmas", [(), (OFTEN,)], ids=["one log", "short log"])
+@pytest.mark.parametrize("log_pages", [LOG_PAGES, SHORT_LOG_PAGES])
 def test_after_a_cut_at_any_operation_all_that_was_acknowledged_is_there_and_nothing_in_part(
-    known: Recording, pragmas: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    known: Recording, log_pages: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recording = record(known, Disk(), *pragmas)
+    recording = record(known, Disk(), log_pages=log_pages)
     result = cut_everywhere(recording, FATES)
     with capsys.disabled():
         print(f" [{result}]", end="")
@@ -61,7 +74,7 @@ def test_after_a_cut_at_any_operation_all_that_was_acknowledged_is_there_and_not
 def test_after_a_second_cut_while_the_machine_recovers_too(
     known: Recording, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = cut_recoveries(record(known, Disk(), OFTEN), FATES, every=50)
+    result = cut_recoveries(record(known, Disk(), log_pages=SHORT_LOG_PAGES), FATES, every=50)
     with capsys.disabled():
         print(f" [{result}]", end="")
     assert not result.failures, "\n".join(result.failures[:10])
@@ -72,18 +85,21 @@ def test_after_a_second_cut_while_the_machine_recovers_too(
 def test_after_a_cut_with_any_other_fate_of_what_was_pending(
     known: Recording, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recording = record(known, Disk(), OFTEN)
+    recording = record(known, Disk(), log_pages=SHORT_LOG_PAGES)
     drawn = {name: FATES[name] for name in ("tear", "tear_front", "sectors", "garbage")}
+    total = Result()
     for seed in range(2, SEEDS):
-        result = cut_everywhere(recording, drawn, seed)
-        assert not result.failures, "\n".join(result.failures[:10])
+        total.add(cut_everywhere(recording, drawn, seed))
+    with capsys.disabled():
+        print(f" [{total}]", end="")
+    assert not total.failures, "\n".join(total.failures[:10])
 
 
 @pytest.mark.slow
 def test_after_a_second_cut_while_the_machine_recovers_from_any_first_one(
     known: Recording, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = cut_recoveries(record(known, Disk(), OFTEN), FATES, every=1)
+    result = cut_recoveries(record(known, Disk(), log_pages=SHORT_LOG_PAGES), FATES, every=1)
     with capsys.disabled():
         print(f" [{result}]", end="")
     assert not result.failures, "\n".join(result.failures[:10])
@@ -91,7 +107,7 @@ def test_after_a_second_cut_while_the_machine_recovers_from_any_first_one(
 
 
 def test_the_scenario_makes_every_kind_of_operation_and_leaves_every_kind_of_state(known: Recording) -> None:
-    recording = record(known, Disk(), OFTEN)
+    recording = record(known, Disk(), log_pages=SHORT_LOG_PAGES)
     assert {op.kind for op in recording.log} == {"create", "write", "truncate", "delete", "sync", "sync folder"}
     assert {op.name for op in recording.log} == {FILE, f"{FILE}-journal", f"{FILE}-wal"}
     rows = [row for step in STEPS for row in step.outbox]
