@@ -256,9 +256,7 @@ class Store:
             raise StoreError("the disk had failed; what it holds was read again", "nothing was changed; call again")
 
         self.execute = load_first
-        self.outbox_rows = self.unsent_rows = 1  # so that nobody is answered without a statement
-        self.in_flight = []
-        self._recent = None
+        self._recent = None  # so that no read is answered without a statement
 
     def transaction(self) -> _Transaction:
         return self._transaction

@@ -5,6 +5,7 @@ that the scenario of power_cut makes of its disk is refused once, and once from 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import apsw
@@ -168,3 +169,42 @@ def test_a_store_without_transactions_is_caught(known: Recording) -> None:
         except AssertionError:
             parts += 1
     assert parts
+
+
+def refuse_all(kind: str) -> None:
+    raise apsw.IOError
+
+
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_nothing_is_answered_from_what_was_undone_while_the_disk_could_not_be_read(first: str) -> None:
+    disk = Disk()
+    store = Store(connect(disk))
+    store.initialise("epoch")
+    store.load()
+    n = store.outbox()[0].n
+    store.execute("DELETE FROM outbox")
+    store.load()
+    store.add_operation("pk", "sk", "create", b"{}", 1)
+    before = memory_of(store)
+    with pytest.raises(StoreError, match="the disk failed"), store.transaction():
+        store.drop_operation(n)
+        store.put_base("pk", "sk", b"[]", 2)
+        store.epoch_next_u = 77
+        disk.fail = refuse_all
+    call: Callable[[], object] = (
+        partial(store.visible, "pk", "sk")
+        if first == "read"
+        else partial(store.add_operation, "pk", "other", "create", b"{}", 1)
+    )
+    for _ in range(2):
+        with pytest.raises(StoreError, match="the disk failed"):
+            call()
+    disk.fail = lambda kind: None
+    with pytest.raises(StoreError, match="call again"):
+        call()
+    assert memory_of(store) == before == fresh_memory(store.connection)
+    assert store.visible("pk", "sk").image == b"{}"
+    call()
+    assert memory_of(store) == fresh_memory(store.connection)
+    assert [row.u for row in store.outbox()] == ([1] if first == "read" else [1, 2])
+    abandon(store.connection)
