@@ -11,18 +11,17 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from agent.protocol import values
 from agent.protocol.errors import ModelError
+from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Image, Key
 from agent.protocol.template import text_of
 from agent.protocol.values import BINARIES, BINARY, DEPTH_MAX, NUMBER, TEXTS
 
 Attribute = dict[str, Any]  # one member: type -> value
 AttributeMap = dict[str, Attribute]
-_HASH: Final = "pk"
-_SORT: Final = "sk"
 
 
 def to_attributes(image: Mapping[str, Any]) -> AttributeMap:
@@ -55,15 +54,15 @@ def to_item(key: Key, image: Mapping[str, Any]) -> AttributeMap:
 def from_item(attributes: Mapping[str, Any]) -> tuple[Key, Image]:
     """The key and the image of a whole item."""
     image = from_attributes(attributes)
-    parts = [image.pop(name, None) for name in (_HASH, _SORT)]
-    for name, part in zip((_HASH, _SORT), parts, strict=True):
+    parts = [image.pop(name, None) for name in (HASH, SORT)]
+    for name, part in zip((HASH, SORT), parts, strict=True):
         if not isinstance(part, str) or not part:
             raise ModelError("type", f"{name}: expected the text of a key", field=name)
     return (parts[0], parts[1]), image
 
 
 def key_attributes(key: Key) -> AttributeMap:
-    return {_HASH: {"S": key[0]}, _SORT: {"S": key[1]}}
+    return {HASH: {"S": key[0]}, SORT: {"S": key[1]}}
 
 
 def _refused(name: str, error: ValueError) -> ModelError:
