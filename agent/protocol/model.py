@@ -156,7 +156,8 @@ class Model(Keyed):
         self, props: Mapping[str, Any], context: Context, now_ms: int, new_id: Callable[[str], str]
     ) -> tuple[Key, Image]:
         """A new item: context, defaults, generated ids, templates, stamps. `new_id` gets "ulid", "uuid", "uid" or
-        "uid(N)". Properties that the schema does not know are dropped, as OneTable does."""
+        "uid(N)". A property that is None is left out, and nothing is put in its place. Properties that the schema does
+        not know are dropped, as OneTable does."""
         image: Image = {self.type_field: self.name}
         get = props.get
         for is_device, name, attribute, write, field in self._context_plan:
@@ -169,12 +170,12 @@ class Model(Keyed):
             value = get(name)
             if value is not None:
                 image[attribute] = write(value)
-            elif default is not None:
+            elif default is not None and name not in props:
                 image[attribute] = default
-            elif generate is not None:
+            elif generate is not None and name not in props:
                 image[attribute] = new_id(generate)
             elif field.required:
-                if field.template is None:
+                if field.template is None or name in props:
                     field.refuse("required", "is required")
             elif field.nulls and name in props:
                 image[attribute] = None
@@ -182,7 +183,7 @@ class Model(Keyed):
             self._create_generating(props, image, new_id)
         scope = image if not self._uses_stamps else {**image, **self._stamps(now_ms)}
         for field, render, _ in self._template_plan:
-            if field.attribute not in image:
+            if field.attribute not in image and field.name not in props:
                 put_template(field, render(scope), image)
         if self._created is not None:
             image[self._created.attribute] = store_ms(now_ms, iso=self._created.iso, ttl=False)
@@ -198,11 +199,13 @@ class Model(Keyed):
         """Objects and arrays that ask for generated ids within."""
         for field, write in self._generating_plan:
             value = props.get(field.name)
-            if value is None and field.default is not None:
-                image[field.attribute] = field.default
-            elif value is not None:
+            if value is not None:
                 image[field.attribute] = write(value, new_id)
+            elif field.default is not None and field.name not in props:
+                image[field.attribute] = field.default
             elif field.required:
+                if field.name in props:
+                    field.refuse("required", "is required")
                 image[field.attribute] = write([] if field.type == "array" else {}, new_id)
             elif field.nulls and field.name in props:
                 image[field.attribute] = None
@@ -378,6 +381,10 @@ class Model(Keyed):
         if place is None:
             self._refuse("key", f"needs a value for {found.hash!r}, the hash key of the index {index!r}")
         return place
+
+    def render(self, field: Field, image: Image) -> str | None:
+        """What a field's template gives, of an open image; None when it lacks a variable."""
+        return _render(field, field.template)(image) if field.template is not None else None
 
     # --- stamps
 

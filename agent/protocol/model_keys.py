@@ -38,6 +38,11 @@ class Keyed:
             (name, modelled[name].attribute, writer(modelled[name], True)) for name in names if name in modelled
         )
 
+    @property
+    def key_names(self) -> frozenset[str]:
+        """The names of the fields that the key is made of."""
+        return self._key_names
+
     def key(self, props: Mapping[str, Any], context: Context) -> Key:
         """The key that `props` and the context give. Raises ModelError "key" when a variable is missing."""
         scope: Image = {}

@@ -223,7 +223,12 @@ def _object_writer(field: Field, creating: bool) -> Convert:
         stored: dict[str, Any] = {}
         for sub, write, generates in plan:
             given = value.get(sub.name, _MISSING)
-            if given is not None and given is not _MISSING:
+            if given is None:
+                if sub.required:
+                    sub.refuse("required", "is required")
+                if sub.nulls:
+                    stored[sub.attribute] = None
+            elif given is not _MISSING:
                 stored[sub.attribute] = write(given, new_id) if generates else write(given)
             elif creating and sub.default is not None:
                 stored[sub.attribute] = sub.default
@@ -234,10 +239,8 @@ def _object_writer(field: Field, creating: bool) -> Convert:
                     stored[sub.attribute] = write({}, new_id)
                 elif sub.template is None:
                     sub.refuse("required", "is required")
-            elif given is None and sub.nulls:
-                stored[sub.attribute] = None
         for sub, render in templates:
-            if sub.attribute not in stored:
+            if sub.attribute not in stored and sub.name not in value:
                 put_template(sub, render(stored), stored)
         return stored
 
