@@ -70,6 +70,8 @@ def test_nothing_takes_the_place_of_a_property_that_is_none() -> None:
     )
     assert set(made(m, a=None, b=None, c=None)) == {"_type", "id", "created", "updated"}
     assert made(m)["c"] == "c"
+    nested = model("o: {type: 'object', schema: {a: {type: 'string', default: 'A'}, t: {type: 'string', value: 't'}}}")
+    assert made(nested, o={"a": None, "t": None})["o"] == {}
 
 
 def test_a_date_in_a_template_has_the_form_of_the_template_s_own_field() -> None:
