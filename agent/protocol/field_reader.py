@@ -101,7 +101,8 @@ class FieldReader:
             hidden=see.flag(members, key, "hidden", has_template),
             iso=iso or params.iso,
             ttl=see.flag(members, key, "ttl", False),
-            nulls=see.flag(members, key, "nulls", params.nulls) and not limit,
+            # The JavaScript library cannot read an item in which bytes are NULL.
+            nulls=see.flag(members, key, "nulls", params.nulls) and not limit and kind not in BUFFERS,
             partial=see.flag(members, key, "partial", params.partial if parent is None else parent.partial),
             unique=see.flag(members, key, "unique", False),
             packed=packed,

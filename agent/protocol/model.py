@@ -241,11 +241,11 @@ class Model(Keyed):
                 image[attribute] = write(value) if merge is None else merge(value, current.get(attribute))
             if name in self._key_names:
                 keyed = True
-        for is_device, _, attribute, _, _ in self._context_plan:
-            if attribute not in image and (text := context.device_id if is_device else context.account_id):
-                image[attribute] = text
         if keyed:
             self._same_key(current, image)
+        for is_device, _, attribute, _, _ in self._context_plan:
+            if text := context.device_id if is_device else context.account_id:
+                image[attribute] = text  # whatever the caller gave
         for field, render, names in self._template_plan:
             if field.name not in props and not names.isdisjoint(props):
                 put_template(field, render(image), image)

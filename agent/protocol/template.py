@@ -79,8 +79,10 @@ def _variable(text: str) -> Variable:
         raise TemplateError(f"no name in '${{{text}}}'")
     if not padding:
         return Variable(first, first, tuple(path))
+    if len(padding) == 1:
+        padding.append("0")  # the JavaScript library's own
     if len(padding) != 2 or not padding[0].isdecimal() or not padding[1]:
-        raise TemplateError(f"padding in '${{{text}}}' is not ':size:character'")
+        raise TemplateError(f"padding in '${{{text}}}' is not ':size' or ':size:character'")
     if len(padding[0]) > 4 or not 1 <= int(padding[0]) <= PAD_MAX:
         raise TemplateError(f"padding in '${{{text}}}' must be from 1 to {PAD_MAX} long")
     return Variable(first, first, tuple(path), int(padding[0]), padding[1])

@@ -140,7 +140,7 @@ CASES = [
     ("'rule#${id}'", "'rule#${updated}'", "25:29 models.Rule.sk.value", "cannot be used in a template", ""),
     ("'rule#${id}'", "'rule#${sk}'", "25:29 models.Rule.sk.value", "goes round in a circle", ""),
     ("'rule#${id}'", "'rule#${id'", "25:29 models.Rule.sk.value", "without its '}'", "${name}"),
-    ("'rule#${id}'", "'rule#${id:6}'", "25:29 models.Rule.sk.value", "padding", "${name:6:0}"),
+    ("'rule#${id}'", "'rule#${id:6:}'", "25:29 models.Rule.sk.value", "padding", "${name:6:0}"),
     ("'rule#${id}'", "''", "25:29 models.Rule.sk.value", "is empty", ""),
     ("'rule#${id}'", "'_fleet#${id}'", "25:29 models.Rule.sk.value", "Fleet's or the library's own", ""),
     (", value: 'rule#${id}'", "", "25:1 models.Rule.sk", "needs a template for 'sk'", ""),

@@ -53,7 +53,7 @@ def test_a_template_renders(text: str, image: dict[str, Any], expected: str | No
 
 
 @pytest.mark.parametrize(
-    "text", ["${", "a${b", "${}", "${a.}", "${a:6}", "${a:x:0}", "${a:0:0}", "${a:9999:0}", "${:2:0}"]
+    "text", ["${", "a${b", "${}", "${a.}", "${a:}", "${a:6:}", "${a:x:0}", "${a:0:0}", "${a:9999:0}", "${:2:0}"]
 )
 def test_a_broken_template_is_refused(text: str) -> None:
     with pytest.raises(TemplateError):

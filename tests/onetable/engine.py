@@ -5,6 +5,7 @@ No database and no server: an item is made, changed and removed in memory, by `M
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ from onetable.capture import Record, states
 from onetable.case import MODEL, Case, Step
 from onetable.values import Raw, canonical
 
+from agent.protocol.attributes import AttributeMap, from_item, to_item
 from agent.protocol.errors import InputError, ModelError
 from agent.protocol.messages import Image, Key
 from agent.protocol.model import Context, Model
 from agent.protocol.schema import Schema
+from agent.protocol.unique import UNIQUE_TYPE
 
 
 @dataclass
@@ -38,8 +41,8 @@ class Engine:
     def _carry_out(self, step: Step) -> None:
         model, context = self.model, self.context
         if step.raw is not None:
-            image = {name: from_raw(value) for name, value in step.raw.items()}
-            self.items[image.pop("pk"), image.pop("sk")] = image
+            key, image = from_item(step.raw)
+            self.items[key] = image
             return
         if step.verb in ("get", "find"):
             return
@@ -47,21 +50,34 @@ class Engine:
             key, image = model.create(step.props, context, step.now_ms, lambda kind: f"<{kind}>")
             if key in self.items:
                 raise ModelError("exists", f"{key} is there", model=model.name)
-            self.items[key] = image
+            self._put(key, image)
             return
         key = model.key(step.props, context)
         if step.verb == "remove":
             self.items.pop(key, None)
         elif key in self.items:
-            self.items[key] = model.update(key, self.items[key], step.props, context, step.now_ms)
+            self._put(key, model.update(key, self.items[key], step.props, context, step.now_ms))
         elif step.verb == "upsert":
-            key, self.items[key] = model.create(step.props, context, step.now_ms, lambda kind: f"<{kind}>")
+            self._put(*model.create(step.props, context, step.now_ms, lambda kind: f"<{kind}>"))
         else:
             raise ModelError("missing", f"{key} is not there", model=model.name)
 
+    def _put(self, key: Key, image: Image) -> None:
+        wanted = self.model.unique_keys(key, image)
+        for other, held in self.items.items():
+            if other != key and not set(wanted).isdisjoint(self.model.unique_keys(other, held)):
+                raise ModelError("unique", f"{other} has a value of {key}", model=self.model.name)
+        self.items[key] = image
+
     def raw(self) -> list[Raw]:
-        made = ({"pk": {"S": pk}, "sk": {"S": sk}, **to_raw(image)["M"]} for (pk, sk), image in self.items.items())
-        return sorted(map(canonical, made), key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
+        """What the table holds: the items, and those that stand for their unique values."""
+        made = [raw_item(to_item(key, image)) for key, image in self.items.items()]
+        made += [
+            raw_item(to_item(unique, {self.model.type_field: UNIQUE_TYPE}))
+            for key, image in self.items.items()
+            for unique in self.model.unique_keys(key, image)
+        ]
+        return sorted(made, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
     def read(self) -> list[dict[str, Any]]:
         """What an application on the device gets, in the same order."""
@@ -91,30 +107,16 @@ def compare(case: Case, record: Record) -> str:
     return ""
 
 
-def to_raw(value: Any) -> dict[str, Any]:
-    """The attribute value of a stored image's value."""
-    if value is None:
-        return {"NULL": True}
-    if isinstance(value, bool):
-        return {"BOOL": value}
-    if isinstance(value, str):
-        return {"S": value}
-    if isinstance(value, int | float):
-        return {"N": repr(value)}
+def raw_item(item: AttributeMap) -> Raw:
+    """An attribute map with its bytes as base64, as the service's JSON has them."""
+    return canonical({name: _raw(value) for name, value in item.items()})
+
+
+def _raw(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if isinstance(value, list):
-        return {"L": [to_raw(item) for item in value]}
-    return {"M": {name: to_raw(item) for name, item in value.items()}}
-
-
-def from_raw(value: dict[str, Any]) -> Any:
-    """The inverse of `to_raw`."""
-    ((kind, inner),) = value.items()
-    if kind == "NULL":
-        return None
-    if kind == "N":
-        return float(inner) if set(inner) & set(".eE") else int(inner)
-    if kind == "L":
-        return [from_raw(item) for item in inner]
-    if kind == "M":
-        return {name: from_raw(item) for name, item in inner.items()}
-    return inner
+        return [_raw(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _raw(item) for name, item in value.items()}
+    return value

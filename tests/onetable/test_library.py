@@ -65,6 +65,20 @@ READ_OTHERWISE: Final = {
     "array/of-dates-element-iso": "the library does not look at the type of an array's elements",
     "default/read-where-absent": "the library reads a default where nothing is stored",
     "default/inside-schema-on-update": "the library reads a default where nothing is stored",
+    **dict.fromkeys(
+        (
+            "default/text",
+            "default/empty-text",
+            "default/zero",
+            "default/false",
+            "default/object",
+            "default/mapped",
+            "array/default",
+        ),
+        "the library reads a default where nothing is stored",
+    ),
+    "packed/schema": "the library reads a packed object with a schema as {}",
+    "encode/number": "the library reads an encoded number back as text",
     "number/huge": "beyond 2^53 JavaScript has another type",
     "read/large-numbers": "beyond 2^53 JavaScript has another type",
 }
