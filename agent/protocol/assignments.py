@@ -59,6 +59,9 @@ class Assignments:
         after: Before,
     ) -> None:
         """`after`: what `before` becomes; both unknown where the item was not read."""
+        type_field = self._model.type_field
+        if not isinstance(before, Unknown) and before is not None and before.get(type_field) != self._model.name:
+            expression.set((type_field,), self._model.name)
         for name, value in props.items():
             field = self._fields.get(name)
             if field is not None:
