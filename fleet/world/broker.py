@@ -225,6 +225,8 @@ class Broker(Uplink):
         if not conn.served:
             if conn.ready:
                 self._tell_device(conn, "closed by broker")
+            else:
+                conn.flows_up = conn.flows_down = True  # still connecting: nothing waits to be sent before
             return
         now = self.clock._now
         if conn.wait_up is None:

@@ -129,6 +129,26 @@ def test_messages_of_one_connection_arrive_in_order_whatever_the_link_loses() ->
     net.check()
 
 
+@pytest.mark.parametrize("broken_ms", range(0, 140, 10))
+def test_a_path_that_breaks_for_a_moment_while_connecting_carries_messages_afterwards(broken_ms: int) -> None:
+    net = Net(hop_jitter=0.0)
+    device = Device(net, "a")
+    net.broker.connect(device)
+    net.run(broken_ms / 1000)
+    net.broker.link_down(device)
+    net.run(0.001)
+    net.broker.link_up(device)
+    net.run(20)
+    assert device.said in (["connected"], ["failed"])
+    if device.said == ["connected"]:
+        assert device.send("hello")
+        net.broker.publish_from_cloud("down/a", b"answer", 1)
+        net.run(300)
+        assert net.cloud == [b"hello"]
+        assert device.messages == [b"answer"]
+    net.check()
+
+
 def test_a_quiet_connection_schedules_nothing() -> None:
     net = Net()
     net.device()
