@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from agent.protocol.errors import MessageError, ModelError
 from agent.protocol.messages import ITEM_BYTES_MAX, OPS_MAX, Ack, Image, Key, Kind, Op, Reset, Up, decode_image
 from agent.protocol.schema import Model, Schema
+from cloud import unique
 from cloud.answer import Answer
 from cloud.config import RelayConfig
 from cloud.head import OP, advance, head_key, head_verdicts
@@ -65,11 +66,12 @@ class Batch:
 class Decision:
     """What is to be done for some operations, were the table as it was read: `verdicts` of those not accepted."""
 
-    __slots__ = ("actions", "keys", "verdicts", "voids")
+    __slots__ = ("actions", "keys", "taking", "verdicts", "voids")
 
     def __init__(self) -> None:
         self.actions: list[Action] = []
         self.keys: list[Key | None] = [None]  # of the actions; the first is HEAD's
+        self.taking: set[int] = set()  # of the actions, those that take a unique value
         self.verdicts: dict[int, str] = {}
         self.voids = 0  # of them lost because they came to nothing
 
@@ -167,12 +169,13 @@ class Ingest:
     # Rule 5
 
     def decide_all(self, batch: Batch, todo: Sequence[Op]) -> Generator[Request, Any, Decision]:
-        """Reads each item of a `both` model once, then folds the operations of each key in order."""
+        """Reads each item of a `both` model, or with unique values, once, then folds the operations of each key in
+        order."""
         admitted = [self.admit(batch, op) for op in todo]
         before: dict[Key, Item | None] = {}
         for op, entry in zip(todo, admitted, strict=True):
             model = entry[0]
-            if model is not None and model.receives and op.key not in before:
+            if model is not None and (model.receives or model.unique_fields) and op.key not in before:
                 before[op.key] = yield Get(op.key)
         return self.fold(batch, todo, admitted, before)
 
@@ -199,6 +202,8 @@ class Ingest:
         try:
             image = decode_image(op.image)
             model.check(op.key, image)
+            if model.unique_fields:
+                model.unique_keys(op.key, image)
         except MessageError:
             return _reject("malformed")
         except ModelError as error:
@@ -215,6 +220,7 @@ class Ingest:
         decision = Decision()
         verdicts = decision.verdicts
         after: dict[Key, Item | None] = {}
+        models: dict[Key, Model] = {}  # of `after`
         accepted: dict[Key, list[int]] = {}
         for op, entry in zip(todo, admitted, strict=True):
             key = op.key
@@ -232,11 +238,16 @@ class Ingest:
                 if image is not None and model.updated_ms(image) != stamp_ms:
                     image = model.stamp(image, stamp_ms)
             after[key] = None if image is None else self.item(batch, op, image)
+            models[key] = model
         for key, us in accepted.items():
             if self.is_void(before[key], after[key]):
                 verdicts.update(dict.fromkeys(us, LOST))
                 decision.voids += len(us)
         self.write(decision, before, after)
+        for key, new in after.items():
+            model = models[key]
+            if model.unique_fields:
+                self.write_unique(decision, model, key, before[key], new)
         return decision
 
     def item(self, batch: Batch, op: Op, image: Image) -> Item:
@@ -287,6 +298,14 @@ class Ingest:
                 decision.actions.append(Check(key, self.unchanged(old, None)))
                 decision.keys.append(key)
 
+    def write_unique(self, decision: Decision, model: Model, key: Key, old: Item | None, new: Item | None) -> None:
+        """Operations that pass a value on cannot share a transaction: the table says so, and each gets its own."""
+        for action in unique.changes(model, key, old, new):
+            if isinstance(action, Put):
+                decision.taking.add(len(decision.keys))
+            decision.actions.append(action)
+            decision.keys.append(key)
+
     def unchanged(self, old: Item | None, new: Item | None) -> Condition:
         """The item is still as it was read: every attribute, and none more of those that would be written."""
         if old is None:
@@ -323,10 +342,12 @@ class Ingest:
         except ConditionFailed:
             return "again"
         except Cancelled as error:
-            if "size" not in error.reasons:
-                return "again"
             large = {decision.keys[i] for i, reason in enumerate(error.reasons) if reason == "size"}
             batch.refused.update((op.u, "size") for op in todo if op.key in large)
+            failed = [i for i, reason in enumerate(error.reasons) if reason == "condition"]
+            if decision.taking.issuperset(failed):  # nothing else has changed: the values are taken
+                latest = {op.key: op.u for op in todo if op.u not in batch.refused and op.kind != "delete"}
+                batch.refused.update((latest[key], "unique") for i in failed if (key := decision.keys[i]) in latest)
             return "again"
         except InvalidRequest:
             if len(todo) == 1:

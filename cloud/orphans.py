@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 from agent.protocol.schema import Context, Model, Schema
+from cloud import unique
 from cloud.config import RelayConfig
 from cloud.head import OP, ORPHAN, head_key
 from cloud.table import PK, SK, Cancelled, Check, Condition, Delete, Item, Key, Page, Query, Request, Transact, Update
@@ -55,15 +56,17 @@ class Orphans:
         still: Condition = (("eq", OP, item[OP]),)
         remove = model.orphans == "remove"
         action = Delete(key, still) if remove else Update(key, {ORPHAN: True}, (), still)
+        freed = unique.changes(model, key, item, None) if remove else ()
+        fence = self.fence(device, epoch)
         tries = 0
         while True:
             try:
-                yield Transact((*self.fence(device, epoch), action))
+                yield Transact((*fence, action, *freed))
             except Cancelled as error:
-                if "condition" in error.reasons[:-1]:
+                if "condition" in error.reasons[: len(fence)]:
                     self.counters["sweep_overtaken"] += 1
                     return False
-                if error.reasons[-1] == "condition":
+                if error.reasons[len(fence)] == "condition":
                     return True  # no orphan any more
                 tries += 1
                 if tries > self.config.transaction_retries:
