@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from agent.protocol.definition import Params, Parts, read_model
+from agent.protocol.definition import Definition
 from agent.protocol.errors import InputError, Problem
+from agent.protocol.indexes import Index, key_limits, read_indexes
 from agent.protocol.inspector import Inspector, kind_of
 from agent.protocol.json5 import CHARS_MAX, Node, read
-from agent.protocol.model import HASH, PRIVATE_ATTRIBUTES, SORT, Definition, Process
+from agent.protocol.keys import HASH, PRIVATE_ATTRIBUTES, SORT
+from agent.protocol.model_reader import Params, Parts, read_model
+from agent.protocol.process import Process
 from agent.protocol.rules import check_overlaps, check_sync, feed_of, read_process
 
 BYTES_MAX: Final = CHARS_MAX
@@ -27,7 +30,6 @@ PARAM_KEYS: Final = (
     "typeField", "isoDates", "nulls", "timestamps", "createdField", "updatedField", "separator", "partial", "hidden",
     "warn",
 )  # fmt: skip
-INDEX_KEYS: Final = ("hash", "sort", "project", "type", "description", "follow")
 _FORMATS: Final = ("onetable:1.1.0", "onetable:1.0.0")
 
 
@@ -37,6 +39,7 @@ class Loaded:
 
     version: str
     definitions: tuple[Definition, ...]
+    indexes: tuple[Index, ...]  # the secondary ones
     plain: Mapping[str, Any]
     text: str
 
@@ -134,42 +137,16 @@ def _loaded(see: Inspector, node: Node, text: str) -> Loaded:
                 see.note(node, name, f"the schema has no {name!r}")
     version = see.text(top, "", "version", "") if "version" in top else ""
     see.choice(top, "", "format", _FORMATS, _FORMATS[0])
-    _check_indexes(see, top.get("indexes"))
-    params = _read_params(see, top.get("params"))
+    indexes = read_indexes(see, top.get("indexes"))
+    params = replace(_read_params(see, top.get("params")), key_limits=key_limits(indexes))
     models = see.members(top["models"], "models") if "models" in top else {}
     entries = read_process(see, top.get("process"), models)
-    definitions = [_definition(see, name, member, params, entries) for name, member in models.items()]
+    definitions = [_definition(see, name, member, params, entries, indexes) for name, member in models.items()]
     _check_ttl(see, definitions, models)
     check_overlaps(see, definitions, models)
     if see.problems:
         raise InputError(sorted(see.problems, key=lambda problem: (problem.line, problem.column)))
-    return Loaded(version, tuple(definitions), node.plain(), text)
-
-
-def _check_indexes(see: Inspector, node: Node | None) -> None:
-    if node is None:
-        return
-    indexes = see.members(node, "indexes")
-    if "primary" not in indexes and isinstance(node.value, dict):
-        see.note(node, "indexes", "has no 'primary'", "primary: {hash: 'pk', sort: 'sk'}")
-    for name, index in indexes.items():
-        key = f"indexes.{name}"
-        members = see.known_members(index, key, INDEX_KEYS)
-        see.text(members, key, "hash", "")
-        see.text(members, key, "sort", "")
-        see.choice(members, key, "type", ("local", "global"), "global")
-        project = members.get("project")
-        if project is not None and not isinstance(project.value, list):
-            see.choice(members, key, "project", ("all", "keys"), "all")
-        if name == "primary" and isinstance(index.value, dict):
-            for part, wanted in (("hash", HASH), ("sort", SORT)):
-                if part not in members:
-                    see.note(index, key, f"has no {part!r}", f"{part}: {wanted!r}", at_name=True)
-                elif members[part].value != wanted:
-                    message = "other names of the key attributes are not supported"
-                    see.note(members[part], f"{key}.{part}", message, f"write {wanted!r}")
-        elif "hash" not in members and members.get("type") is None and isinstance(index.value, dict):
-            see.note(index, key, "has no 'hash'", "local indexes have type: 'local'", at_name=True)
+    return Loaded(version, tuple(definitions), indexes, node.plain(), text)
 
 
 def _read_params(see: Inspector, node: Node | None) -> Params:
@@ -198,7 +175,14 @@ def _read_params(see: Inspector, node: Node | None) -> Params:
     return params
 
 
-def _definition(see: Inspector, name: str, node: Node, params: Params, entries: Mapping[str, Process]) -> Definition:
+def _definition(
+    see: Inspector,
+    name: str,
+    node: Node,
+    params: Params,
+    entries: Mapping[str, Process],
+    indexes: tuple[Index, ...],
+) -> Definition:
     if not name or name.startswith("_") or "." in name:
         hint = "names that begin with '_' are the library's own"
         see.note(node, f"models.{name}", f"{name!r} cannot be a model's name", hint, at_name=True)
@@ -216,6 +200,7 @@ def _definition(see: Inspector, name: str, node: Node, params: Params, entries: 
         created=parts.created,
         updated=parts.updated,
         visible_keys=parts.visible_keys,
+        indexes=indexes,
     )
 
 

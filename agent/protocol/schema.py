@@ -15,10 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from agent.protocol.definition import Definition
 from agent.protocol.errors import InputError, ModelError, Problem
+from agent.protocol.keys import HASH_BYTES_MAX
 from agent.protocol.loader import Loaded, load_file, load_text
 from agent.protocol.messages import FeedName, Image, Key
-from agent.protocol.model import HASH_BYTES_MAX, Context, Definition, Model
+from agent.protocol.model import Context, Model
 from agent.protocol.template import ACCOUNT, DEVICE, Part, Template, Variable, pattern, resolve
 from agent.protocol.topics import valid_id
 
