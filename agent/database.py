@@ -16,8 +16,9 @@ from typing import Any, Final
 from agent import ids
 from agent.changes import Callback, Change, Event
 from agent.clock import CorrectedClock
+from agent.file_errors import stored_image
 from agent.protocol.errors import ModelError
-from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, decode_image, encode_image
+from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, encode_image
 from agent.protocol.model import HASH, SORT
 from agent.protocol.schema import Context, Model, Schema
 from agent.store import UNSENT, DeadLetter, Store, Visible
@@ -139,7 +140,7 @@ class Database:
 
     def _change(self, m: Model, key: Key, visible: Visible, properties: Mapping[str, Any]) -> Image:
         assert visible.image is not None
-        before = decode_image(visible.image)
+        before = stored_image(visible.image)
         updated = max(self.clock.now_ms(), visible.updated + 1)
         image = m.update(key, before, properties, self.context, updated)
         self._write(m, key, "update", image, before, updated, visible)
@@ -195,7 +196,7 @@ class Database:
         key = m.key(properties, self.context)
         with self.lock:
             image = self.store.visible(*key).image
-        return None if image is None else m.read(key, decode_image(image))
+        return None if image is None else m.read(key, stored_image(image))
 
     def find(
         self,
@@ -231,7 +232,7 @@ class Database:
             with self.lock:
                 page = self.store.page(pk, prefix, after, FIND_PAGE_ITEMS)
             for sk, image in page:
-                yield sk, decode_image(image)
+                yield sk, stored_image(image)
             if len(page) < FIND_PAGE_ITEMS:
                 return
             after = page[-1][0]
@@ -250,7 +251,7 @@ class Database:
             for pk, sk, image in page:
                 place = self.schema.locate((pk, sk))
                 if place is not None:
-                    yield place.model, (pk, sk), decode_image(image)
+                    yield place.model, (pk, sk), stored_image(image)
             if len(page) < FIND_PAGE_ITEMS:
                 return
             after = page[-1][:2]

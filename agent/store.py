@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import sqlite3
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from agent.file_errors import DAMAGED_HINT, newer_version, other_application
+from agent.file_errors import StoreError as StoreError  # raised here: callers find it here
 from agent.protocol.messages import Kind
 
 SCHEMA_VERSION: Final = 1
@@ -126,10 +128,6 @@ class Identity(NamedTuple):
     correction_ms: int | None
 
 
-class StoreError(Exception):
-    """The file is no database of this agent, or of a version that this agent does not know."""
-
-
 class _Transaction:
     """BEGIN IMMEDIATE … COMMIT. On any exception everything is rolled back, what the store keeps in memory too."""
 
@@ -155,9 +153,13 @@ class _Transaction:
 
     def _undo(self) -> None:
         store = self._store
-        if store.connection.in_transaction:
-            store.connection.rollback()
-        store.load()
+        try:
+            if store.connection.in_transaction:
+                store.connection.rollback()
+            store.load()
+        except BaseException:
+            store.distrust()
+            raise
 
 
 class Store:
@@ -205,23 +207,30 @@ class Store:
             if version == 0 and not self.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return True
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"not a database: {error}") from None
+            raise StoreError(f"not a database: {error}", "name another file") from None
         if application != APPLICATION_ID:
-            raise StoreError("the database of another application")
+            raise other_application()
         if version != SCHEMA_VERSION:
-            raise StoreError(f"database of version {version}, this agent knows {SCHEMA_VERSION}")
+            raise newer_version(version, SCHEMA_VERSION)
         return False
 
     def initialise(self, epoch: str) -> None:
         """Makes the tables of a new file, with its first epoch and its first sweep, in one transaction."""
-        self.connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
-        self.execute("INSERT INTO identity VALUES(1, ?, 0, NULL, 0, NULL, NULL)", (epoch,))
-        self.execute(_INSERT, (1, epoch, "", "", "sweep", None, 0, "", UNSENT))
-        self.execute("COMMIT")
+        try:
+            self.connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
+            self.execute("INSERT INTO identity VALUES(1, ?, 0, NULL, 0, NULL, NULL)", (epoch,))
+            self.execute(_INSERT, (1, epoch, "", "", "sweep", None, 0, "", UNSENT))
+            self.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.rollback()
+            raise
 
     def load(self) -> None:
         """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
         row = self.execute(_IDENTITY).fetchone()
+        if row is None or not isinstance(row[0], str) or not isinstance(row[3], int):
+            raise StoreError("damaged: no identity", DAMAGED_HINT)
         self.identity = Identity(row[0], bool(row[1]), *row[2:])
         counts = self.execute(_COUNTS, (row[0],)).fetchone()
         self.outbox_rows, self.unsent_rows, sent_rows, highest = counts
@@ -234,6 +243,24 @@ class Store:
             self.in_flight = [OutboxRow(*found) for found in self.execute(sql, (self.identity.epoch,))]
         self.epoch_next_u = max(highest or 0, self.identity.acked_u) + 1
         self._recent = None
+
+    def distrust(self) -> None:
+        """The disk cannot be read now: what is kept in memory may be of a transaction that was undone, and must answer
+        nothing. The first call from now on that can read the file does so, and fails: it may have begun with what was
+        remembered."""
+        execute = self.execute
+
+        def load_first(sql: str, values: Any = (), /) -> sqlite3.Cursor:
+            self.execute = execute
+            try:
+                self.load()
+            except BaseException:
+                self.execute = load_first
+                raise
+            raise StoreError("the disk had failed; what it holds was read again", "nothing was changed; call again")
+
+        self.execute = load_first
+        self._recent = None  # so that no read is answered without a statement
 
     def transaction(self) -> _Transaction:
         return self._transaction
@@ -270,8 +297,12 @@ class Store:
         """(pk, sk, image) of what an application reads, of all items after a key, in order, at most `limit`."""
         if not self.outbox_rows:
             sql = "SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) ORDER BY pk, sk LIMIT ?"
-            return self.execute(sql, (pk, sk, limit)).fetchall()
-        return self.execute(_PAGE_OF_ALL, (pk, sk, pk, sk, limit)).fetchall()
+            rows = self.execute(sql, (pk, sk, limit)).fetchall()
+        else:
+            rows = self.execute(_PAGE_OF_ALL, (pk, sk, pk, sk, limit)).fetchall()
+        if not all(isinstance(pk, str) and isinstance(sk, str) for pk, sk, _ in rows):
+            raise StoreError("damaged: an item without a key", DAMAGED_HINT)
+        return rows
 
     def base_keys(self, pk: str, prefix: str) -> list[str]:
         rows = self.execute(

@@ -6,14 +6,13 @@ Each line on stdout names a write that has returned. MODE: `until-killed`, or `u
 from __future__ import annotations
 
 import resource
-import sqlite3
 import sys
 from pathlib import Path
 
 from agent.database import Database
 from agent.files import open_file
 from agent.protocol.schema import Context, Schema
-from agent.store import Store
+from agent.store import Store, StoreError
 from fleet.rng import rng
 
 SCHEMA = Path(__file__).resolve().parents[2] / "scenarios" / "schemas" / "fleet.json5"
@@ -73,7 +72,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         write_on(database, first)
-    except sqlite3.OperationalError as error:
+    except StoreError as error:
         say("refused", error)
     fresh = Store(database.store.connection)
     fresh.load()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import pytest
 from device_rig import Device, fresh_memory, memory_of
 
 from agent.files import open_file
-from agent.store import Store
+from agent.store import Store, StoreError
 from fleet.rng import rng
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -136,5 +135,5 @@ def test_a_disk_with_room_again_takes_writes_again(tmp_path: Path) -> None:
 def test_what_is_no_database_is_refused_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "agent.db"
     file.write_text("not a database, though long enough to be looked at\n" * 100)
-    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+    with pytest.raises(StoreError, match=r"agent\.db: .*not a database"):
         open_file(file)
