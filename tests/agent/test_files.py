@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -132,11 +133,12 @@ def test_a_refused_second_opening_takes_no_lock_away(file: Path, holders: list[H
         open_file(file)
     holders.append(Holder(file))
     assert "in use by process" in holders[0].said
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        sqlite3.connect(file, timeout=0).execute("SELECT count(*) FROM sqlite_master")
+    with closing(sqlite3.connect(file, timeout=0)) as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("SELECT count(*) FROM sqlite_master")
     connection.close()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # from Python 3.13 on
 def test_a_connection_that_was_forgotten_holds_nothing(file: Path) -> None:
     connection = open_file(file)
     del connection
@@ -164,8 +166,8 @@ def test_a_program_that_is_no_agent_keeps_the_agent_out_while_it_reads(file: Pat
 def test_an_agent_keeps_programs_out_that_know_nothing_of_its_lock(file: Path) -> None:
     connection = open_file(file)
     Store(connection).initialise("epoch")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        sqlite3.connect(file, timeout=0).execute("DELETE FROM outbox")
+    with closing(sqlite3.connect(file, timeout=0)) as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("DELETE FROM outbox")
     connection.close()
 
 
