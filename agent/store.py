@@ -56,6 +56,10 @@ KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
 ROW: Final = "row"  # the kind of a dead letter that is no operation
 
 
+_WHOSE: Final = (
+    "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+    "FROM pragma_user_version, pragma_application_id"
+)  # one row
 _IDENTITY: Final = "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"  # one row
 _COUNTS: Final = (
     f"SELECT count(*), count(CASE state WHEN {UNSENT} THEN 1 END), count(CASE state WHEN {SENT} THEN 1 END), "
@@ -202,12 +206,11 @@ class Store:
     def is_new(self) -> bool:
         """Whether the file is empty. Raises StoreError when it is something else than a database of this agent."""
         try:
-            application = self.execute("PRAGMA application_id").fetchone()[0]
-            version = self.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not self.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                return True
+            version, application, tables = self.execute(_WHOSE).fetchone()
         except sqlite3.DatabaseError as error:
             raise StoreError(f"not a database: {error}", "name another file") from None
+        if version == 0 and tables == 0:
+            return True
         if application != APPLICATION_ID:
             raise other_application()
         if version != SCHEMA_VERSION:
