@@ -1,4 +1,4 @@
-"""Finding: by an index, by the beginning of a sort key, in either order, page by page; always what a plain list gives."""
+"""Finding: by an index, by the beginning of a sort key, in either order, page by page: what a plain list would give."""
 
 from __future__ import annotations
 
@@ -166,7 +166,9 @@ def test_a_write_of_a_model_without_indexes_runs_no_statement_more(database: Dat
     for opened, model in ((plain, "Fault"), (plain, "Diagnostic"), (database, "Note")):
         run: list[str] = []
         execute = opened.store.execute
-        opened.store.execute = lambda sql, values=(), run=run, execute=execute: (run.append(sql), execute(sql, values))[1]
+        opened.store.execute = lambda sql, values=(), run=run, execute=execute: (run.append(sql), execute(sql, values))[
+            1
+        ]
         properties = {"pk": "a", "sk": "b"} if model == "Note" else {"id": "a", "name": "a", "rev": 1}
         opened.create(model, properties)
         opened.store.execute = execute
