@@ -27,18 +27,21 @@ RICH: Final = Schema.parse(
     }""",
     "rich.json5",
 )
+TEXT: Final = st.characters(exclude_categories=["Cs"])
+WHOLE_NUMBERS: Final = st.integers(-(10**30), 10**30)
 THINGS: Final = st.fixed_dictionaries(
-    {"id": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)},
+    {"id": st.text(TEXT, min_size=1, max_size=8)},
     optional={
         "when": st.datetimes(timezones=st.just(UTC)),
         "data": st.binary(max_size=9),
-        "tags": st.one_of(st.sets(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), min_size=1),
-                          st.sets(st.binary(max_size=3), min_size=1), st.sets(st.integers(-(10**30), 10**30), min_size=1)),
-        "number": st.integers(-(10**30), 10**30) | st.decimals(-1000, 1000, places=3) | st.integers(-9999, 9999).map(lambda n: n / 8),
+        "tags": st.sets(st.text(TEXT, max_size=4), min_size=1)
+        | st.sets(st.binary(max_size=3), min_size=1)
+        | st.sets(WHOLE_NUMBERS, min_size=1),
+        "number": WHOLE_NUMBERS | st.decimals(-1000, 1000, places=3) | st.integers(-9999, 9999).map(lambda n: n / 8),
         "secret": st.text("ab"),
         "any": st.dictionaries(st.sampled_from(["a", "$B", "$$B"]), st.integers(0, 9) | st.binary(max_size=3)),
     },
-)  # fmt: skip
+)
 
 
 def lines(database: Any) -> list[str]:
