@@ -411,7 +411,7 @@ class Store:
     # ---------------------------------------------------------------- what is remembered of the file
 
     def note(self, name: str) -> bytes | None:
-        row = self.execute("SELECT value FROM note WHERE name=?", (name,)).fetchone()
+        row = self.execute("SELECT value FROM note WHERE name=?", (name,)).fetchone()  # one row
         return None if row is None else row[0]
 
     def set_note(self, name: str, value: bytes) -> None:
