@@ -212,6 +212,24 @@ def test_a_longer_life_from_the_cloud_wins_over_an_expiry_here() -> None:
     assert row.updated == written + 1 < device.set_ms - 60_000
 
 
+@pytest.mark.parametrize("verdict", ["lost", "unique"])
+def test_an_expiry_that_comes_to_nothing_in_the_cloud_is_not_sent_again(verdict: str) -> None:
+    """The cloud has swept the item too, and the row that says so is still on its way."""
+    device = online()
+    device.hear(rows(5, told("Lease", "a", ttl=SOON_S)))
+    device.advance(SOON_S * 1000 - device.set_ms)
+    (message,) = ups(device)
+    assert [op.kind for op in message.ops] == ["delete"]
+    epoch = device.store.identity.epoch
+    device.hear(Ack(epoch=epoch, up=2, upid=device.session.boot_id, now=device.set_ms, verdicts={2: verdict}))
+    device.advance(60_000)
+    assert ups(device) == [] and device.store.outbox() == []
+    assert device.events().count("expired") == 1
+    assert device.database.get("Lease", {"id": "a"}) is None
+    device.hear(rows(6, told("Lease", "a", 2, ttl=SOON_S + 900)))
+    assert (device.database.get("Lease", {"id": "a"}) or {})["rev"] == 2, "a longer life from the cloud"
+
+
 # Periods
 
 
