@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit code; usage errors raise SystemExit(2), as argparse does."""
     arguments = _parsed(argv)
     module, _, function = arguments.run.partition(":")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # whatever a terminal cannot show
     try:
         code: int = getattr(importlib.import_module(f"agent.commands.{module}"), function)(arguments)
         sys.stdout.flush()

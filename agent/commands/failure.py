@@ -45,8 +45,8 @@ def lines_of(error: Exception) -> tuple[int, list[str]]:
     if isinstance(error, CommandError | StoreError):
         return BAD_INPUT, [_line(str(error))]
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return BAD_INPUT, [_line(f"{where}{(error.strerror or str(error)).lower()}")]
+        where = error.filename if error.filename is not None else "standard input or output"
+        return BAD_INPUT, [_line(f"{where}: {(error.strerror or str(error)).lower()}")]
     frame = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" at {frame[0].filename}:{frame[0].lineno}" if frame else ""
     return INTERNAL, [_line(f"internal error: {type(error).__name__}: {error}{place} (please report it)")]

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from agent.commands import tables
 from agent.commands.failure import CommandError, note
@@ -38,7 +38,12 @@ def columns() -> int | None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False))
+    print(json_line(value, sys.stdout))
+
+
+def json_line(value: Any, file: TextIO) -> str:
+    """On one line, with escapes where the file's encoding has not every character."""
+    return json.dumps(value, ensure_ascii=not file.encoding.lower().startswith("utf"))
 
 
 def print_item(model: Model, item: Mapping[str, Any], arguments: argparse.Namespace) -> None:

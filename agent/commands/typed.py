@@ -246,9 +246,10 @@ def _tagged(value: Any) -> Any:
     return value
 
 
-def _set(value: set[Any]) -> list[Any]:
+def _set(value: set[Any]) -> Any:
+    """An array; of bytes, which would look like texts in it, the tagged form."""
     try:
-        (elements,) = values.set_of(value).values()
+        ((tag, elements),) = values.set_of(value).items()
     except ValueError:
         return sorted((_tagged(item) for item in value), key=json.dumps)
-    return list(elements)
+    return {tag: elements} if tag == values.BINARIES else list(elements)
