@@ -73,15 +73,17 @@ def opened_with(
         raise CommandError(f"{path}: {what}", "name it with --database or $FLEET_DATABASE; `create` begins one")
     connection = _patiently(path)
 
-    def database_of(context: Context) -> Database:
-        return Database(connection, schema, context, monotonic_ms=monotonic_ms, wall_ms=wall_ms, random=SystemRandom())
-
     try:
-        database = database_of(Context(*given))
+        database = Database(
+            connection,
+            schema,
+            Context(*given),
+            monotonic_ms=monotonic_ms,
+            wall_ms=wall_ms,
+            random=SystemRandom(),
+        )
         if not all(given):
-            found = _context(database, *given)
-            if found != database.context:
-                database = database_of(found)
+            database.context = _context(database, *given)
         yield database
     except StoreError as error:
         raise error.at(os.path.realpath(path)) from error.__cause__

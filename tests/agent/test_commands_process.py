@@ -146,13 +146,21 @@ def test_a_reader_that_has_enough_is_no_error(folder: Path) -> None:
     begin(folder)
     code = "import sys; print('ready', flush=True); sys.stdin.readline(); from agent.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "find", "Setting"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, env=environment(), text=True, **pipes) as process:  # type: ignore[call-overload]
-        assert process.stdout.readline() == "ready\n"
-        process.stdout.close()
-        process.stdin.write("\n")
-        process.stdin.close()
-        assert process.stderr.read() == ""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert _stream(process.stdout).readline() == "ready\n"
+        _stream(process.stdout).close()
+        _stream(process.stdin).write("\n")
+        _stream(process.stdin).close()
+        assert _stream(process.stderr).read() == ""
         assert process.wait() == 0
 
 
