@@ -14,11 +14,14 @@ from typing import Final
 from agent import ids
 from agent.changes import Change, Event
 from agent.database import Database
+from agent.file_errors import stored_image
+from agent.indexing import Plan
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
     Ack,
     FeedName,
     HeadMark,
+    Image,
     Key,
     Kind,
     Row,
@@ -49,7 +52,7 @@ class Replica:
     """The receiving half of one device. `probes` counts the paths that matter."""
 
     __slots__ = (
-        "context", "database", "feeds", "fingerprints", "probes", "schema", "store",
+        "_plans", "context", "database", "feeds", "feeds_in_memory", "fingerprints", "probes", "schema", "store",
     )  # fmt: skip
 
     def __init__(self, database: Database, probes: Counter[str]) -> None:
@@ -61,6 +64,8 @@ class Replica:
         receiving = [model for model in self.schema.models.values() if model.receives and model.feed is not None]
         order: tuple[FeedName, ...] = ("device", "account", "all")
         self.feeds: tuple[FeedName, ...] = tuple(name for name in order if any(m.feed == name for m in receiving))
+        self.feeds_in_memory = tuple(name for name in self.feeds if any(m.mem and m.feed == name for m in receiving))
+        self._plans = database.indexing.plans
         self.fingerprints: dict[str, str] = {name: self.schema.fingerprint(name) for name in self.feeds}
 
     # ---------------------------------------------------------------- rule 7: acknowledgements
@@ -167,7 +172,7 @@ class Replica:
         self.put(model, pk, sk, bytes(row.image), row.oversize)
         if store.outbox_rows and row.head is not None:
             self.step_back(store.outbox("pk=? AND sk=? AND epoch=? AND u<=?", (pk, sk, row.head.epoch, row.head.up)))
-        self.note_change(row.key, model.name, before, changes)
+        self.note_change(row.key, model.name, before, changes, expired=row.expired)
 
     def admitted(self, feed: FeedName, key: Key) -> Model | None:
         """The model of a key that this feed may write on this device, else None: direction and identity are checked
@@ -194,12 +199,19 @@ class Replica:
             except MessageError as error:
                 code = error.code
             else:
+                if model.ttl_attribute is not None and self.is_surely_over(model, decoded):
+                    self.store.delete_base(pk, sk)
+                    return
                 # Only a model that the device may write needs the stamp: the next write must be newer.
                 updated = min(max(model.updated_ms(decoded), 0), _STAMP_MS_MAX) if model.sends else 0
                 self.store.put_base(pk, sk, image, updated)
                 return
         self.probes[f"row_{code}"] += 1
         self.store.set_aside(self.database.clock.now_ms(), pk, sk, image or None, code)
+
+    def is_surely_over(self, model: Model, image: Image) -> bool:
+        """Whether an item's life is over by the relay's time: such an item is absent on both sides."""
+        return self.database.clock.corrected and self.database.is_over(model, image)
 
     def refuse_rolled_back(self, head: HeadMark) -> None:
         identity = self.store.identity
@@ -215,13 +227,30 @@ class Replica:
                 self.store.mark_seen(row.n)
                 self.probes["row_before_ack"] += 1
 
-    def note_change(self, key: Key, model: str, before: Visible, changes: list[Change]) -> None:
-        """If what an application reads has changed, it will be told."""
+    def note_change(
+        self, key: Key, model: str, before: Visible, changes: list[Change], *, expired: bool = False
+    ) -> None:
+        """If what an application reads has changed, it will be told. `expired`: the cloud says why the item is gone."""
         after = self.store.visible(*key)
         if after.image == before.image:
             return
-        event: Event = "removed" if after.image is None else "updated" if before.image is not None else "created"
-        changes.append(Change(event, "sync", model, key, after.image, before.image, after.updated))
+        was, now = before.image, after.image
+        if self._plans and (plan := self._plans.get(model)) is not None:
+            was, now = self.index_change(plan, key, before, after)
+            if was is None and now is None:
+                return
+        event: Event = (
+            "created" if was is None else "updated" if now is not None else "expired" if expired else "removed"
+        )
+        changes.append(Change(event, "sync", model, key, now, was, after.updated))
+
+    def index_change(self, plan: Plan, key: Key, before: Visible, after: Visible) -> tuple[bytes | None, bytes | None]:
+        """Moves an item in the indexes. Returns what applications saw before and see after."""
+        database = self.database
+        images = [None if state.image is None else stored_image(state.image) for state in (before, after)]
+        database.indexing.move(plan, key, *images)
+        over = [image is not None and database.is_over(plan.model, image) for image in images]
+        return None if over[0] else before.image, None if over[1] else after.image
 
     # ---------------------------------------------------------------- rule 13: snapshot
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from agent import ids
+from agent import due, ids
 from agent.config import AgentConfig
 from agent.database import Database
 from agent.events import (
@@ -57,10 +57,10 @@ class Session:
     May be called from any thread: it holds the database's lock while it works, as applications' writes do."""
 
     __slots__ = (
-        "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_early", "_effects", "_gap_at", "_hello_at",
-        "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts", "_queue", "_resend_at",
-        "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config", "database", "hn", "last_ack_ms", "mints",
-        "nonces", "probes", "random", "replica", "state", "store", "timer_at_ms",
+        "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects", "_gap_at",
+        "_hello_at", "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts", "_queue",
+        "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config", "database", "hn",
+        "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store", "timer_at_ms",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,7 @@ class Session:
         self._busy = False  # receiving: events of callbacks wait in the queue
         self._queue: list[Event] = []
         self._effects: list[Effect] = []
-        self._connect_at = self._hello_at = self._resend_at = self._gap_at = self._stable_at = NEVER
+        self._connect_at = self._hello_at = self._resend_at = self._gap_at = self._stable_at = self._due_at = NEVER
         self._connect_attempts = self._hello_attempts = self._resend_attempts = 0
         self._hello_n = 0
         self._hello_sent_at = -NEVER
@@ -115,11 +115,13 @@ class Session:
                 self._step(event)
                 while self._queue:
                     self._step(self._queue.pop(0))
+                if self.database.timed and self.state is not State.OFF:
+                    self.see_what_is_due()
             finally:
                 self._busy = False
             if self.state is State.IDLE:
                 self.store.send_id = self.boot_id  # the next write is marked as sent when it is made
-            at = min(self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at)
+            at = min(self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at, self._due_at)
             if at != self.timer_at_ms:
                 self.timer_at_ms = at
                 if at != NEVER:
@@ -143,6 +145,8 @@ class Session:
                 store.rename_epoch(ids.epoch(random))
             for _feed in store.drop_cursors_of_other_models(self.replica.fingerprints):
                 self.probes["feed_models_changed"] += 1
+            for feed in self.replica.feeds_in_memory:
+                store.drop_cursor(feed)
         self.boot_id = ids.nonce(random)
         self.hn = ids.nonce(random)
         self.nonces = {feed: ids.nonce(random) for feed in self.replica.feeds}
@@ -180,7 +184,7 @@ class Session:
         if self.state is not State.WAITING:
             self._effects.append(DISCONNECT)
         self.state = State.OFF
-        self._connect_at = NEVER
+        self._connect_at = self._due_at = NEVER
         self.forget_connection()
 
     def forget_connection(self) -> None:
@@ -215,6 +219,14 @@ class Session:
             self.say_hello()
         if now >= self._resend_at:
             self.resend()
+
+    def see_what_is_due(self) -> None:
+        """For a schema with periods or lives."""
+        wait_ms = due.see(self.database)
+        self._due_at = NEVER if wait_ms is None else self._now + wait_ms
+        self.flush()
+        while self._queue:  # callbacks have written
+            self._step(self._queue.pop(0))
 
     def wait_ms(self, attempts: int) -> int:
         """How long to wait for an answer: the base, then full jitter on top, doubling. A wait that could be zero (full

@@ -1,8 +1,6 @@
 """What the device keeps in its one SQLite file, and the transactions that the protocol's promises rest on.
 
-Tables: `item` (the base: what the cloud said, and local-only items), `outbox` (own operations on top of it, which are
-also the tombstones: a pending delete hides the base until the feed shows it), `cursor` (one row a feed), `identity`
-(one row), `dead_letter` (operations that the relay rejected, rows that could not be applied).
+agent.tables has the tables, agent.records their rows as values, agent.index_table where items stand in indexes.
 Opens no file (a connection is passed in), reads no clock, draws no random number. Called by Database and Session, which
 wrap what belongs together in `with store.transaction()`.
 """
@@ -10,126 +8,65 @@ wrap what belongs together in `with store.transaction()`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from agent.file_errors import DAMAGED_HINT, newer_version, other_application
+from agent import tables
+from agent.file_errors import DAMAGED_HINT
 from agent.file_errors import StoreError as StoreError  # raised here: callers find it here
+from agent.index_table import IndexTable
 from agent.protocol.messages import Kind
-
-SCHEMA_VERSION: Final = 1
-APPLICATION_ID: Final = 0x466C6565  # "Flee", in the header of the file: other applications' files have another
-UNSENT: Final = 0
-SENT: Final = 1
-ACKED: Final = 2
-
-_TABLES: Final = f"""
-CREATE TABLE item(pk TEXT NOT NULL, sk TEXT NOT NULL, image BLOB NOT NULL, updated INTEGER NOT NULL, rejected TEXT,
-    PRIMARY KEY(pk, sk));
-CREATE TABLE outbox(n INTEGER PRIMARY KEY, u INTEGER NOT NULL, epoch TEXT NOT NULL, pk TEXT NOT NULL, sk TEXT NOT NULL,
-    kind TEXT NOT NULL, image BLOB, updated INTEGER NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL,
-    seen INTEGER NOT NULL);
-CREATE INDEX outbox_key ON outbox(pk, sk);
-CREATE TABLE cursor(feed TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, models TEXT NOT NULL)
-    WITHOUT ROWID;
-CREATE TABLE identity(one INTEGER PRIMARY KEY, epoch TEXT NOT NULL, adopted INTEGER NOT NULL, replaces TEXT,
-    acked_u INTEGER NOT NULL, acked_id TEXT, correction_ms INTEGER);
-CREATE TABLE dead_letter(n INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, pk TEXT NOT NULL, sk TEXT NOT NULL,
-    kind TEXT NOT NULL, image BLOB, updated INTEGER NOT NULL, code TEXT NOT NULL);
-PRAGMA user_version={SCHEMA_VERSION};
-PRAGMA application_id={APPLICATION_ID};
-"""
+from agent.records import ACKED as ACKED  # so are these
+from agent.records import HELD as HELD
+from agent.records import NOTHING, ROW, Identity
+from agent.records import SENT as SENT
+from agent.records import UNSENT as UNSENT
+from agent.records import DeadLetter as DeadLetter
+from agent.records import OutboxRow as OutboxRow
+from agent.records import Visible as Visible
+from agent.tables import APPLICATION_ID as APPLICATION_ID
+from agent.tables import SCHEMA_VERSION as SCHEMA_VERSION
 
 _OUTBOX: Final = "n, u, epoch, pk, sk, kind, image, updated, id, state, seen"
 # Base and overlay merged. With max(n), SQLite takes the other columns from the row that has it.
 _PAGE: Final = """
-WITH own AS (SELECT sk, kind, image, max(n) FROM outbox WHERE pk=? AND sk>=? AND sk<? AND sk>? AND seen=0 GROUP BY sk)
-SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk>? AND sk NOT IN (SELECT sk FROM own)
+WITH own AS (SELECT sk, kind, image, max(n) FROM outbox WHERE pk=? AND sk>=? AND sk<? AND sk<>? AND seen=0 GROUP BY sk)
+SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk<>? AND sk NOT IN (SELECT sk FROM own)
 UNION ALL SELECT sk, image FROM own WHERE kind<>'delete' ORDER BY sk LIMIT ?
 """
+_BASE_PAGE: Final = "SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk<>? ORDER BY sk LIMIT ?"
 _PAGE_OF_ALL: Final = """
 WITH own AS (SELECT pk, sk, kind, image, max(n) FROM outbox WHERE (pk, sk)>(?, ?) AND pk<>'' AND seen=0 GROUP BY pk, sk)
 SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) AND (pk, sk) NOT IN (SELECT pk, sk FROM own)
 UNION ALL SELECT pk, sk, image FROM own WHERE kind<>'delete' ORDER BY pk, sk LIMIT ?
 """
+_BASE_PAGE_OF_ALL: Final = "SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) ORDER BY pk, sk LIMIT ?"
 KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
-ROW: Final = "row"  # the kind of a dead letter that is no operation
 
-
-_WHOSE: Final = (
-    "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
-    "FROM pragma_user_version, pragma_application_id"
-)  # one row
 _IDENTITY: Final = "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"  # one row
 _COUNTS: Final = (
     f"SELECT count(*), count(CASE state WHEN {UNSENT} THEN 1 END), count(CASE state WHEN {SENT} THEN 1 END), "
-    "max(CASE epoch WHEN ? THEN u END) FROM outbox"
+    f"max(CASE epoch WHEN ? THEN u END), min(CASE state WHEN {HELD} THEN due_ms END) FROM outbox"
 )  # one row
 
 # Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call.
 _VISIBLE_OWN: Final = (
     "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1"
 )
+_BASE: Final = "SELECT image, updated FROM item WHERE pk=? AND sk=?"
+_BASE_IN_MEMORY: Final = _BASE.replace("item", "mem_item")
 _PUT_BASE: Final = (  # in place when it is there: the index stays as it is
     "INSERT INTO item VALUES(?, ?, ?, ?, ?) ON CONFLICT(pk, sk) DO UPDATE "
     "SET image=excluded.image, updated=excluded.updated, rejected=excluded.rejected"
 )
-_INSERT: Final = "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
+_PUT_IN_MEMORY: Final = "INSERT OR REPLACE INTO mem_item VALUES(?, ?, ?, ?, ?)"
+_INSERT: Final = "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"
+_HOLD: Final = f"INSERT INTO outbox VALUES(NULL, 0, ?, ?, ?, ?, ?, ?, '', {HELD}, 0, ?)"
 _TAKE: Final = f"SELECT {_OUTBOX} FROM outbox WHERE state={UNSENT} ORDER BY n LIMIT ?"
 _MARK_SENT: Final = f"UPDATE outbox SET state={SENT}, id=? WHERE state={UNSENT} AND n<=?"
+_RELEASE: Final = f"UPDATE outbox SET n=(SELECT max(n) FROM outbox)+1, u=?, state={UNSENT}, due_ms=0 WHERE n=?"
 _MARK_ACKED: Final = f"UPDATE outbox SET state={ACKED} WHERE n=?"
-
-
-class OutboxRow(NamedTuple):
-    """One own operation. `n` orders all rows; `u` numbers them within an epoch. `state`: UNSENT, SENT or ACKED.
-    `seen`: the feed has shown it before its acknowledgement came; hidden from reads."""
-
-    n: int
-    u: int
-    epoch: str
-    pk: str
-    sk: str
-    kind: Kind
-    image: bytes | None
-    updated: int
-    id: str
-    state: int
-    seen: int
-
-
-class Visible(NamedTuple):
-    """What an application reads: base with own operations on top. `image` None: no such item; `updated` may still be
-    that of an own delete."""
-
-    image: bytes | None
-    updated: int
-    n: int = 0  # of the outbox row that shows; 0: the base does
-    state: int = ACKED
-
-
-class DeadLetter(NamedTuple):
-    n: int
-    at_ms: int
-    pk: str
-    sk: str
-    kind: str
-    image: bytes | None
-    updated: int
-    code: str
-
-
-NOTHING: Final = Visible(None, 0)
-
-
-class Identity(NamedTuple):
-    """`adopted`: the relay acknowledged this epoch. `replaces`: the epoch that a hello asks it to replace."""
-
-    epoch: str
-    adopted: bool
-    replaces: str | None
-    acked_u: int
-    acked_id: str | None
-    correction_ms: int | None
 
 
 class _Transaction:
@@ -170,19 +107,9 @@ class Store:
     """One device's file. Not thread-safe: Database serialises callers."""
 
     __slots__ = (
-        "_models",
-        "_recent",
-        "_transaction",
-        "connection",
-        "cursors",
-        "epoch_next_u",
-        "execute",
-        "identity",
-        "in_flight",
-        "outbox_rows",
-        "send_id",
-        "unsent_rows",
-    )
+        "_is_in_memory", "_models", "_pages", "_recent", "_transaction", "connection", "cursors", "epoch_next_u",
+        "execute", "held_due_ms", "identity", "in_flight", "indexes", "outbox_rows", "send_id", "unsent_rows",
+    )  # fmt: skip
 
     identity: Identity
     cursors: dict[str, tuple[str, int]]
@@ -199,35 +126,37 @@ class Store:
         self.in_flight = []
         self.outbox_rows = self.unsent_rows = 0
         self.epoch_next_u = 1
+        self.held_due_ms: int | None = None  # when the first row is due that waits for its period
+        self.indexes: tuple[IndexTable, ...] = ()
+        self._is_in_memory: Callable[[str, str], bool] | None = None
+        self._pages: tuple[str, ...] = (_BASE_PAGE, _PAGE, _BASE_PAGE_OF_ALL, _PAGE_OF_ALL)
         self.send_id = ""  # of the boot, while the session has nothing in flight and can send; the session sets it
 
     # ---------------------------------------------------------------- opening
 
     def is_new(self) -> bool:
         """Whether the file is empty. Raises StoreError when it is something else than a database of this agent."""
-        try:
-            version, application, tables = self.execute(_WHOSE).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"not a database: {error}", "name another file") from None
-        if version == 0 and tables == 0:
-            return True
-        if application != APPLICATION_ID:
-            raise other_application()
-        if version != SCHEMA_VERSION:
-            raise newer_version(version, SCHEMA_VERSION)
-        return False
+        return tables.version_of(self.execute) == 0
 
     def initialise(self, epoch: str) -> None:
         """Makes the tables of a new file, with its first epoch and its first sweep, in one transaction."""
-        try:
-            self.connection.executescript("BEGIN IMMEDIATE;" + _TABLES)
+
+        def first_rows() -> None:
             self.execute("INSERT INTO identity VALUES(1, ?, 0, NULL, 0, NULL, NULL)", (epoch,))
             self.execute(_INSERT, (1, epoch, "", "", "sweep", None, 0, "", UNSENT))
-            self.execute("COMMIT")
-        except BaseException:
-            if self.connection.in_transaction:
-                self.connection.rollback()
-            raise
+
+        tables.make(self.connection, self.execute, first_rows)
+
+    def upgrade(self) -> None:
+        """A file of an older version becomes one of this version. Others are left alone."""
+        if tables.version_of(self.execute) < SCHEMA_VERSION:
+            tables.upgrade(self.connection, self.execute)
+
+    def keep_in_memory(self, is_in_memory: Callable[[str, str], bool]) -> None:
+        """From now on the items whose keys (pk, sk) `is_in_memory` names are kept beside the file, and are none yet."""
+        tables.make_in_memory(self.connection)
+        self._is_in_memory = is_in_memory
+        self._pages = tuple(sql.replace(" FROM item ", " FROM every_item ") for sql in self._pages)
 
     def load(self) -> None:
         """Reads what is kept in memory: identity, cursors, rows in flight, counts."""
@@ -236,7 +165,7 @@ class Store:
             raise StoreError("damaged: no identity", DAMAGED_HINT)
         self.identity = Identity(row[0], bool(row[1]), *row[2:])
         counts = self.execute(_COUNTS, (row[0],)).fetchone()
-        self.outbox_rows, self.unsent_rows, sent_rows, highest = counts
+        self.outbox_rows, self.unsent_rows, sent_rows, highest, self.held_due_ms = counts
         cursors = self.execute("SELECT feed, epoch, seq, models FROM cursor ORDER BY feed").fetchall()
         self.cursors = {feed: (epoch, seq) for feed, epoch, seq, _ in cursors}
         self._models = {feed: models for feed, _, _, models in cursors}
@@ -246,6 +175,8 @@ class Store:
             self.in_flight = [OutboxRow(*found) for found in self.execute(sql, (self.identity.epoch,))]
         self.epoch_next_u = max(highest or 0, self.identity.acked_u) + 1
         self._recent = None
+        for index in self.indexes:
+            index.load()
 
     def distrust(self) -> None:
         """The disk cannot be read now: what is kept in memory may be of a transaction that was undone, and must answer
@@ -284,39 +215,49 @@ class Store:
         recent = self._recent
         if recent is not None and recent[1] == sk and recent[0] == pk:
             return recent[2]
-        row = self.execute("SELECT image, updated FROM item WHERE pk=? AND sk=?", (pk, sk)).fetchone()
+        row = self.execute(_BASE if self._is_in_memory is None else self._base_of(pk, sk), (pk, sk)).fetchone()
         return NOTHING if row is None else Visible(row[0], row[1])
 
-    def page(self, pk: str, prefix: str, after: str, limit: int) -> list[tuple[str, bytes]]:
+    def _base_of(self, pk: str, sk: str) -> str:
+        """The statement that reads the base of a key, in a database that keeps some items in memory."""
+        return _BASE_IN_MEMORY if self._in_memory(pk, sk) else _BASE
+
+    def _in_memory(self, pk: str, sk: str) -> bool:
+        return self._is_in_memory is not None and self._is_in_memory(pk, sk)
+
+    def page(self, pk: str, prefix: str, after: str, limit: int, *, reverse: bool = False) -> list[tuple[str, bytes]]:
         """(sk, image) of what an application reads: the live items of one hash key whose sort key begins with `prefix`
-        and comes after `after`, in order, at most `limit`."""
-        place = (pk, prefix, prefix_end(prefix), after)
-        sql = "SELECT sk, image FROM item WHERE pk=? AND sk>=? AND sk<? AND sk>? ORDER BY sk LIMIT ?"
-        if not self.outbox_rows:
-            return self.execute(sql, (*place, limit)).fetchall()
-        return self.execute(_PAGE, (*place, *place, limit)).fetchall()
+        and comes after `after` ("": from the start), in order, at most `limit`. `reverse`: in falling order, below
+        `after`."""
+        end = prefix_end(prefix)
+        if not reverse:
+            place = (pk, max(prefix, after), end, after)  # one lower bound: SQLite uses no second one
+        else:
+            place = (pk, prefix, after if after and (isinstance(end, bytes) or after < end) else end, after)
+        sql = self._pages[1 if self.outbox_rows else 0]
+        if reverse:
+            sql = sql.replace("ORDER BY sk", "ORDER BY sk DESC")
+        return self.execute(sql, (*place, *place, limit) if self.outbox_rows else (*place, limit)).fetchall()
 
     def page_of_all(self, pk: str, sk: str, limit: int) -> list[tuple[str, str, bytes]]:
         """(pk, sk, image) of what an application reads, of all items after a key, in order, at most `limit`."""
         if not self.outbox_rows:
-            sql = "SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) ORDER BY pk, sk LIMIT ?"
-            rows = self.execute(sql, (pk, sk, limit)).fetchall()
+            rows = self.execute(self._pages[2], (pk, sk, limit)).fetchall()
         else:
-            rows = self.execute(_PAGE_OF_ALL, (pk, sk, pk, sk, limit)).fetchall()
+            rows = self.execute(self._pages[3], (pk, sk, pk, sk, limit)).fetchall()
         if not all(isinstance(pk, str) and isinstance(sk, str) for pk, sk, _ in rows):
             raise StoreError("damaged: an item without a key", DAMAGED_HINT)
         return rows
 
     def base_keys(self, pk: str, prefix: str) -> list[str]:
+        table = "item" if self._is_in_memory is None else "every_item"
         rows = self.execute(
-            "SELECT sk FROM item WHERE pk=? AND sk>=? AND sk<? ORDER BY sk", (pk, prefix, prefix_end(prefix))
+            f"SELECT sk FROM {table} WHERE pk=? AND sk>=? AND sk<? ORDER BY sk", (pk, prefix, prefix_end(prefix))
         )
         return [sk for (sk,) in rows]
 
     def base(self, pk: str, sk: str) -> tuple[bytes, int] | None:
-        row: tuple[bytes, int] | None = self.execute(
-            "SELECT image, updated FROM item WHERE pk=? AND sk=?", (pk, sk)
-        ).fetchone()
+        row: tuple[bytes, int] | None = self.execute(_BASE, (pk, sk)).fetchone()
         return row
 
     def outbox(self, where: str = "1", values: tuple[object, ...] = ()) -> list[OutboxRow]:
@@ -330,11 +271,12 @@ class Store:
     # ---------------------------------------------------------------- local writes
 
     def put_base(self, pk: str, sk: str, image: bytes, updated: int, rejected: str | None = None) -> None:
-        self.execute(_PUT_BASE, (pk, sk, image, updated, rejected))
+        sql = _PUT_BASE if self._is_in_memory is None or not self._in_memory(pk, sk) else _PUT_IN_MEMORY
+        self.execute(sql, (pk, sk, image, updated, rejected))
         self._recent = (pk, sk, Visible(image, updated))
 
     def delete_base(self, pk: str, sk: str) -> None:
-        self.execute("DELETE FROM item WHERE pk=? AND sk=?", (pk, sk))
+        self.execute(f"DELETE FROM {'mem_item' if self._in_memory(pk, sk) else 'item'} WHERE pk=? AND sk=?", (pk, sk))
         self._recent = None
 
     def add_operation(self, pk: str, sk: str, kind: Kind, image: bytes | None, updated: int) -> int:
@@ -352,6 +294,28 @@ class Store:
         self.epoch_next_u = u + 1
         self.outbox_rows += 1
         return u
+
+    def hold_operation(self, pk: str, sk: str, kind: Kind, image: bytes | None, updated: int, due_ms: int) -> None:
+        """One row that is not to be sent before `due_ms` (since 1970, by the corrected clock): it gets its number when
+        it is released. A single statement."""
+        self.execute(_HOLD, (self.identity.epoch, pk, sk, kind, image, updated, due_ms))
+        self.outbox_rows += 1
+        self.held_due_ms = due_ms if self.held_due_ms is None else min(due_ms, self.held_due_ms)
+
+    def release(self, now_ms: int, period_ms_max: int) -> int:
+        """Held rows that are due take their places at the end of the outbox, in the order of their first writes, in one
+        transaction. So do those that are due later than any period from now: the clock went back. Returns how many."""
+        latest = now_ms + period_ms_max
+        sql = f"SELECT n FROM outbox WHERE state={HELD} AND (due_ms<=? OR due_ms>?) ORDER BY n"
+        due = [n for (n,) in self.execute(sql, (now_ms, latest)).fetchall()]
+        with self._transaction:
+            for u, n in enumerate(due, self.epoch_next_u):
+                self.execute(_RELEASE, (u, n))
+            row = self.execute(f"SELECT min(due_ms) FROM outbox WHERE state={HELD}").fetchone()
+        self.held_due_ms = row[0]
+        self.epoch_next_u += len(due)
+        self.unsent_rows += len(due)
+        return len(due)
 
     def squash(self, n: int, kind: Kind, image: bytes | None, updated: int) -> None:
         """A newer write of the same item goes into its row, which was never sent. What the relay will see stays one
@@ -419,6 +383,10 @@ class Store:
         self.execute("DELETE FROM dead_letter WHERE pk=? AND sk=? AND kind=?", (pk, sk, ROW))
         self.bury(at_ms, pk, sk, ROW, image, 0, code)
 
+    def drop_dead_letter(self, n: int) -> bool:
+        """Whether there was one of that number."""
+        return self.execute("DELETE FROM dead_letter WHERE n=?", (n,)).rowcount > 0
+
     def set_cursor(self, feed: str, epoch: str, seq: int, models: str) -> None:
         """`models`: the fingerprint of the feed's models that this cursor was reached with."""
         if feed in self.cursors and self.cursors[feed][0] == epoch:
@@ -440,6 +408,15 @@ class Store:
             self.drop_cursor(feed)
         return changed
 
+    # ---------------------------------------------------------------- what is remembered of the file
+
+    def note(self, name: str) -> bytes | None:
+        row = self.execute("SELECT value FROM note WHERE name=?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_note(self, name: str, value: bytes) -> None:
+        self.execute("INSERT OR REPLACE INTO note VALUES(?, ?)", (name, value))
+
     # ---------------------------------------------------------------- identity
 
     def new_epoch(
@@ -460,6 +437,7 @@ class Store:
         self.outbox_rows = len(keep) + len(pending)
         self.unsent_rows = len(pending)
         self.epoch_next_u = len(pending) + 1
+        self.held_due_ms = None
 
     def rename_epoch(self, epoch: str) -> None:
         """Inside a transaction: an epoch that was never adopted is minted anew; nothing of it was ever sent."""

@@ -40,7 +40,7 @@ from cloud.relay import Relay
 from cloud.table import Record
 from fleet.rng import rng
 
-TABLES: Final = ("item", "outbox", "cursor", "identity", "dead_letter")
+TABLES: Final = ("item", "outbox", "cursor", "identity", "dead_letter", "item_index", "note")
 
 
 class PowerCut(BaseException):
@@ -77,6 +77,7 @@ def memory_of(store: Store) -> tuple[Any, ...]:
         store.outbox_rows,
         store.unsent_rows,
         store.epoch_next_u,
+        store.held_due_ms,
     )
 
 

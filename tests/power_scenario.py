@@ -131,7 +131,7 @@ def _steps_up() -> list[Step]:
     """Joins; writes that are sent, wait and are squashed; an acknowledgement of the first."""
     batch = ("2 create status# sent",)
     return [
-        Step("boot", lambda life: void(life.device.boot()), 2, ("1 sweep - unsent",)),
+        Step("boot", lambda life: void(life.device.boot()), 3, ("1 sweep - unsent",)),
         Step("connect", lambda life: life.device.connect(), 0, ("1 sweep - unsent",)),
         Step("adopted", lambda life: life.ack(0, hello=True), 3, ("1 sweep - sent",)),
         Step("swept", lambda life: life.ack(1), 1, ()),

@@ -307,6 +307,13 @@ class Model(Keyed):
                 field.refuse("type", "is null")
         if not self._known.issuperset(image):
             self._check_unknown(image)
+        self._check_key(key, image)
+
+    def check_key(self, key: Key, image: Image) -> None:
+        """Whether the image's key is the one that its templates give. Raises ModelError `key`."""
+        self._check_key(key, self._layout.open(key, image) if self._layout else image)
+
+    def _check_key(self, key: Key, image: Image) -> None:
         definition = self._definition
         scope = image if not self._key_ids else {**image, **self._ids_of(key)}
         if definition.hash_template is not None and definition.hash_template.render(scope) != key[0]:

@@ -262,9 +262,9 @@ def test_a_header_half_written_is_none_of_another_application(file: Path, writte
 def test_a_file_of_a_newer_version_is_left_as_it_was(file: Path) -> None:
     filled(file)
     newer = sqlite3.connect(file, isolation_level=None)
-    newer.execute("PRAGMA user_version=2")
+    newer.execute("PRAGMA user_version=3")
     newer.close()
-    refused(file, "version 2, this agent knows 1", "install")
+    refused(file, "version 3, this agent knows 2", "install")
 
 
 def test_a_newer_version_that_is_still_in_the_log_is_seen(file: Path) -> None:
@@ -272,13 +272,13 @@ def test_a_newer_version_that_is_still_in_the_log_is_seen(file: Path) -> None:
     filled(file)
     newer = sqlite3.connect(file, isolation_level=None)
     newer.execute("PRAGMA journal_mode=WAL")
-    newer.execute("PRAGMA user_version=2")
+    newer.execute("PRAGMA user_version=3")
     copy = file.with_name("copy.db")
     copy.write_bytes(file.read_bytes())
     copy.with_name("copy.db-wal").write_bytes(file.with_name("agent.db-wal").read_bytes())
     newer.close()
-    assert copy.read_bytes()[60:64] == bytes((0, 0, 0, 1))
-    with pytest.raises(StoreError, match="version 2, this agent knows 1"):
+    assert copy.read_bytes()[60:64] == bytes((0, 0, 0, 2))
+    with pytest.raises(StoreError, match="version 3, this agent knows 2"):
         open_file(copy)
 
 

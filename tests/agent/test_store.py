@@ -66,8 +66,8 @@ def test_a_file_of_another_application_is_refused() -> None:
 def test_a_file_of_a_later_version_is_refused() -> None:
     connection = open_memory()
     opened(connection)
-    connection.execute("PRAGMA user_version=2")
-    with pytest.raises(StoreError, match="version 2"):
+    connection.execute("PRAGMA user_version=3")
+    with pytest.raises(StoreError, match="version 3"):
         Store(connection).is_new()
 
 
@@ -138,7 +138,7 @@ def test_a_batch_stays_within_its_bytes_but_one_row_always_fits(sizes: list[tupl
 def test_a_sweep_travels_alone() -> None:
     store = opened()
     store.add_operation(PK, "a", "create", b"{}", 1)
-    store.execute("INSERT INTO outbox VALUES(NULL, 3, 'epoch-1', '', '', 'sweep', NULL, 0, '', 0, 0)")
+    store.execute("INSERT INTO outbox VALUES(NULL, 3, 'epoch-1', '', '', 'sweep', NULL, 0, '', 0, 0, 0)")
     store.load()
     store.add_operation(PK, "b", "create", b"{}", 1)
     batches = [[row.kind for row in store.take_batch(98, 100_000, "boot-2")] for _ in range(4)]
@@ -170,7 +170,7 @@ def test_a_new_epoch_keeps_any_number_of_acknowledged_rows() -> None:
     with store.transaction():
         for number in range(40_000):
             store.execute(
-                "INSERT INTO outbox VALUES(NULL, ?, 'epoch-1', ?, ?, 'create', x'7b7d', 1, 'boot-1', 2, 0)",
+                "INSERT INTO outbox VALUES(NULL, ?, 'epoch-1', ?, ?, 'create', x'7b7d', 1, 'boot-1', 2, 0, 0)",
                 (number + 2, PK, f"{number:05}"),
             )
     store.load()

@@ -1,0 +1,51 @@
+"""Dead letters that get another chance: a rejected write becomes a new operation.
+
+Called by Database.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.file_errors import stored_image
+from agent.protocol.errors import ModelError
+from agent.records import ROW, DeadLetter
+
+if TYPE_CHECKING:
+    from agent.database import Database
+
+
+def retry(db: Database, n: int) -> bool:
+    """See Database.retry: the letter goes in the transaction of the write."""
+    with db.lock:
+        letter = next((letter for letter in db.store.dead_letters() if letter.n == n), None)
+        if letter is None:
+            return False
+        if db.block is not None:
+            _send_again(db, letter)
+        else:
+            with db.transaction():
+                _send_again(db, letter)
+    return True
+
+
+def _send_again(db: Database, letter: DeadLetter) -> None:
+    key = (letter.pk, letter.sk)
+    place = db.schema.locate(key)
+    if letter.kind == ROW:
+        raise ModelError("retry", f"{key} came from the cloud and could not be applied: discard it")
+    if place is None or not place.model.sends:
+        raise ModelError("retry", f"no model of the schema would send {key} now: discard it")
+    m = place.model
+    visible = db.store.visible(*key)
+    if visible.updated > letter.updated:
+        raise ModelError("retry", f"{m.name} {key} was written since: discard it", model=m.name)
+    db.store.drop_dead_letter(letter.n)
+    if letter.image is not None:
+        db.replace(m, key, stored_image(letter.image), visible)
+    elif visible.image is not None:
+        db.delete(m, key, visible)
+    else:  # gone here already: only the cloud is to hear of it
+        assert db.block is not None
+        db.commit(m, key, "delete", None, max(db.clock.now_ms(), visible.updated + 1), visible)
+        db.block.news = True
