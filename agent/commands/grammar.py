@@ -16,7 +16,7 @@ FIELDS: Final = (
     "FIELD:=JSON gives any JSON value; null removes the field. A word alone is the value of the next field of the key. "
     "`-` reads a JSON object from standard input."
 )
-_OPENS: Final = (
+OPENS: Final = (
     "The database is --database, $FLEET_DATABASE or agent.db here; the schema --schema, $FLEET_SCHEMA or schema.json5 "
     "beside the database; the device --device, $FLEET_DEVICE or the one whose items are in the database; the account "
     "likewise."
@@ -48,8 +48,8 @@ COMMANDS: Final = (
     Command("get", "items:get", "one item by its key", "Prints one item. Exits with 2 when there is none.",
             (_MODEL, _KEY, *_OUTPUT), fields=True),
     Command("find", "items:find", "the items with these fields",
-            "Prints the items whose fields have these values, in order of their sort keys. Of a text in the sort key, "
-            "the variables that are given choose how it begins.",
+            "Prints the items whose fields have these values, in order of their sort keys. Fields that the sort "
+            "key is made of may be left out, the last ones first.",
             (_MODEL, _WORDS,
              (("--index",), {"metavar": "NAME", "help": "look in this index, and in its order"}),
              (("--reverse",), {"action": "store_true", "help": "the last one first"}),
@@ -73,6 +73,27 @@ COMMANDS: Final = (
              (("--interval",), {"type": float, "default": 0.5, "metavar": "SECONDS",
                                 "help": "between two looks; default: %(default)s"}),
              *_OUTPUT)),
+    Command("rejected", "rejected:rejected", "writes that the cloud rejected",
+            "Lists the writes that the cloud rejected, and the changes from the cloud that could not be applied, with "
+            "the reason of each. --retry sends a write again, as a new one; --drop forgets it.",
+            ((("--retry",), {"nargs": "*", "type": int, "metavar": "N", "help": "those with these numbers, or all"}),
+             (("--drop", "--discard"), {"nargs": "*", "type": int, "metavar": "N",
+                                        "help": "those with these numbers, or all"}),
+             *_OUTPUT)),
+    Command("backup", "files:backup", "copy the database to a file",
+            "Writes a whole, consistent copy of the database to FILE, which must not be there yet.",
+            ((("file",), {"metavar": "FILE", "help": "the copy"}),)),
+    Command("compact", "files:compact", "give unused space back", "Makes the file as small as it can be.", ()),
+    Command("export", "files:export", "all items as JSON lines",
+            "Writes one JSON object an item: model, key and item, with a tag ($B, $N, $SS, $NS, $BS) where JSON has no "
+            "such value. `import` reads them.",
+            ((("file",), {"nargs": "?", "default": "-", "metavar": "FILE", "help": "default: standard output"}),
+             (("--model",), {"action": "append", "metavar": "MODEL", "help": "these models only; may be repeated"}))),
+    Command("import", "files:import_", "items from JSON lines",
+            "Reads what `export` writes. An item that is there already is changed to what the line says. When a line "
+            "is refused nothing is changed, but with --partial. Begins a database where there is none.",
+            ((("file",), {"nargs": "?", "default": "-", "metavar": "FILE", "help": "default: standard input"}),
+             (("--partial",), {"action": "store_true", "help": "keep what can be imported"}))),
 )  # fmt: skip
 
 
@@ -108,7 +129,7 @@ def _add(commands: Any, command: Command) -> None:
         command.name,
         help=command.about,
         description=command.more,
-        epilog="\n\n".join([*notes, _OPENS, EPILOG]),
+        epilog="\n\n".join([*notes, OPENS, EPILOG]),
         formatter_class=_Paragraphs,
     )
     for names, options in command.arguments:

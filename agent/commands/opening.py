@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent.commands.failure import CommandError
+from agent.commands.failure import CommandError, note
 from agent.commands.system import SystemRandom, monotonic_ms, pause, wall_ms
 from agent.database import Database
 from agent.file_errors import StoreError
@@ -82,6 +82,8 @@ def opened_with(
             wall_ms=wall_ms,
             random=SystemRandom(),
         )
+        for difference in database.differences:
+            note(f"{schema.file}: not the schema that the database had: {difference}")
         if not all(given):
             database.context = _context(database, *given)
         yield database

@@ -122,14 +122,15 @@ def _json(text: str, where: str) -> Any:
         ) from None
 
 
-def parsed_json(text: str) -> Any:
-    """JSON with all digits of its numbers. Raises ValueError, with a text for people, when it is none."""
+def parsed_json(text: str, number: Callable[[str], Any] = Decimal) -> Any:
+    """JSON, with all digits of its numbers unless `number` makes something else of those that are not whole. Raises
+    ValueError, with a text for people, when it is none."""
 
     def refuse(word: str) -> Any:
         raise ValueError(f"{word} is no number that can be stored")
 
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=refuse)
+        return json.loads(text, parse_float=number, parse_constant=refuse)
     except RecursionError:
         raise ValueError("nested too deep") from None
 

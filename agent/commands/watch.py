@@ -29,7 +29,7 @@ from agent.protocol.messages import Key
 from agent.protocol.model import Model
 from agent.protocol.schema import Schema
 from agent.protocol.template import IDS
-from agent.store import ROW, DeadLetter
+from agent.records import ROW, DeadLetter
 
 _UNSETTLED_MS: Final = 100  # a file changed this short a time ago may change again without another time
 _NEVER: Final = 1 << 62
