@@ -16,8 +16,9 @@ from typing import IO, Any, Final, TextIO
 from agent.commands.failure import BAD_INPUT, OK, CommandError, note, show
 from agent.commands.items import model_of
 from agent.commands.opening import database_path, opened
-from agent.commands.output import json_line
+from agent.commands.output import json_line, print_json
 from agent.commands.typed import parsed_json
+from agent.transfer import ImportResult
 
 STANDARD: Final = "-"
 SHOWN_MAX: Final = 20  # refused lines
@@ -28,14 +29,17 @@ def backup(arguments: argparse.Namespace) -> int:
     _refuse_existing(target)
     with opened(arguments) as database:
         database.backup(target)
-    print(f"{target}: {target.stat().st_size} bytes")
+    size = target.stat().st_size
+    _say(arguments, f"{target}: {size} bytes", {"file": str(target), "bytes": size})
     return OK
 
 
 def compact(arguments: argparse.Namespace) -> int:
     with opened(arguments) as database:
         before, after = database.compact()
-    print(f"{database_path(arguments)}: {before} bytes before, {after} after")
+    path = database_path(arguments)
+    values = {"file": str(path), "bytes_before": before, "bytes_after": after}
+    _say(arguments, f"{path}: {before} bytes before, {after} after", values)
     return OK
 
 
@@ -51,6 +55,13 @@ def export(arguments: argparse.Namespace) -> int:
     if arguments.file != STANDARD:
         print(f"{arguments.file}: {count} items")
     return OK
+
+
+def _say(arguments: argparse.Namespace, text: str, values: dict[str, Any]) -> None:
+    if arguments.json:
+        print_json(values)
+    else:
+        print(text)
 
 
 @contextmanager
@@ -126,14 +137,22 @@ def import_(arguments: argparse.Namespace) -> int:
                 if lines.refused and not arguments.partial:
                     raise _Refused
         except _Refused:
-            _show_refused(lines)
-            whose = "" if database.context.device_id else "; --device says whose items are taken"
-            note(f"fleet-agent: nothing was imported (--partial keeps what can be{whose})")
-            return BAD_INPUT
-    _show_refused(lines)
-    refused = f", {len(lines.refused)} refused" if lines.refused else ""
-    print(f"{result.created} created, {result.updated} updated, {result.unchanged} unchanged{refused}")
-    return BAD_INPUT if lines.refused else OK
+            result = ImportResult()
+            undone = True
+        else:
+            undone = False
+        whose = "" if database.context.device_id else "; --device says whose items are taken"
+    counts = {"created": result.created, "updated": result.updated, "unchanged": result.unchanged}
+    refused = [{"line": line, "reason": reason} for line, reason in lines.refused]
+    text = ", ".join(f"{count} {name}" for name, count in counts.items())
+    if not arguments.json:
+        _show_refused(lines)
+    if undone:
+        note(f"fleet-agent: nothing was imported (--partial keeps what can be{whose})")
+    if arguments.json or not undone:
+        text += f", {len(refused)} refused" if refused else ""
+        _say(arguments, text, {**counts, "refused": refused})
+    return BAD_INPUT if refused else OK
 
 
 def _input(name: str) -> Any:

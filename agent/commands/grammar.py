@@ -23,6 +23,7 @@ OPENS: Final = (
 )
 EPILOG: Final = "Exit codes: 0 done, 2 bad input or usage, 4 an error of fleet-agent itself, 130 interrupted."
 
+_JSON: Final = (("--json",), {"action": "store_true", "help": "print JSON"})
 _OUTPUT: Final = (
     (("--json",), {"action": "store_true", "help": "print JSON lines; so it is where the output is no terminal"}),
     (("--table",), {"action": "store_true", "help": "print for a person, terminal or not"}),
@@ -82,8 +83,8 @@ COMMANDS: Final = (
              *_OUTPUT)),
     Command("backup", "files:backup", "copy the database to a file",
             "Writes a whole, consistent copy of the database to FILE, which must not be there yet.",
-            ((("file",), {"metavar": "FILE", "help": "the copy"}),)),
-    Command("compact", "files:compact", "give unused space back", "Makes the file as small as it can be.", ()),
+            ((("file",), {"metavar": "FILE", "help": "the copy"}), _JSON)),
+    Command("compact", "files:compact", "give unused space back", "Makes the file as small as it can be.", (_JSON,)),
     Command("export", "files:export", "all items as JSON lines",
             "Writes one JSON object an item: model, key and item, with a tag ($B, $N, $SS, $NS, $BS) where JSON has no "
             "such value. `import` reads them.",
@@ -93,7 +94,7 @@ COMMANDS: Final = (
             "Reads what `export` writes. An item that is there already is changed to what the line says. When a line "
             "is refused nothing is changed, but with --partial. Begins a database where there is none.",
             ((("file",), {"nargs": "?", "default": "-", "metavar": "FILE", "help": "default: standard input"}),
-             (("--partial",), {"action": "store_true", "help": "keep what can be imported"}))),
+             (("--partial",), {"action": "store_true", "help": "keep what can be imported"}), _JSON)),
 )  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from agent.cli import main
+from agent.commands.grammar import COMMANDS
 from agent.protocol.version import __version__
 
 BROKEN = """{
@@ -168,6 +170,25 @@ def test_help_exits_with_0(arguments: list[str], capsys: pytest.CaptureFixture[s
         main(arguments)
     assert exit_.value.code == 0
     assert "usage: fleet-agent" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [72, 100])
+@pytest.mark.parametrize("command", [[], ["schema", "check"], *([command.name] for command in COMMANDS)])
+def test_help_fits_its_terminal(
+    command: list[str], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "Exit codes: 0 done" in shown.replace("\n", " ")
+
+
+def test_every_command_has_its_function() -> None:
+    for command in COMMANDS:
+        module, _, function = command.run.partition(":")
+        assert callable(getattr(importlib.import_module(f"agent.commands.{module}"), function))
 
 
 def test_the_version_is_the_release(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,17 @@ def test_compact_says_what_it_gave_back(begun: Shell) -> None:
     assert int(words[4]) == begun.database.stat().st_size < before
 
 
+def test_figures_are_json_for_programs(begun: Shell) -> None:
+    said = begun.ok("backup", "copy.db", "--json").row
+    assert said == {"file": "copy.db", "bytes": (begun.folder / "copy.db").stat().st_size}
+    assert set(begun.ok("compact", "--json").row) == {"file", "bytes_before", "bytes_after"}
+    lines = begun.ok("export").out
+    none = {"created": 0, "updated": 0, "unchanged": 0, "refused": []}
+    assert begun.ok("import", "--json", stdin=lines).row == {**none, "unchanged": 3}
+    said = begun("import", "--json", stdin="x")
+    assert said.code == 2 and said.row["refused"][0]["line"] == 1
+
+
 def thing(n: int) -> dict[str, Any]:
     key = {"gs1pk": "things", "gs1sk": str(n)}
     made = {"_type": "Thing", "deviceId": "dev-1", "group": "g", "id": str(n), "any": {"x": "y" * 1000}}

@@ -90,6 +90,20 @@ def test_find_chooses_by_fields_and_by_the_beginning_of_the_key(shell: Shell) ->
     assert ids("n=7") == ids("--limit", "0") == []
 
 
+def test_find_goes_by_an_index_and_backwards(shell: Shell) -> None:
+    for group, id_ in (("a", "2"), ("b", "3"), ("c", "1")):
+        shell.ok("create", "Thing", group, id_)
+
+    def groups(*words: str) -> str:
+        return "".join(row["group"] for row in shell.ok("find", "Thing", *words).rows)
+
+    assert groups() == "abc"
+    assert groups("--reverse") == "cba"
+    assert groups("--index", "gs1") == "cab"
+    assert groups("--index", "gs1", "--reverse", "--limit", "2") == "ba"
+    assert groups("--index", "gs1", "id=2") == "a"
+
+
 def test_the_output_of_find_is_one_json_object_a_line(begun: Shell) -> None:
     begun.ok("create", "Setting", "bass", "level=0.5")
     assert [(row["name"], row["level"]) for row in begun.ok("find", "Setting").rows] == [("bass", 0.5), ("volume", 3)]
@@ -330,6 +344,12 @@ def test_a_database_in_use_names_the_process_that_has_it(begun: Shell, monkeypat
     finally:
         connection.close()
     begun.ok("find", "Setting")
+
+
+def test_a_file_that_may_not_be_written_is_named(begun: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.files.os.access", lambda *_, **__: False)
+    line = begun.refused("find", "Setting")
+    assert line.startswith(f"{begun.database}: read-only (give ")
 
 
 def test_a_damaged_item_is_said_with_its_file(begun: Shell) -> None:

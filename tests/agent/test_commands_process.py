@@ -172,6 +172,19 @@ def test_output_that_cannot_be_written_is_one_line(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "fleet-agent: standard input or output: no space left on device\n")
 
 
+def test_a_full_disk_is_said_and_changes_nothing(folder: Path) -> None:
+    begin(folder)
+    limited = 'ulimit -f 48; exec "$@"'  # blocks of 1 KB: SQLite is told that the file cannot grow
+    words = ["create", "Report", "level=1", f"text={'x' * 90_000}"]
+    command = ["bash", "-c", limited, "bash", *COMMAND, *words]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"fleet-agent: {folder / 'agent.db'}: the disk ") and "nothing was changed" in line
+    assert run(folder, "find", "Report").stdout == ""
+    assert run(folder, *words).returncode == 0
+
+
 def test_two_commands_at_once_take_turns(folder: Path) -> None:
     begin(folder)
     writers = [
