@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from command_rig import SCHEMA, Shell
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from agent.commands.grammar import COMMANDS
 from agent.files import open_file
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
@@ -128,6 +131,12 @@ def test_a_table_fits_the_terminal_and_one_item_is_shown_whole(
     assert max(map(len, lines)) == 100
     assert "…" in lines[1]
     assert f"text      {long}" in begun("get", "Report", "id=a").out.splitlines()
+
+
+def test_a_table_for_a_file_or_a_pipe_is_not_cut(begun: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun.ok("create", "Report", "id=a", "level=1", f"text={'x' * 300}")
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "x" * 300 in begun.ok("find", "Report", "--table").out
 
 
 def test_what_a_terminal_would_act_on_is_shown_as_its_escape(shell: Shell) -> None:
@@ -378,6 +387,27 @@ def test_an_interrupt_is_quiet(begun: Shell, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("agent.commands.items.properties", interrupt)
     said = begun("find", "Setting")
     assert (said.code, said.out, said.err) == (130, "", "")
+
+
+WORDS = st.sampled_from(
+    ["Setting", "Report", "Thing", "Free", "Config", "volume", "a", "", "-", "--", "--json", "--table", "--limit", "-1",
+     "0", "--index", "gs1", "--reverse", "--device", "dev-1", "x y", "--account", "name=volume", "level=1", "=", ":=",
+     "level:=[1", "level:=null", "pk=p", "sk=s", "pk:=5", "any={}", "at=0", "tags=[]", "until=1", "=x", "n=1e200",
+     "--retry", "--drop", "--partial", "--model", "deviceId:=null", "data=A", "updated=1", "group=g", "id=\n"]
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([command.name for command in COMMANDS if command.name not in ("watch", "export", "backup")]),
+    st.lists(WORDS, max_size=6),
+    st.sampled_from([b"", b"{}", b'{"level": 1}', b"\xff", b'{"model": "Setting"}\n', b"null"]),
+)
+def test_whatever_is_typed_is_done_or_refused_in_words(begun: Shell, name: str, words: list[str], stdin: bytes) -> None:
+    said = begun(name, *words, stdin=stdin)
+    assert said.code in (0, 2), said
+    assert "Traceback" not in said.err
+    assert said.code == 0 or said.err
 
 
 def test_the_schema_of_the_tests_has_a_field_of_every_type() -> None:

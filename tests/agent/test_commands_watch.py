@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 import pytest
 from command_rig import DEVICE, SCHEMA, Shell
 
-from agent.commands.watch import Looks, _described
+from agent.commands.watch import Event, Looks, _described
 from agent.database import Database
 from agent.files import open_memory
 from agent.protocol.process import Context
@@ -89,16 +90,26 @@ def test_a_rejected_write_is_told_once(database: Database, look: Callable[[], li
 def test_a_file_is_looked_into_when_a_life_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
-    """Nothing writes the file then: the time alone tells."""
+    """Nothing writes the file then: the time alone tells. It is looked into at no other time."""
     for name in ("opening", "watch"):
         monkeypatch.setattr(f"agent.commands.{name}.wall_ms", clock)
     shell = Shell(tmp_path, monkeypatch, capsys)
     shell.ok("create", "Thing", "g", "1", "until=2026-01-02T03:01:00Z")
 
+    os.utime(shell.database, (START_MS // 1000 - 600,) * 2)
+    times: list[int] = []
+    take = Looks.take
+
+    def counted(looks: Looks, database: Database) -> Iterator[Event]:
+        times.append(clock.now_ms - START_MS)
+        return take(looks, database)
+
     def pause(seconds: float) -> None:
         clock.now_ms += round(seconds * 1000)
 
     monkeypatch.setattr("agent.commands.watch.pause", pause)
+    monkeypatch.setattr(Looks, "take", counted)
     said = shell("watch", "Thing", "--count", "1", "--interval", "7")
     assert said.row["event"] == "expired" and said.row["before"]["id"] == "1"
     assert said.row["at"] == "2026-01-02T03:01:03.000Z"
+    assert times == [0, 63_000]
