@@ -43,8 +43,8 @@ class Database:
     """One device's data. `connection`: see agent.files; `monotonic_ms`, `wall_ms`: agent.clock; `random`: agent.ids."""
 
     __slots__ = (
-        "_block", "_callbacks", "_new_id", "_plans", "_triggers", "by_hand", "clock", "context", "differences", "emit",
-        "indexing", "lock", "on_outbox", "period_ms_max", "random", "schema", "store", "timed",
+        "_block", "_callbacks", "_models", "_new_id", "_plans", "_triggers", "by_hand", "clock", "context",
+        "differences", "emit", "indexing", "lock", "on_outbox", "period_ms_max", "random", "schema", "store", "timed",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class Database:
         self.context = context
         self.random = random
         models = [model for model in schema.models.values() if model.on_device]
+        self._models = {model.name: model for model in models}
         self.by_hand = tuple(m for m in models if m.definition.hash_template is None)
         self.period_ms_max = max((m.period_ms for m in models if m.sends), default=0)
         self.timed = self.period_ms_max > 0 or any(m.ttl_attribute is not None for m in models)
@@ -102,7 +103,9 @@ class Database:
     def create(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
         """A new item; returns its properties. Raises ModelError: `exists`, `unique`, `size`, `direction`, or what the
         schema refuses; then nothing has changed."""
-        m = self._model(model, properties)
+        m = self._models.get(model) if properties.__class__ is dict else None
+        if m is None:
+            m = self._model(model, properties)
         with self.lock:
             now = self.clock.now_ms()
             key, image = m.create(properties, self.context, now, self._new_id)
@@ -115,7 +118,9 @@ class Database:
     def update(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Changes the fields given, None removes one; returns all properties. Raises ModelError: `missing`, or as
         `create`."""
-        m = self._model(model, properties)
+        m = self._models.get(model) if properties.__class__ is dict else None
+        if m is None:
+            m = self._model(model, properties)
         with self.lock:
             key = m.key(properties, self.context)
             visible = self.store.visible(*key) if m.ttl_attribute is None else due.living(self, m, key)
@@ -126,14 +131,18 @@ class Database:
 
     def upsert(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Update, or create when there is no such item."""
-        m = self._model(model, properties)
+        m = self._models.get(model) if properties.__class__ is dict else None
+        if m is None:
+            m = self._model(model, properties)
         with self.lock:
             key, image = self._upsert(m, properties)
         return m.read(key, image)
 
     def put(self, model: str, properties: Mapping[str, Any]) -> None:
         """As upsert, for those who report and do not read: gives nothing back, which saves making it."""
-        m = self._model(model, properties)
+        m = self._models.get(model) if properties.__class__ is dict else None
+        if m is None:
+            m = self._model(model, properties)
         with self.lock:
             self._upsert(m, properties)
 
@@ -148,7 +157,9 @@ class Database:
 
     def remove(self, model: str, properties: Mapping[str, Any]) -> bool:
         """Whether there was such an item."""
-        m = self._model(model, properties)
+        m = self._models.get(model) if properties.__class__ is dict else None
+        if m is None:
+            m = self._model(model, properties)
         with self.lock:
             key = m.key(properties, self.context)
             visible = self.store.visible(*key) if m.ttl_attribute is None else due.living(self, m, key)
@@ -306,7 +317,9 @@ class Database:
     # ---------------------------------------------------------------- reading
 
     def get(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any] | None:
-        m = self._model(model, properties)
+        m = self._models.get(model) if properties.__class__ is dict else None
+        if m is None:
+            m = self._model(model, properties)
         key = m.key(properties, self.context)
         with self.lock:
             image = self.store.visible(*key).image

@@ -40,6 +40,7 @@ def _send_again(db: Database, letter: DeadLetter) -> None:
     visible = db.store.visible(*key)
     if visible.updated > letter.updated:
         raise ModelError("retry", f"{m.name} {key} was written since: discard it", model=m.name)
+    visible = visible._replace(updated=letter.updated)  # it is a write of its own, and newer than the one rejected
     db.store.drop_dead_letter(letter.n)
     if letter.image is not None:
         db.replace(m, key, stored_image(letter.image), visible)

@@ -85,16 +85,19 @@ def _pages(db: Database) -> tuple[int, int, int]:
 
 def check(db: Database) -> list[str]:
     """See Database.check."""
+    problems: list[str] = []
     with db.lock:
-        try:
-            found = [row[0] for row in db.store.execute("PRAGMA integrity_check").fetchall()]
-            problems = [f"file: {text}" for text in found if text != "ok"]
-            problems += _check_images(db)
-            problems += _check_outbox(db)
-            problems += _check_indexes(db)
-        except StoreError as error:  # so damaged that it cannot be read to the end
-            return [f"file: {error.message}"]
-    return problems
+        for part in (_check_pages, _check_images, _check_outbox, _check_indexes):
+            try:
+                problems.extend(part(db))
+            except StoreError as error:  # so damaged that this part cannot be read to the end
+                problems.append(f"file: {error.message}")
+    return list(dict.fromkeys(problems))
+
+
+def _check_pages(db: Database) -> list[str]:
+    found = [row[0] for row in db.store.execute("PRAGMA integrity_check").fetchall()]
+    return [f"file: {text}" for text in found if text != "ok"]
 
 
 def _check_images(db: Database) -> Iterator[str]:

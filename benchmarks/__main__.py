@@ -32,6 +32,7 @@ SUBJECTS: Final = {
     "clock": "clock",
     "memory": "memory",
     "database": "database",
+    "device": "device",
     "messages": "messages",
     "relay": "relay",
     "tracing": "tracing",

@@ -19,12 +19,12 @@ _MODELS: Final = {
         """sk: {type: 'string', value: 'task#${area}#${id}'}, area: {type: 'string', required: true},
         id: {type: 'string', required: true}, rank: {type: 'number'}, text: {type: 'string'},
         gs1pk: {type: 'string', value: 'task'}, gs1sk: {type: 'string', value: 'text#${text}#${id}'},
-        kind: {type: 'string'}""",
+        kind: {type: 'string'}, body: {type: 'string'}""",
     ),
     "Job": (
         "{enable: 'both', sync: 'up'}",
         """sk: {type: 'string', value: 'job#${id}'}, id: {type: 'string', required: true},
-        kind: {type: 'string'}, rank: {type: 'number'}""",
+        kind: {type: 'string'}, rank: {type: 'number'}, body: {type: 'string'}""",
     ),
     "User": (
         "{enable: 'device'}",

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from device_rig import Device
+from device_schema import with_models
 from relay_rig import NOW_MS, config, notice, setting
 
+from agent.protocol.dates import from_ms
 from agent.protocol.messages import (
     NO_IMAGE,
     Ack,
@@ -28,11 +31,12 @@ from agent.protocol.messages import (
     SnapshotItem,
     encode_image,
 )
-from agent.store import ACKED, SENT, UNSENT, Store
+from agent.store import ACKED, HELD, SENT, UNSENT, Store
 
 FEED: Final = "1700000000000" + "0" * 16
 PK: Final = "device#home-1"
-STATES: Final = {UNSENT: "unsent", SENT: "sent", ACKED: "acked"}
+STATES: Final = {UNSENT: "unsent", SENT: "sent", ACKED: "acked", HELD: "held"}
+SCHEMA: Final = with_models("Meter", "Weather", "Session", "Alarm", "Task")  # period, in memory, lives, indexes
 
 
 class Life:
@@ -40,7 +44,7 @@ class Life:
 
     def __init__(self, opened: Callable[[], sqlite3.Connection], store_type: type[Store]) -> None:
         self.opened = opened
-        self.device = Device(connection=opened(), store_type=store_type)
+        self.device = Device(connection=opened(), schema=SCHEMA, store_type=store_type)
         self.boot_id = ""  # of the batch in flight, over a boot
 
     # What the relay says. `up`: the last operation that it has, by its number in the epoch.
@@ -239,7 +243,57 @@ def _steps_epoch() -> list[Step]:
     ]
 
 
-STEPS: Final = (*_steps_up(), *_steps_both(), *_steps_epoch())
+def _together(life: Life) -> None:
+    """Several items and models, one transaction: indexed, local, up, with and without an end."""
+    ends = from_ms(life.device.set_ms + 30_000)
+    with life.device.database.transaction():
+        life.write("create", "Task", area="a", id="1", text="t")
+        life.write("create", "Session", id="s", ttl=ends)
+        life.write("create", "Alarm", id="a", ttl=ends)
+        life.write("upsert", "Status", rev=10)
+
+
+def _undone(life: Life) -> None:
+    with suppress(ZeroDivisionError), life.device.database.transaction():
+        life.write("update", "Task", area="a", id="1", text="u")
+        life.write("remove", "Alarm", id="a")
+        raise ZeroDivisionError
+
+
+def _expire(life: Life) -> None:
+    life.device.set_ms += 60_000
+    life.device.database.expire()
+
+
+def _weather(rev: int) -> tuple[Key, dict[str, Any]]:
+    return (PK, "weather#w"), {"_type": "Weather", "deviceId": "home-1", "id": "w", "rev": rev}
+
+
+def _steps_later() -> list[Step]:
+    """Transactions, ends of lives, a period, items in memory; on top of what the steps before have left."""
+    before = ("9 create setting#e acked", "3 sweep - sent", "4 create setting#f unsent", "5 update status# unsent")
+    alarm = (*before, "6 create alarm#a unsent")
+    ended = (*before, "6 delete alarm#a unsent")
+    held = (*ended, "0 create meter#m held")
+    released = (*ended, "7 create meter#m unsent")
+    weather = (_weather(1), config(9), setting(1, "a"))
+    return [
+        Step("transaction", _together, 1, alarm),
+        Step("undone", _undone, 0, alarm),
+        Step("ends of lives", _expire, 1, ended),
+        Step("held", lambda life: life.write("create", "Meter", id="m", rev=1), 1, held),
+        Step("held, again", lambda life: life.write("update", "Meter", id="m", rev=2), 1, held),
+        Step("period", lambda life: life.device.advance(60_000), 1, released),
+        Step("into memory", lambda life: life.snapshot("device", 20, *weather), 1, released),
+        Step("in memory alone", lambda life: life.rows(20, life.row(_weather(2))), 1, released),
+        Step("removed", lambda life: life.write("remove", "Task", area="a", id="1"), 1, released),
+        Step("compact", lambda life: void(life.device.database.compact()), 0, released),
+        Step("restart without memory", lambda life: life.restart(), 1, released),
+    ]
+
+
+LATER: Final = _steps_later()
+STEPS: Final = (*_steps_up(), *_steps_both(), *_steps_epoch(), *LATER)
 
 # After a boot with what a power cut has left, whatever that is.
 RECOVERY: Final = (

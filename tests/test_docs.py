@@ -2,11 +2,13 @@
 
 A fenced block marked `console run` is executed line by line (`$ command`) in a copy of `scenarios/` in a temporary
 directory; each command must exit with 0, or with N where its line ends in `# exit N`. A block marked only `console` is
-not run, but its commands must exist. A `yaml` block that begins with `name:` must be a valid scenario.
+not run, but its commands must exist. The blocks of a document that are marked `python run` are one session at Python's
+prompt, and must give what they show. A `yaml` block that begins with `name:` must be a valid scenario.
 """
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import shutil
@@ -111,6 +113,24 @@ def test_a_block_that_says_so_runs(block: Block, workplace: Path) -> None:
     check_commands(block, workplace)
 
 
+def check_session(name: str, text: str) -> int:
+    """Runs the Python blocks of a document in order. Returns the number of examples."""
+    source = "\n".join(block.text for block in blocks(name, text) if (block.language, block.mark) == ("python", "run"))
+    test = doctest.DocTestParser().get_doctest(source, {"__name__": "example"}, name, name, 0)
+    said: list[str] = []
+    failed, tried = doctest.DocTestRunner(verbose=False).run(test, out=said.append)
+    assert not failed, "".join(said)
+    return tried
+
+
+SESSIONS: Final = sorted({block.place.partition(":")[0] for block in all_blocks("python") if block.mark == "run"})
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_a_session_in_the_documents_gives_what_it_shows(name: str) -> None:
+    assert check_session(name, (ROOT / name).read_text("utf-8"))
+
+
 @pytest.mark.parametrize("block", SCENARIOS, ids=by_place)
 def test_a_scenario_in_the_documents_is_valid(block: Block, workplace: Path) -> None:
     (workplace / "scenarios/example.yaml").write_text(block.text)
@@ -163,7 +183,15 @@ def test_a_path_that_does_not_exist_is_caught(text: str) -> None:
         check_paths("README.md", text)
 
 
+def test_a_session_that_gives_something_else_is_caught() -> None:
+    text = "```python run\n>>> a = 1\n```\n\n```python run\n>>> a + 1\n3\n```\n"
+    with pytest.raises(AssertionError, match="Expected"):
+        check_session("x.md", text)
+    assert check_session("x.md", text.replace("3", "2")) == 2
+
+
 def test_the_documents_have_what_is_checked() -> None:
+    assert SESSIONS
     assert RUNNABLE
     assert SCENARIOS
     assert mentioned()

@@ -158,7 +158,7 @@ def test_a_refused_request_gives_a_clear_error_and_undoes_the_transaction(
 
 def test_a_store_without_transactions_is_caught(known: Recording) -> None:
     parts = 0
-    for at in range(120, 160):
+    for at in range(150, 200):
         disk = Disk()
         refusing = Refusing(at, apsw.FullError, FULL, lasting=True)
         disk.fail = refusing
