@@ -9,6 +9,7 @@ Database, whose methods they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -43,11 +44,12 @@ def export_items(db: Database) -> Iterator[dict[str, Any]]:
 
 
 def import_items(db: Database, rows: Iterable[Mapping[str, Any]]) -> ImportResult:
-    """One transaction for every ROWS_MAX rows: an error of the disk undoes those, and comes out."""
+    """Part of the transaction that is open, else one for every ROWS_MAX rows: an error of the disk undoes those, and
+    comes out."""
     result = ImportResult()
     numbered = enumerate(rows, 1)
     while batch := list(islice(numbered, ROWS_MAX)):
-        with db.transaction():
+        with db.transaction() if db.block is None else nullcontext():
             for number, row in batch:
                 try:
                     done = _import_row(db, row)

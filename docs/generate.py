@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs import protocol_tables, scenario_tables, source_tables
+from docs import command_tables, protocol_tables, scenario_tables, source_tables
 
 FOLDER: Final = Path(__file__).resolve().parent
 PARTS: Final[dict[str, Callable[[], str]]] = {
@@ -38,6 +38,8 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "scenario-keys": scenario_tables.keys,
     "fault-keys": scenario_tables.fault_keys,
     "links": scenario_tables.links,
+    "agent-commands": command_tables.agent_commands,
+    "agent-arguments": command_tables.agent_arguments,
     "shipped": scenario_tables.shipped,
     "threshold-paths": scenario_tables.threshold_paths,
 }

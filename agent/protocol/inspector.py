@@ -6,7 +6,6 @@ Called by agent.protocol.model_reader, agent.protocol.rules and agent.protocol.l
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
@@ -24,6 +23,8 @@ def kind_of(value: Any) -> str:
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """A hint: the nearest known name, else all of them when they are few."""
+    import difflib  # here: it takes long to import, and is for mistakes only
+
     folded = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
     if close:
