@@ -101,6 +101,9 @@ def _drop(db: Database, m: Model, key: Key, image: Image, visible: Visible, chan
     updated = visible.updated + 1
     if m.sends:
         db.commit(m, key, "delete", None, updated, visible)
+        base = db.store.base(*key)
+        if base is not None and db.is_over(m, stored_image(base[0])):
+            db.store.delete_base(*key)  # or it would show again, and be dropped again, when the delete is lost
     else:
         db.store.delete_base(*key)
     db.indexing.move(db.indexing.plans[m.name], key, image, None)

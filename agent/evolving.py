@@ -30,8 +30,9 @@ def settle(db: Database) -> list[Difference]:
     the cloud has never seen its items, so that they are sent."""
     store = db.store
     found: list[Difference] = []
-    remembered = store.note(NOTE) if _outlives(db) else None
-    text = zlib.compress(db.schema.text.encode()) if _outlives(db) else None
+    remembered = text = None
+    if _outlives(db):
+        remembered, text = store.note(NOTE), zlib.compress(db.schema.text.encode())
     fingerprint = db.indexing.fingerprint() if db.indexing.plans else b""
     indexes_changed = fingerprint != (store.note(indexing.NOTE) or b"")
     if not indexes_changed and remembered == text:

@@ -59,8 +59,9 @@ class IndexTable:
         for entry in after:
             if entry not in before:
                 run(self._insert, (*entry, *key))
-                if entry[0] == END_OF_LIFE and (self.next_end_s is None or entry[2] < self.next_end_s):  # type: ignore[operator]
-                    self.next_end_s = entry[2]  # type: ignore[assignment]
+                end_s = entry[2]
+                if entry[0] == END_OF_LIFE and isinstance(end_s, int):
+                    self.next_end_s = end_s if self.next_end_s is None else min(end_s, self.next_end_s)
 
     def page(
         self,

@@ -31,7 +31,7 @@ class Plan:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.in_memory = model.mem
-        attributes = {HASH, SORT, *(field.attribute for field in model.fields.values())}
+        attributes = {HASH, SORT, *(field.attribute for field in model.fields.values())} if model.indexes else ()
         self._indexes: tuple[tuple[str, Index], ...] = tuple(
             (f"{index.name}:{model.name}", index)
             for index in model.indexes.values()

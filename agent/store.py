@@ -60,6 +60,8 @@ _PUT_BASE: Final = (  # in place when it is there: the index stays as it is
     "INSERT INTO item VALUES(?, ?, ?, ?, ?) ON CONFLICT(pk, sk) DO UPDATE "
     "SET image=excluded.image, updated=excluded.updated, rejected=excluded.rejected"
 )
+_DELETE_BASE: Final = "DELETE FROM item WHERE pk=? AND sk=?"
+_DELETE_IN_MEMORY: Final = _DELETE_BASE.replace("item", "mem_item")
 _PUT_IN_MEMORY: Final = "INSERT OR REPLACE INTO mem_item VALUES(?, ?, ?, ?, ?)"
 _INSERT: Final = "INSERT INTO outbox VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"
 _HOLD: Final = f"INSERT INTO outbox VALUES(NULL, 0, ?, ?, ?, ?, ?, ?, '', {HELD}, 0, ?)"
@@ -276,7 +278,8 @@ class Store:
         self._recent = (pk, sk, Visible(image, updated))
 
     def delete_base(self, pk: str, sk: str) -> None:
-        self.execute(f"DELETE FROM {'mem_item' if self._in_memory(pk, sk) else 'item'} WHERE pk=? AND sk=?", (pk, sk))
+        sql = _DELETE_BASE if self._is_in_memory is None or not self._in_memory(pk, sk) else _DELETE_IN_MEMORY
+        self.execute(sql, (pk, sk))
         self._recent = None
 
     def add_operation(self, pk: str, sk: str, kind: Kind, image: bytes | None, updated: int) -> int:
@@ -411,7 +414,7 @@ class Store:
     # ---------------------------------------------------------------- what is remembered of the file
 
     def note(self, name: str) -> bytes | None:
-        row = self.execute("SELECT value FROM note WHERE name=?", (name,)).fetchone()
+        row = self.execute("SELECT value FROM note WHERE name=?", (name,)).fetchone()  # one row
         return None if row is None else row[0]
 
     def set_note(self, name: str, value: bytes) -> None:

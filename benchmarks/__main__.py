@@ -34,6 +34,7 @@ SUBJECTS: Final = {
     "database": "database",
     "device": "device",
     "messages": "messages",
+    "schema": "schema",
     "relay": "relay",
     "tracing": "tracing",
     "latency": "latency",

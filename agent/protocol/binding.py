@@ -108,7 +108,8 @@ class Binder:
             if self._top and (stamped or part.name in (HASH, SORT)):
                 self._see.note(node, key, f"'${{{part.name}}}' cannot be used in a template")
             else:
-                names = [name for name in (*self._known, *IDS) if name not in (HASH, SORT)]
+                useless = (HASH, SORT, *self._stamps) if root in (HASH, SORT) else (HASH, SORT)
+                names = [name for name in dict.fromkeys((*self._known, *IDS)) if name not in useless]
                 hint = did_you_mean(part.name, names)
                 self._see.note(node, key, f"'${{{part.name}}}' is no field of {self._owner}", hint)
             return None

@@ -45,14 +45,17 @@ class Index:
     ) -> tuple[Scalar, Scalar | None] | None:
         """Where items with the values of `scope` (attribute -> stored form) are: the hash key, and the sort key or what
         its template gives up to the first variable that is missing. None when the hash key cannot be told."""
-        template = templates.get(self.hash)
-        hash_value = scope.get(self.hash) or (template.render(scope) if template else None)
+        hash_value, template = scope.get(self.hash), templates.get(self.hash)
+        if hash_value is None and template is not None:
+            hash_value = template.render(scope)
         if hash_value is None or hash_value == "":
             return None
         if self.sort is None:
             return hash_value, None
-        template = templates.get(self.sort)
-        return hash_value, scope.get(self.sort) or (template.begin(scope) or None if template else None)
+        sort_value, template = scope.get(self.sort), templates.get(self.sort)
+        if sort_value is None and template is not None:
+            sort_value = template.begin(scope) or None
+        return hash_value, sort_value
 
 
 def _scalar(attribute: str, key: Key, image: Image) -> Scalar | None:

@@ -6,7 +6,8 @@ Reads files only where a schema names them; raises nothing but InputError. Calle
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ PARAM_KEYS: Final = (
     "typeField", "isoDates", "nulls", "timestamps", "createdField", "updatedField", "separator", "partial", "hidden",
     "warn",
 )  # fmt: skip
+ReadText = Callable[[Path], str]
 _FORMATS: Final = ("onetable:1.1.0", "onetable:1.0.0")
 
 
@@ -46,22 +48,26 @@ class Loaded:
 
 def load_file(path: Path) -> Loaded:
     """A schema file and the files it blends. Raises InputError."""
-    text = read_text(path)
-    node, repeated = read(text, str(path))
-    see = Inspector(repeated)
-    if isinstance(node.value, dict) and "blend" in node.value:
-        node = _blended(see, node, path, [path.resolve()])
-        text = json.dumps(node.plain(), ensure_ascii=False, indent=4) + "\n"
-    return _loaded(see, node, text)
+    return load_text(read_text(path), str(path), read_text)
 
 
-def load_text(text: str, file: str) -> Loaded:
-    """A schema that blends no other file. Raises InputError."""
+def load_text(text: str, file: str, reader: ReadText | None = None) -> Loaded:
+    """A schema that is at hand. `reader` gives the text of a file that it blends, by a path beside `file`, or raises
+    InputError; None: it blends no other file. Raises InputError."""
     node, repeated = read(text, file)
     see = Inspector(repeated)
     if isinstance(node.value, dict) and "blend" in node.value:
-        see.note(node.value["blend"], "blend", "other files are blended only when the schema is read from a file")
+        if reader is None:
+            see.note(node.value["blend"], "blend", "other files are blended only when the schema is read from a file")
+        else:
+            node = _blended(see, node, Path(file), [_place(Path(file))], reader)
+            text = json.dumps(node.plain(), ensure_ascii=False, indent=4) + "\n"
     return _loaded(see, node, text)
+
+
+def _place(path: Path) -> str:
+    """The same for the same file, however the path to it is written. Looks at no disk."""
+    return os.path.normpath(path)
 
 
 def read_text(path: Path) -> str:
@@ -83,7 +89,7 @@ def read_text(path: Path) -> str:
         raise InputError([Problem(name, line, column, "", "is not UTF-8", "save the file as UTF-8")]) from None
 
 
-def _blended(see: Inspector, node: Node, path: Path, files: list[Path]) -> Node:
+def _blended(see: Inspector, node: Node, path: Path, files: list[str], reader: ReadText) -> Node:
     """The named files, each over the ones before it, and this file over them all."""
     blend = node.value["blend"]
     merged: Node | None = None
@@ -95,14 +101,14 @@ def _blended(see: Inspector, node: Node, path: Path, files: list[Path]) -> Node:
             see.note(item, "blend", "expected the name of a file")
             continue
         other = path.parent / item.value
-        resolved = other.resolve()
-        if resolved in files or len(files) >= FILES_MAX:
-            hint = "" if resolved in files else f"at most {FILES_MAX} files"
+        place = _place(other)
+        if place in files or len(files) >= FILES_MAX:
+            hint = "" if place in files else f"at most {FILES_MAX} files"
             see.note(item, "blend", f"{item.value!r} is blended already" if not hint else "too many files", hint)
             continue
-        files.append(resolved)
+        files.append(place)
         try:
-            loaded, repeated = read(read_text(other), str(other))
+            loaded, repeated = read(reader(other), str(other))
         except InputError as error:
             if error.problems[0].line == 0:
                 see.note(item, "blend", f"{item.value!r} {error.problems[0].message}")
@@ -111,7 +117,7 @@ def _blended(see: Inspector, node: Node, path: Path, files: list[Path]) -> Node:
             continue
         see.problems.extend(repeated)
         if isinstance(loaded.value, dict) and "blend" in loaded.value:
-            loaded = _blended(see, loaded, other, files)
+            loaded = _blended(see, loaded, other, files, reader)
         merged = loaded if merged is None else _over(merged, loaded)
     own = Node({name: member for name, member in node.value.items() if name != "blend"}, node.offset, node.source)
     return own if merged is None else _over(merged, own)

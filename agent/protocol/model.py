@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from agent.protocol import values
 from agent.protocol.checking import verifier
@@ -23,7 +23,7 @@ from agent.protocol.layout import Layout
 from agent.protocol.messages import FeedName, Image, Key
 from agent.protocol.model_keys import Keyed
 from agent.protocol.process import Conflict, Context, Enable, Orphans, Process, Sync
-from agent.protocol.reading import reader
+from agent.protocol.reading import as_it_is, reader
 from agent.protocol.template import DEVICE, IDS, Render, Template
 from agent.protocol.unique import unique_keys
 from agent.protocol.writing import key_text, merger, put_template, writer
@@ -34,7 +34,6 @@ __all__ = [
 ]  # fmt: skip
 
 NewId = Callable[[str], str]
-_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
 
 
 class Model(Keyed):
@@ -99,7 +98,8 @@ class Model(Keyed):
         self.ttl_attribute = next((field.attribute for field in everything if field.ttl), None)
         self.indexes: Mapping[str, Index] = MappingProxyType({index.name: index for index in definition.indexes})
         self.unique_fields = tuple(field for field in everything if field.unique)
-        self._layout = Layout(everything)
+        layout = Layout(everything)
+        self._layout = layout if layout else None  # None: every field is an attribute of its own
         self._created = definition.created
         self._updated = definition.updated
         self._updated_attribute = definition.updated.attribute if definition.updated else None
@@ -138,9 +138,10 @@ class Model(Keyed):
         self._stamped_plan = tuple((field, render) for field, render, names in self._template_plan if updated in names)
         self._check_plan = tuple((field.attribute, *verifier(field), field) for field in everything)
         self._read_plan = tuple(
-            (field.name, field.attribute, reader(field)) for field in everything if not field.hidden
+            (field.name, field.attribute, as_it_is(field), reader(field)) for field in everything if not field.hidden
         )
-        self._known = frozenset((self.type_field, *self._layout.places, *(field.attribute for field in everything)))
+        places = self._layout.places if self._layout is not None else ()
+        self._known = frozenset((self.type_field, *places, *(field.attribute for field in everything)))
 
     def __setattr__(self, name: str, value: object) -> None:
         if getattr(self, "_frozen", False):
@@ -190,7 +191,7 @@ class Model(Keyed):
         if self._updated is not None:
             image[self._updated.attribute] = now_ms if not self._updated.iso else store_ms(now_ms, iso=True, ttl=False)
         key = self._key(props, image, context)
-        if self._layout:
+        if self._layout is not None:
             self._layout.check_encoded(key, image)
             return key, self._layout.close(image)
         return key, image
@@ -216,7 +217,7 @@ class Model(Keyed):
 
     def update(self, key: Key, current: Image, props: Mapping[str, Any], context: Context, now_ms: int) -> Image:
         """The item after a change of some properties; None removes. What `current` holds beyond the schema stays."""
-        if self._layout:
+        if self._layout is not None:
             current = self._layout.open(key, current)
         image = dict(current)
         image[self.type_field] = self.name
@@ -252,7 +253,7 @@ class Model(Keyed):
             if self._stamped_plan:
                 image = self._stamped(image, now_ms, props)
             image[self._updated.attribute] = now_ms if not self._updated.iso else store_ms(now_ms, iso=True, ttl=False)
-        if self._layout:
+        if self._layout is not None:
             self._layout.check_encoded(key, image)
             return self._layout.close(image)
         return image
@@ -270,7 +271,7 @@ class Model(Keyed):
 
     def read(self, key: Key, image: Image) -> dict[str, Any]:
         """The properties for an application: typed, hidden ones left out, nothing shared with the image."""
-        if self._layout:
+        if self._layout is not None:
             image = self._layout.open(key, image)
         props: dict[str, Any] = {}
         visible = self._definition.visible_keys
@@ -278,13 +279,13 @@ class Model(Keyed):
             props[HASH] = key[0]
         if visible[1]:
             props[SORT] = key[1]
-        for name, attribute, back in self._read_plan:
+        for name, attribute, kind, back in self._read_plan:
             if attribute in image:
                 value = image[attribute]
-                if back is not None:
-                    props[name] = value if value is None else back(value)
+                if type(value) is kind or value is None:
+                    props[name] = value
                 else:
-                    props[name] = value if value.__class__ in _SCALARS else values.plain(value)
+                    props[name] = back(value)
         return props
 
     def check(self, key: Key, image: Image) -> None:
@@ -292,7 +293,7 @@ class Model(Keyed):
         Attributes that the schema does not know are allowed. Raises ModelError."""
         if image.get(self.type_field) != self.name:
             self._refuse("model", f"{self.type_field} is {shown(image.get(self.type_field))}")
-        if self._layout:
+        if self._layout is not None:
             image = self._layout.open(key, image)
         for attribute, kind, rest, verify, field in self._check_plan:
             value = image.get(attribute)
@@ -328,7 +329,7 @@ class Model(Keyed):
                 continue
             if name in (HASH, SORT) or name.startswith(PRIVATE_ATTRIBUTES):
                 self._refuse("key", f"the attribute {name!r} does not belong in an image")
-            if value is not None and self._layout.packs(name):
+            if value is not None and self._layout is not None and self._layout.packs(name):
                 self._refuse("type", f"the attribute {name!r} holds packed fields: expected an object")
             try:
                 values.check_value(value)
@@ -339,7 +340,7 @@ class Model(Keyed):
         """Field -> what is wrong with its stored value: what an older or newer schema left there. Never raises. Such a
         value is read as it is, and stays until it is written."""
         found: dict[str, ModelError] = {}
-        opened = self._layout.open(key, image) if self._layout else image
+        opened = self._layout.open(key, image) if self._layout is not None else image
         for attribute, _, _, verify, field in self._check_plan:
             value = opened.get(attribute)
             try:
@@ -361,7 +362,8 @@ class Model(Keyed):
         """The keys of the items that stand for this item's unique values. Raises ModelError `scope`, `key`."""
         if not self.unique_fields:
             return ()
-        return unique_keys(self.unique_fields, self._layout.open(key, image))
+        opened = self._layout.open(key, image) if self._layout is not None else image
+        return unique_keys(self.unique_fields, opened)
 
     def index_keys(self, key: Key, image: Image) -> dict[str, IndexKey]:
         """Index -> where the item stands in it; only those that it is in."""

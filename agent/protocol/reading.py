@@ -7,7 +7,7 @@ wrote, and such a value is given as it is. What is given shares nothing with the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from agent.protocol import values
 from agent.protocol.dates import date_ms, from_ms
@@ -15,10 +15,16 @@ from agent.protocol.fields import BUFFERS, Field
 from agent.protocol.values import plain
 
 Back = Callable[[Any], Any]
+_AS_IT_IS: Final = {"string": str, "number": int, "boolean": bool}
 
 
-def reader(field: Field) -> Back | None:
-    """The function that makes an application's value of a stored one that is not None; None: `plain` does."""
+def as_it_is(field: Field) -> type | None:
+    """The class whose stored values an application gets as they are: what most have. None: there is no such class."""
+    return _AS_IT_IS.get(field.type)
+
+
+def reader(field: Field) -> Back:
+    """The function that makes an application's value of a stored one that is not None."""
     if field.type == "date":
         return _seconds_back if field.ttl else _date_back
     if field.type == "array":
@@ -29,7 +35,7 @@ def reader(field: Field) -> Back | None:
         return _set_back
     if field.type in BUFFERS:
         return _buffer_back
-    return None
+    return plain
 
 
 def _date_back(value: Any) -> Any:
@@ -70,7 +76,7 @@ def _set_back(value: Any) -> Any:
 
 
 def _array_reader(field: Field) -> Back:
-    back = (reader(field.items) if field.items else None) or plain
+    back = reader(field.items) if field.items else plain
 
     def array(value: Any) -> Any:
         if not isinstance(value, list):
@@ -83,7 +89,7 @@ def _array_reader(field: Field) -> Back:
 def _object_reader(field: Field) -> Back:
     if field.fields is None:
         return plain
-    plan = tuple((sub.name, sub.attribute, reader(sub) or plain) for sub in field.fields if not sub.hidden)
+    plan = tuple((sub.name, sub.attribute, reader(sub)) for sub in field.fields if not sub.hidden)
 
     def nested(value: Any) -> Any:
         members = values.members_of(value)

@@ -84,7 +84,7 @@ def test_an_item_whose_life_is_over_is_absent_to_every_read_and_write(model: str
     assert database.get(model, {"id": "a"}) is not None
     device.set_ms += 1
     assert database.get(model, {"id": "a"}) is None
-    assert list(database.find(model)) == list(database.items()) == list(database.export_items()) == []
+    assert not list(database.find(model)) and not list(database.items()) and not list(database.export_items())
     assert database.statistics().items == 0
     assert not database.remove(model, {"id": "a"})
     assert [change.event for change in device.changes] == ["created", "expired"], "the first write found it over"
@@ -212,6 +212,24 @@ def test_a_longer_life_from_the_cloud_wins_over_an_expiry_here() -> None:
     assert row.updated == written + 1 < device.set_ms - 60_000
 
 
+@pytest.mark.parametrize("verdict", ["lost", "unique"])
+def test_an_expiry_that_comes_to_nothing_in_the_cloud_is_not_sent_again(verdict: str) -> None:
+    """The cloud has swept the item too, and the row that says so is still on its way."""
+    device = online()
+    device.hear(rows(5, told("Lease", "a", ttl=SOON_S)))
+    device.advance(SOON_S * 1000 - device.set_ms)
+    (message,) = ups(device)
+    assert [op.kind for op in message.ops] == ["delete"]
+    epoch = device.store.identity.epoch
+    device.hear(Ack(epoch=epoch, up=2, upid=device.session.boot_id, now=device.set_ms, verdicts={2: verdict}))
+    device.advance(60_000)
+    assert ups(device) == [] and device.store.outbox() == []
+    assert device.events().count("expired") == 1
+    assert device.database.get("Lease", {"id": "a"}) is None
+    device.hear(rows(6, told("Lease", "a", 2, ttl=SOON_S + 900)))
+    assert (device.database.get("Lease", {"id": "a"}) or {})["rev"] == 2, "a longer life from the cloud"
+
+
 # Periods
 
 
@@ -317,7 +335,9 @@ def test_however_writes_periods_and_reboots_follow_each_other_the_outbox_is_soun
         database = device.database
         device.set_ms += wait_s * 1000
         if action == "reopen":
-            device = Device(connection=device.connection, schema=WHOLE, now_ms=lambda now=device.set_ms: now)
+            again = Device(connection=device.connection, schema=WHOLE)
+            again.set_ms = device.set_ms
+            device = again
             device.open()
         elif action == "release":
             release(database)

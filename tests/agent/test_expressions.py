@@ -144,6 +144,14 @@ def test_a_template_of_which_all_is_known_is_made_without_the_stored_item() -> N
     assert "gs1sk" not in stored(table, key)
 
 
+def test_an_id_that_is_given_and_in_the_context_is_written_once() -> None:
+    table = ExpressionTable()
+    key = _make(table)
+    table.run(ITEMS.update({**BASE, "deviceId": "dev1", "accountId": "x"}, ME, 5).actions)
+    assert stored(table, key)["deviceId"] == "dev1"
+    assert "accountId" not in stored(table, key)
+
+
 def test_packed_fields_are_written_whole_when_all_are_given_else_by_member() -> None:
     table = ExpressionTable()
     key = _make(table)

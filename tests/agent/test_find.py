@@ -160,19 +160,27 @@ def test_what_cannot_be_looked_for_is_refused_at_the_call(
     assert caught.value.code == code
 
 
+def statements(database: Database, model: str, properties: dict[str, Any]) -> list[str]:
+    """What a create runs."""
+    run: list[str] = []
+    execute = database.store.execute
+
+    def watched(sql: str, values: Any = (), /) -> Any:
+        run.append(sql)
+        return execute(sql, values)
+
+    database.store.execute = watched
+    database.create(model, properties)
+    database.store.execute = execute
+    return run
+
+
 def test_a_write_of_a_model_without_indexes_runs_no_statement_more(database: Database) -> None:
     plain = Device().open()
     counts = []
     for opened, model in ((plain, "Fault"), (plain, "Diagnostic"), (database, "Note")):
-        run: list[str] = []
-        execute = opened.store.execute
-        opened.store.execute = lambda sql, values=(), run=run, execute=execute: (run.append(sql), execute(sql, values))[
-            1
-        ]
         properties = {"pk": "a", "sk": "b"} if model == "Note" else {"id": "a", "name": "a", "rev": 1}
-        opened.create(model, properties)
-        opened.store.execute = execute
-        counts.append([sql.split()[0] for sql in run])
+        counts.append([sql.split()[0] for sql in statements(opened, model, properties)])
     assert counts == [["SELECT", "SELECT", "INSERT"]] * 3
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -199,6 +202,49 @@ def test_what_a_failing_trigger_interrupts_is_still_sent_after_a_block() -> None
     with pytest.raises(ZeroDivisionError), device.database.transaction():
         device.database.create("Status", {"rev": 1})
     assert len(device.sent()) == 1
+
+
+# Threads
+
+
+def test_threads_with_transactions_and_indexes_lose_nothing_and_see_whole_blocks() -> None:
+    device = whole()
+    database = device.database
+    names = ("a", "b", "c")
+
+    def writer(name: str) -> None:
+        for number in range(40):
+            with database.transaction():
+                database.create("Task", {"area": name, "id": f"{number:03}", "kind": name, "rank": number})
+                database.put("Job", {"id": f"{name}{number:03}", "kind": name, "rank": -number})
+                database.put("Meter", {"id": "shared", "rev": number})
+
+    def reader() -> None:
+        for _ in range(40):
+            with database.transaction():
+                tasks = [len(list(database.find("Task", {"kind": name}, index="kinds"))) for name in names]
+                jobs = [len(list(database.find("Job", {"kind": name}, index="kinds"))) for name in names]
+                assert tasks == jobs
+            database.find_one("Meter")
+
+    errors: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    works: list[Callable[[], None]] = [partial(writer, name) for name in names]
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in (*works, reader, reader)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert database.statistics().items_by_model == {"Job": 120, "Meter": 1, "Task": 120}
+    assert database.check() == []
+    assert memory_of(database.store) == fresh_memory(device.connection)
 
 
 # trio
