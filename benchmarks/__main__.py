@@ -33,6 +33,7 @@ SUBJECTS: Final = {
     "memory": "memory",
     "database": "database",
     "messages": "messages",
+    "schema": "schema",
     "relay": "relay",
     "tracing": "tracing",
     "latency": "latency",

@@ -2,11 +2,13 @@
 
 A fenced block marked `console run` is executed line by line (`$ command`) in a copy of `scenarios/` in a temporary
 directory; each command must exit with 0, or with N where its line ends in `# exit N`. A block marked only `console` is
-not run, but its commands must exist. A `yaml` block that begins with `name:` must be a valid scenario.
+not run, but its commands must exist. A `yaml` block that begins with `name:` must be a valid scenario. `python` blocks
+with prompts (`>>>`) are executed in order, those of one document in one namespace, and what they print is compared.
 """
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import shutil
@@ -102,6 +104,7 @@ def check_paths(name: str, text: str) -> None:
 
 
 RUNNABLE: Final = [block for block in all_blocks("console") if block.mark == "run"]
+SESSIONS: Final = sorted({block.place.partition(":")[0] for block in all_blocks("python") if ">>> " in block.text})
 SCENARIOS: Final = [block for block in all_blocks("yaml") if block.text.startswith("name:")]
 
 
@@ -109,6 +112,20 @@ SCENARIOS: Final = [block for block in all_blocks("yaml") if block.text.startswi
 def test_a_block_that_says_so_runs(block: Block, workplace: Path) -> None:
     assert block.commands, f"{block.place}: nothing to run"
     check_commands(block, workplace)
+
+
+def check_session(name: str, text: str) -> None:
+    said: list[str] = []
+    examples = "".join(block.text for block in blocks(name, text) if block.language == "python")
+    test = doctest.DocTestParser().get_doctest(examples, {}, name, name, 0)
+    assert test.examples
+    failed = doctest.DocTestRunner(verbose=False).run(test, out=said.append).failed
+    assert not failed, "".join(said)
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_the_examples_in_python_print_what_the_document_says(name: str) -> None:
+    check_session(name, (ROOT / name).read_text("utf-8"))
 
 
 @pytest.mark.parametrize("block", SCENARIOS, ids=by_place)
@@ -163,7 +180,14 @@ def test_a_path_that_does_not_exist_is_caught(text: str) -> None:
         check_paths("README.md", text)
 
 
+def test_an_example_that_prints_something_else_is_caught() -> None:
+    check_session("x.md", "```python\n>>> x = 1\n```\n```python\n>>> x + 1\n2\n```\n")
+    with pytest.raises(AssertionError, match="Expected"):
+        check_session("x.md", "```python\n>>> 1 + 1\n3\n```\n")
+
+
 def test_the_documents_have_what_is_checked() -> None:
     assert RUNNABLE
+    assert SESSIONS
     assert SCENARIOS
     assert mentioned()

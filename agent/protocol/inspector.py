@@ -1,7 +1,7 @@
 """Helpers that look at a schema's nodes and note what is wrong with them, each mistake with its place and a hint.
 
 Never raises for a mistake: it notes it and goes on, so that a person sees all of them at once.
-Called by agent.protocol.definition, agent.protocol.rules and agent.protocol.loader.
+Called by agent.protocol.model_reader, agent.protocol.rules and agent.protocol.loader.
 """
 
 from __future__ import annotations

@@ -6,16 +6,20 @@ Reads files only where a schema names them; raises nothing but InputError. Calle
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from agent.protocol.definition import Params, Parts, read_model
+from agent.protocol.definition import Definition
 from agent.protocol.errors import InputError, Problem
+from agent.protocol.indexes import Index, key_limits, read_indexes
 from agent.protocol.inspector import Inspector, kind_of
 from agent.protocol.json5 import CHARS_MAX, Node, read
-from agent.protocol.model import HASH, PRIVATE_ATTRIBUTES, SORT, Definition, Process
+from agent.protocol.keys import HASH, PRIVATE_ATTRIBUTES, SORT
+from agent.protocol.model_reader import Params, Parts, read_model
+from agent.protocol.process import Process
 from agent.protocol.rules import check_overlaps, check_sync, feed_of, read_process
 
 BYTES_MAX: Final = CHARS_MAX
@@ -27,7 +31,7 @@ PARAM_KEYS: Final = (
     "typeField", "isoDates", "nulls", "timestamps", "createdField", "updatedField", "separator", "partial", "hidden",
     "warn",
 )  # fmt: skip
-INDEX_KEYS: Final = ("hash", "sort", "project", "type", "description", "follow")
+ReadText = Callable[[Path], str]
 _FORMATS: Final = ("onetable:1.1.0", "onetable:1.0.0")
 
 
@@ -37,28 +41,33 @@ class Loaded:
 
     version: str
     definitions: tuple[Definition, ...]
+    indexes: tuple[Index, ...]  # the secondary ones
     plain: Mapping[str, Any]
     text: str
 
 
 def load_file(path: Path) -> Loaded:
     """A schema file and the files it blends. Raises InputError."""
-    text = read_text(path)
-    node, repeated = read(text, str(path))
-    see = Inspector(repeated)
-    if isinstance(node.value, dict) and "blend" in node.value:
-        node = _blended(see, node, path, [path.resolve()])
-        text = json.dumps(node.plain(), ensure_ascii=False, indent=4) + "\n"
-    return _loaded(see, node, text)
+    return load_text(read_text(path), str(path), read_text)
 
 
-def load_text(text: str, file: str) -> Loaded:
-    """A schema that blends no other file. Raises InputError."""
+def load_text(text: str, file: str, reader: ReadText | None = None) -> Loaded:
+    """A schema that is at hand. `reader` gives the text of a file that it blends, by a path beside `file`, or raises
+    InputError; None: it blends no other file. Raises InputError."""
     node, repeated = read(text, file)
     see = Inspector(repeated)
     if isinstance(node.value, dict) and "blend" in node.value:
-        see.note(node.value["blend"], "blend", "other files are blended only when the schema is read from a file")
+        if reader is None:
+            see.note(node.value["blend"], "blend", "other files are blended only when the schema is read from a file")
+        else:
+            node = _blended(see, node, Path(file), [_place(Path(file))], reader)
+            text = json.dumps(node.plain(), ensure_ascii=False, indent=4) + "\n"
     return _loaded(see, node, text)
+
+
+def _place(path: Path) -> str:
+    """The same for the same file, however the path to it is written. Looks at no disk."""
+    return os.path.normpath(path)
 
 
 def read_text(path: Path) -> str:
@@ -80,7 +89,7 @@ def read_text(path: Path) -> str:
         raise InputError([Problem(name, line, column, "", "is not UTF-8", "save the file as UTF-8")]) from None
 
 
-def _blended(see: Inspector, node: Node, path: Path, files: list[Path]) -> Node:
+def _blended(see: Inspector, node: Node, path: Path, files: list[str], reader: ReadText) -> Node:
     """The named files, each over the ones before it, and this file over them all."""
     blend = node.value["blend"]
     merged: Node | None = None
@@ -92,14 +101,14 @@ def _blended(see: Inspector, node: Node, path: Path, files: list[Path]) -> Node:
             see.note(item, "blend", "expected the name of a file")
             continue
         other = path.parent / item.value
-        resolved = other.resolve()
-        if resolved in files or len(files) >= FILES_MAX:
-            hint = "" if resolved in files else f"at most {FILES_MAX} files"
+        place = _place(other)
+        if place in files or len(files) >= FILES_MAX:
+            hint = "" if place in files else f"at most {FILES_MAX} files"
             see.note(item, "blend", f"{item.value!r} is blended already" if not hint else "too many files", hint)
             continue
-        files.append(resolved)
+        files.append(place)
         try:
-            loaded, repeated = read(read_text(other), str(other))
+            loaded, repeated = read(reader(other), str(other))
         except InputError as error:
             if error.problems[0].line == 0:
                 see.note(item, "blend", f"{item.value!r} {error.problems[0].message}")
@@ -108,7 +117,7 @@ def _blended(see: Inspector, node: Node, path: Path, files: list[Path]) -> Node:
             continue
         see.problems.extend(repeated)
         if isinstance(loaded.value, dict) and "blend" in loaded.value:
-            loaded = _blended(see, loaded, other, files)
+            loaded = _blended(see, loaded, other, files, reader)
         merged = loaded if merged is None else _over(merged, loaded)
     own = Node({name: member for name, member in node.value.items() if name != "blend"}, node.offset, node.source)
     return own if merged is None else _over(merged, own)
@@ -134,42 +143,16 @@ def _loaded(see: Inspector, node: Node, text: str) -> Loaded:
                 see.note(node, name, f"the schema has no {name!r}")
     version = see.text(top, "", "version", "") if "version" in top else ""
     see.choice(top, "", "format", _FORMATS, _FORMATS[0])
-    _check_indexes(see, top.get("indexes"))
-    params = _read_params(see, top.get("params"))
+    indexes = read_indexes(see, top.get("indexes"))
+    params = replace(_read_params(see, top.get("params")), key_limits=key_limits(indexes))
     models = see.members(top["models"], "models") if "models" in top else {}
     entries = read_process(see, top.get("process"), models)
-    definitions = [_definition(see, name, member, params, entries) for name, member in models.items()]
+    definitions = [_definition(see, name, member, params, entries, indexes) for name, member in models.items()]
     _check_ttl(see, definitions, models)
     check_overlaps(see, definitions, models)
     if see.problems:
         raise InputError(sorted(see.problems, key=lambda problem: (problem.line, problem.column)))
-    return Loaded(version, tuple(definitions), node.plain(), text)
-
-
-def _check_indexes(see: Inspector, node: Node | None) -> None:
-    if node is None:
-        return
-    indexes = see.members(node, "indexes")
-    if "primary" not in indexes and isinstance(node.value, dict):
-        see.note(node, "indexes", "has no 'primary'", "primary: {hash: 'pk', sort: 'sk'}")
-    for name, index in indexes.items():
-        key = f"indexes.{name}"
-        members = see.known_members(index, key, INDEX_KEYS)
-        see.text(members, key, "hash", "")
-        see.text(members, key, "sort", "")
-        see.choice(members, key, "type", ("local", "global"), "global")
-        project = members.get("project")
-        if project is not None and not isinstance(project.value, list):
-            see.choice(members, key, "project", ("all", "keys"), "all")
-        if name == "primary" and isinstance(index.value, dict):
-            for part, wanted in (("hash", HASH), ("sort", SORT)):
-                if part not in members:
-                    see.note(index, key, f"has no {part!r}", f"{part}: {wanted!r}", at_name=True)
-                elif members[part].value != wanted:
-                    message = "other names of the key attributes are not supported"
-                    see.note(members[part], f"{key}.{part}", message, f"write {wanted!r}")
-        elif "hash" not in members and members.get("type") is None and isinstance(index.value, dict):
-            see.note(index, key, "has no 'hash'", "local indexes have type: 'local'", at_name=True)
+    return Loaded(version, tuple(definitions), indexes, node.plain(), text)
 
 
 def _read_params(see: Inspector, node: Node | None) -> Params:
@@ -198,7 +181,14 @@ def _read_params(see: Inspector, node: Node | None) -> Params:
     return params
 
 
-def _definition(see: Inspector, name: str, node: Node, params: Params, entries: Mapping[str, Process]) -> Definition:
+def _definition(
+    see: Inspector,
+    name: str,
+    node: Node,
+    params: Params,
+    entries: Mapping[str, Process],
+    indexes: tuple[Index, ...],
+) -> Definition:
     if not name or name.startswith("_") or "." in name:
         hint = "names that begin with '_' are the library's own"
         see.note(node, f"models.{name}", f"{name!r} cannot be a model's name", hint, at_name=True)
@@ -216,6 +206,7 @@ def _definition(see: Inspector, name: str, node: Node, params: Params, entries: 
         created=parts.created,
         updated=parts.updated,
         visible_keys=parts.visible_keys,
+        indexes=indexes,
     )
 
 

@@ -7,108 +7,79 @@ All per-field work is planned when the model is made: tuples of functions, no lo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, NoReturn
+from typing import Any
 
+from agent.protocol import values
+from agent.protocol.checking import verifier
+from agent.protocol.dates import date_ms, store_ms
+from agent.protocol.definition import Definition
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field, date_ms, merger, reader, shown, store_ms, verifier, writer
+from agent.protocol.fields import Field, shown
+from agent.protocol.indexes import Index, IndexKey, Scalar
+from agent.protocol.keys import HASH, HASH_BYTES_MAX, PRIVATE_ATTRIBUTES, SORT, SORT_BYTES_MAX
+from agent.protocol.layout import Layout
 from agent.protocol.messages import FeedName, Image, Key
-from agent.protocol.template import ACCOUNT, DEVICE, IDS, Template, pattern
+from agent.protocol.model_keys import Keyed
+from agent.protocol.process import Conflict, Context, Enable, Orphans, Process, Sync
+from agent.protocol.reading import as_it_is, reader
+from agent.protocol.template import DEVICE, IDS, Render, Template
+from agent.protocol.unique import unique_keys
+from agent.protocol.writing import key_text, merger, put_template, writer
 
-Enable = Literal["cloud", "device", "both"]
-Sync = Literal["none", "up", "down", "both"]
-Conflict = Literal["latest", "arrival", "cloud", "device"]
-Orphans = Literal["keep", "remove"]
+__all__ = [
+    "HASH", "HASH_BYTES_MAX", "PRIVATE_ATTRIBUTES", "SORT", "SORT_BYTES_MAX", "Conflict", "Context", "Definition",
+    "Enable", "Model", "Orphans", "Process", "Sync",
+]  # fmt: skip
 
-HASH: Final = "pk"
-SORT: Final = "sk"
-HASH_BYTES_MAX: Final = 2048  # DynamoDB's limits on keys
-SORT_BYTES_MAX: Final = 1024
-PRIVATE_ATTRIBUTES: Final = ("_fleet", "_op", "_orphan")  # beginnings of the names that only the relay writes
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Who acts: its ids go into every item that models them. "" where there is none."""
-
-    device_id: str
-    account_id: str
+NewId = Callable[[str], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A model's entry in the schema's `process` section, after defaults."""
-
-    enable: Enable = "both"
-    sync: Sync = "none"
-    conflict: Conflict = "latest"
-    period_ms: int = 0
-    orphans: Orphans = "keep"
-    mem: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What a model is made of. Templates are bound to attributes; None: the caller gives that part of the key."""
-
-    name: str
-    process: Process
-    feed: FeedName | None
-    type_field: str
-    fields: tuple[Field, ...]  # without the keys, the type and the stamps
-    hash_template: Template | None
-    sort_template: Template | None
-    created: Field | None
-    updated: Field | None
-    visible_keys: tuple[bool, bool] = (False, False)
-
-
-class Model:
-    """Immutable. Errors for applications are ModelErrors; their codes: key, model, type, required, enum, validate."""
+class Model(Keyed):
+    """Immutable. Errors for applications are ModelErrors; their codes: encode, enum, index, key, model, required,
+    scope, type, validate."""
 
     __slots__ = (
         "_check_plan",
         "_context_plan",
         "_create_plan",
         "_created",
-        "_definition",
         "_frozen",
-        "_key_ids",
-        "_key_names",
-        "_key_plan",
+        "_generating_plan",
         "_known",
+        "_layout",
         "_read_plan",
+        "_stamped_plan",
         "_template_plan",
+        "_templates",
         "_update_plan",
         "_updated",
         "_updated_attribute",
+        "_uses_stamps",
         "conflict",
         "enable",
         "feed",
         "fields",
         "hash_template",
         "in_cloud",
+        "indexes",
         "mem",
-        "name",
         "on_device",
         "orphans",
         "period_ms",
         "receives",
         "sends",
         "sort_template",
-        "sync",
         "ttl_attribute",
         "type_field",
+        "unique_fields",
     )
 
     def __init__(self, definition: Definition) -> None:
+        super().__init__(definition)
         process = definition.process
-        self.name = definition.name
         self.enable: Enable = process.enable
-        self.sync: Sync = process.sync
         self.conflict: Conflict = process.conflict
         self.period_ms = process.period_ms
         self.orphans: Orphans = process.orphans
@@ -125,24 +96,20 @@ class Model:
         everything = (*definition.fields, *stamps)
         self.fields: Mapping[str, Field] = MappingProxyType({field.name: field for field in everything})
         self.ttl_attribute = next((field.attribute for field in everything if field.ttl), None)
-        self._definition = definition
+        self.indexes: Mapping[str, Index] = MappingProxyType({index.name: index for index in definition.indexes})
+        self.unique_fields = tuple(field for field in everything if field.unique)
+        layout = Layout(everything)
+        self._layout = layout if layout else None  # None: every field is an attribute of its own
         self._created = definition.created
         self._updated = definition.updated
         self._updated_attribute = definition.updated.attribute if definition.updated else None
-        self._plan_keys(definition)
+        self._templates: dict[str, Template | None] = {
+            HASH: definition.hash_template,
+            SORT: definition.sort_template,
+            **{field.attribute: field.template for field in definition.fields},
+        }
         self._plan_fields(definition.fields, everything)
         self._frozen = True
-
-    def _plan_keys(self, definition: Definition) -> None:
-        templates = (definition.hash_template, definition.sort_template)
-        variables = [variable for template in templates if template for variable in template.variables]
-        names = tuple(dict.fromkeys(variable.name for variable in variables))
-        modelled = {field.name: field for field in definition.fields}
-        self._key_names = frozenset(names)
-        self._key_ids = tuple(name for name in names if name not in modelled)
-        self._key_plan = tuple(
-            (name, modelled[name].attribute, writer(modelled[name], True)) for name in names if name in modelled
-        )
 
     def _plan_fields(self, fields: tuple[Field, ...], everything: tuple[Field, ...]) -> None:
         self._context_plan = tuple(
@@ -153,21 +120,28 @@ class Model:
         self._create_plan = tuple(
             (field.name, field.attribute, writer(field, True), field.default, field.generate, field)
             for field in fields
-            if field.name not in IDS
+            if field.name not in IDS and not field.generates
         )
+        self._generating_plan = tuple((field, writer(field, True)) for field in fields if field.generates)
         self._update_plan = {
             field.name: (field.attribute, writer(field, False), merger(field), field) for field in fields
         }
+        updated = self._updated.name if self._updated is not None else None
         self._template_plan = tuple(
-            (field, field.template.render, frozenset(variable.name for variable in field.template.variables))
+            (field, _render(field, field.template), frozenset(variable.name for variable in field.template.variables))
             for field in fields
             if field.template
         )
+        stamps = frozenset(stamp.name for stamp in (self._created, self._updated) if stamp is not None)
+        self._uses_stamps = any(not names.isdisjoint(stamps) for _, _, names in self._template_plan)
+        # Made again whenever the item is stamped.
+        self._stamped_plan = tuple((field, render) for field, render, names in self._template_plan if updated in names)
         self._check_plan = tuple((field.attribute, *verifier(field), field) for field in everything)
         self._read_plan = tuple(
-            (field.name, field.attribute, reader(field)) for field in everything if not field.hidden
+            (field.name, field.attribute, as_it_is(field), reader(field)) for field in everything if not field.hidden
         )
-        self._known = frozenset((self.type_field, *(field.attribute for field in everything)))
+        places = self._layout.places if self._layout is not None else ()
+        self._known = frozenset((self.type_field, *places, *(field.attribute for field in everything)))
 
     def __setattr__(self, name: str, value: object) -> None:
         if getattr(self, "_frozen", False):
@@ -177,90 +151,14 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.name!r})"
 
-    # --- keys
-
-    def key(self, props: Mapping[str, Any], context: Context) -> Key:
-        """The key that `props` and the context give. Raises ModelError "key" when a variable is missing."""
-        scope: Image = {}
-        for name, attribute, write in self._key_plan:
-            value = self._id(name, context) or props.get(name)
-            if value is not None:
-                scope[attribute] = write(value)
-        return self._key(props, scope, context)
-
-    def search(self, props: Mapping[str, Any], context: Context) -> tuple[str, str]:
-        """Where the items are that have these properties: the hash key, and how their sort keys begin (the template up
-        to its first variable that is not given). Raises ModelError "key" when the hash key cannot be told."""
-        scope: Image = {name: text for name in self._key_ids if (text := self._id(name, context))}
-        for name, attribute, write in self._key_plan:
-            value = self._id(name, context) or props.get(name)
-            if value is not None:
-                scope[attribute] = write(value)
-        definition = self._definition
-        pk = definition.hash_template.render(scope) if definition.hash_template else None
-        if HASH in props:
-            pk = self._given(props, HASH, pk)
-        if not pk:
-            self._no_key(None, scope)
-        prefix = definition.sort_template.begin(scope) if definition.sort_template else ""
-        if props.get(SORT) is not None:
-            begins = isinstance(props[SORT], str) and props[SORT].startswith(prefix)
-            if not begins:
-                self._refuse("key", f"{SORT} {shown(props[SORT])} is not what its template gives")
-            prefix = props[SORT]
-        return pk, prefix
-
-    @staticmethod
-    def _id(name: str, context: Context) -> str:
-        if name == DEVICE:
-            return context.device_id
-        return context.account_id if name == ACCOUNT else ""
-
-    def _key(self, props: Mapping[str, Any], scope: Image, context: Context) -> Key:
-        if self._key_ids:
-            scope = {**scope, **{name: text for name in self._key_ids if (text := self._id(name, context))}}
-        definition = self._definition
-        pk = definition.hash_template.render(scope) if definition.hash_template else None
-        sk = definition.sort_template.render(scope) if definition.sort_template else None
-        if HASH in props:
-            pk = self._given(props, HASH, pk)
-        if SORT in props:
-            sk = self._given(props, SORT, sk)
-        if not pk or not sk:
-            self._no_key(pk, scope)
-        if len(pk) > HASH_BYTES_MAX // 4 or len(sk) > SORT_BYTES_MAX // 4:  # cheap first: a character has 1 to 4 bytes
-            for part, limit in ((pk, HASH_BYTES_MAX), (sk, SORT_BYTES_MAX)):
-                if len(part.encode()) > limit:
-                    self._refuse("key", f"the key {shown(part)} has more than {limit} bytes")
-        return pk, sk
-
-    def _given(self, props: Mapping[str, Any], name: str, made: str | None) -> str | None:
-        """A part of the key that the caller passed: it wins, but a synced key must be what its template gives."""
-        value = props[name]
-        if value is None:
-            return made
-        if not isinstance(value, str) or (self.sync != "none" and value != made):
-            self._refuse("key", f"{name} {shown(value)} is not what its template gives")
-        return value
-
-    def _no_key(self, pk: str | None, scope: Image) -> NoReturn:
-        template = self._definition.sort_template if pk else self._definition.hash_template
-        if template is None:
-            self._refuse("key", f"needs {SORT if pk else HASH!r}: it has no template")
-        missing = [v.name for v in template.variables if scope.get(v.attribute) in (None, "")]
-        needed = " and ".join(dict.fromkeys(missing)) or "other values"
-        self._refuse("key", f"needs {needed} for the key {template.text!r}")
-
-    def _refuse(self, code: str, text: str) -> NoReturn:
-        raise ModelError(code, f"{self.name}: {text}", model=self.name)
-
     # --- writing
 
     def create(
         self, props: Mapping[str, Any], context: Context, now_ms: int, new_id: Callable[[str], str]
     ) -> tuple[Key, Image]:
         """A new item: context, defaults, generated ids, templates, stamps. `new_id` gets "ulid", "uuid", "uid" or
-        "uid(N)". Properties that the schema does not know are dropped, as OneTable does."""
+        "uid(N)". A property that is None is left out, and nothing is put in its place. Properties that the schema does
+        not know are dropped, as OneTable does."""
         image: Image = {self.type_field: self.name}
         get = props.get
         for is_device, name, attribute, write, field in self._context_plan:
@@ -273,30 +171,54 @@ class Model:
             value = get(name)
             if value is not None:
                 image[attribute] = write(value)
-            elif default is not None:
+            elif default is not None and name not in props:
                 image[attribute] = default
-            elif generate is not None:
+            elif generate is not None and name not in props:
                 image[attribute] = new_id(generate)
             elif field.required:
-                if field.template is None:
+                if field.template is None or name in props:
                     field.refuse("required", "is required")
             elif field.nulls and name in props:
                 image[attribute] = None
+        if self._generating_plan:
+            self._create_generating(props, image, new_id)
+        scope = image if not self._uses_stamps else {**image, **self._stamps(now_ms)}
         for field, render, _ in self._template_plan:
-            if field.attribute not in image:
-                text = render(image)
-                if text is not None:
-                    image[field.attribute] = field_text(field, text)
-                elif field.required:
-                    field.refuse("required", f"is required, and {field.template} lacks a variable")
+            if field.attribute not in image and field.name not in props:
+                put_template(field, render(scope), image)
         if self._created is not None:
             image[self._created.attribute] = store_ms(now_ms, iso=self._created.iso, ttl=False)
         if self._updated is not None:
             image[self._updated.attribute] = now_ms if not self._updated.iso else store_ms(now_ms, iso=True, ttl=False)
-        return self._key(props, image, context), image
+        key = self._key(props, image, context)
+        if self._layout is not None:
+            self._layout.check_encoded(key, image)
+            return key, self._layout.close(image)
+        return key, image
+
+    def _create_generating(self, props: Mapping[str, Any], image: Image, new_id: NewId) -> None:
+        """Objects and arrays that ask for generated ids within."""
+        for field, write in self._generating_plan:
+            value = props.get(field.name)
+            if value is not None:
+                image[field.attribute] = write(value, new_id)
+            elif field.default is not None and field.name not in props:
+                image[field.attribute] = field.default
+            elif field.required:
+                if field.name in props:
+                    field.refuse("required", "is required")
+                image[field.attribute] = write([] if field.type == "array" else {}, new_id)
+            elif field.nulls and field.name in props:
+                image[field.attribute] = None
+
+    def _stamps(self, now_ms: int) -> Image:
+        stamps = [stamp for stamp in (self._created, self._updated) if stamp is not None]
+        return {stamp.attribute: store_ms(now_ms, iso=stamp.iso, ttl=False) for stamp in stamps}
 
     def update(self, key: Key, current: Image, props: Mapping[str, Any], context: Context, now_ms: int) -> Image:
         """The item after a change of some properties; None removes. What `current` holds beyond the schema stays."""
+        if self._layout is not None:
+            current = self._layout.open(key, current)
         image = dict(current)
         image[self.type_field] = self.name
         plan = self._update_plan
@@ -326,41 +248,44 @@ class Model:
             self._same_key(current, image)
         for field, render, names in self._template_plan:
             if field.name not in props and not names.isdisjoint(props):
-                self._put_template(field, render(image), image)
+                put_template(field, render(image), image)
         if self._updated is not None:
+            if self._stamped_plan:
+                image = self._stamped(image, now_ms, props)
             image[self._updated.attribute] = now_ms if not self._updated.iso else store_ms(now_ms, iso=True, ttl=False)
+        if self._layout is not None:
+            self._layout.check_encoded(key, image)
+            return self._layout.close(image)
         return image
 
-    def _same_key(self, current: Image, image: Image) -> None:
-        """Rendered from both images, so that an item whose key was given by hand can change too."""
-        for template in (self._definition.hash_template, self._definition.sort_template):
-            if template is not None and template.render(image) != template.render(current):
-                names = ", ".join(dict.fromkeys(variable.name for variable in template.variables))
-                self._refuse("key", f"{names} of an item cannot change: the key {template.text!r} holds it")
-
-    @staticmethod
-    def _put_template(field: Field, text: str | None, image: Image) -> None:
-        if text is not None:
-            image[field.attribute] = field_text(field, text)
-        elif field.required:
-            field.refuse("required", f"is required, and {field.template} lacks a variable")
-        else:
-            image.pop(field.attribute, None)
+    def _stamped(self, image: Image, updated_ms: int, given: Mapping[str, Any]) -> Image:
+        """With the templates that hold the updated stamp made again, but for those that were given by hand."""
+        assert self._updated is not None
+        stamped = {**image, self._updated.attribute: store_ms(updated_ms, iso=self._updated.iso, ttl=False)}
+        for field, render in self._stamped_plan:
+            if field.name not in given and image.get(field.attribute) == render(image):
+                put_template(field, render(stamped), stamped)
+        return stamped
 
     # --- reading
 
     def read(self, key: Key, image: Image) -> dict[str, Any]:
         """The properties for an application: typed, hidden ones left out, nothing shared with the image."""
+        if self._layout is not None:
+            image = self._layout.open(key, image)
         props: dict[str, Any] = {}
         visible = self._definition.visible_keys
         if visible[0]:
             props[HASH] = key[0]
         if visible[1]:
             props[SORT] = key[1]
-        for name, attribute, back in self._read_plan:
+        for name, attribute, kind, back in self._read_plan:
             if attribute in image:
                 value = image[attribute]
-                props[name] = value if back is None or value is None else back(value)
+                if type(value) is kind or value is None:
+                    props[name] = value
+                else:
+                    props[name] = back(value)
         return props
 
     def check(self, key: Key, image: Image) -> None:
@@ -368,6 +293,8 @@ class Model:
         Attributes that the schema does not know are allowed. Raises ModelError."""
         if image.get(self.type_field) != self.name:
             self._refuse("model", f"{self.type_field} is {shown(image.get(self.type_field))}")
+        if self._layout is not None:
+            image = self._layout.open(key, image)
         for attribute, kind, rest, verify, field in self._check_plan:
             value = image.get(attribute)
             if value.__class__ is kind:
@@ -380,9 +307,7 @@ class Model:
             elif attribute in image and not field.nulls:
                 field.refuse("type", "is null")
         if not self._known.issuperset(image):
-            for name in image:
-                if name in (HASH, SORT) or name.startswith(PRIVATE_ATTRIBUTES):
-                    self._refuse("key", f"the attribute {name!r} does not belong in an image")
+            self._check_unknown(image)
         definition = self._definition
         scope = image if not self._key_ids else {**image, **self._ids_of(key)}
         if definition.hash_template is not None and definition.hash_template.render(scope) != key[0]:
@@ -390,18 +315,78 @@ class Model:
         if definition.sort_template is not None and definition.sort_template.render(scope) != key[1]:
             self._disagrees(SORT, key[1])
 
+    def _check_unknown(self, image: Image) -> None:
+        """What the schema does not know may be there, if it is something that the table can hold."""
+        for name, value in image.items():
+            if name in self._known:
+                continue
+            if name in (HASH, SORT) or name.startswith(PRIVATE_ATTRIBUTES):
+                self._refuse("key", f"the attribute {name!r} does not belong in an image")
+            if value is not None and self._layout is not None and self._layout.packs(name):
+                self._refuse("type", f"the attribute {name!r} holds packed fields: expected an object")
+            try:
+                values.check_value(value)
+            except ValueError as error:
+                self._refuse("type", f"the attribute {name!r}: {error}")
+
+    def misfits(self, key: Key, image: Image) -> dict[str, ModelError]:
+        """Field -> what is wrong with its stored value: what an older or newer schema left there. Never raises. Such a
+        value is read as it is, and stays until it is written."""
+        found: dict[str, ModelError] = {}
+        opened = self._layout.open(key, image) if self._layout is not None else image
+        for attribute, _, _, verify, field in self._check_plan:
+            value = opened.get(attribute)
+            try:
+                if value is not None:
+                    verify(value)
+                elif field.required:
+                    field.refuse("required", "is required")
+            except ModelError as error:
+                found[field.name] = error
+        return found
+
     def _disagrees(self, name: str, text: str) -> None:
         if self.sync != "none":  # elsewhere a caller may have given the key by hand
             self._refuse("key", f"{name} {shown(text)} does not agree with the item")
 
-    def _ids_of(self, key: Key) -> dict[str, str]:
-        """The ids that only the key holds (a model need not have fields for them)."""
-        found: dict[str, str] = {}
-        for template, text in zip((self._definition.hash_template, self._definition.sort_template), key, strict=True):
-            match = re.match(pattern(template.prefix), text) if template else None
-            if match:
-                found.update(match.groupdict())
-        return {name: found[name] for name in self._key_ids if name in found}
+    # --- unique values, indexes
+
+    def unique_keys(self, key: Key, image: Image) -> tuple[Key, ...]:
+        """The keys of the items that stand for this item's unique values. Raises ModelError `scope`, `key`."""
+        if not self.unique_fields:
+            return ()
+        opened = self._layout.open(key, image) if self._layout is not None else image
+        return unique_keys(self.unique_fields, opened)
+
+    def index_keys(self, key: Key, image: Image) -> dict[str, IndexKey]:
+        """Index -> where the item stands in it; only those that it is in."""
+        found = {name: index.key(key, image) for name, index in self.indexes.items()}
+        return {name: place for name, place in found.items() if place is not None}
+
+    def index_search(self, index: str, props: Mapping[str, Any], context: Context) -> tuple[Scalar, Scalar | None]:
+        """Where in an index the items are that have these properties: the hash key, and how their sort keys begin (a
+        text: the template up to its first variable that is not given), or what they are (a number); None: all.
+        Raises ModelError `index` when there is no such index, `key` when the hash key cannot be told."""
+        found = self.indexes.get(index)
+        if found is None:
+            self._refuse("index", f"no index {index!r} in the schema")
+        scope: Image = {name: text for name in IDS if (text := self._id(name, context))}
+        for name, value in props.items():
+            if name in self._update_plan and value is not None:
+                attribute, write, _, _ = self._update_plan[name]
+                scope[attribute] = write(value)
+        for is_device, _, attribute, _, _ in self._context_plan:
+            if text := context.device_id if is_device else context.account_id:
+                scope[attribute] = text
+        scope.update({name: props[name] for name in (HASH, SORT) if props.get(name) is not None})
+        place = found.search(self._templates, scope)
+        if place is None:
+            self._refuse("key", f"needs a value for {found.hash!r}, the hash key of the index {index!r}")
+        return place
+
+    def render(self, field: Field, image: Image) -> str | None:
+        """What a field's template gives, of an open image; None when it lacks a variable."""
+        return _render(field, field.template)(image) if field.template is not None else None
 
     # --- stamps
 
@@ -416,6 +401,8 @@ class Model:
         """The image with another stamp; the same image when the model keeps none."""
         if self._updated is None:
             return image
+        if self._stamped_plan:
+            return self._stamped(image, updated_ms, {})
         return {**image, self._updated.attribute: store_ms(updated_ms, iso=self._updated.iso, ttl=False)}
 
     @property
@@ -428,10 +415,13 @@ class Model:
         return self._updated is not None
 
 
-def field_text(field: Field, text: str) -> str:
-    """What a template gave, checked as the field wants it."""
-    if field.pattern is not None and field.pattern.search(text) is None:
-        field.refuse("validate", f"{shown(text)} does not match {field.validate}")
-    if field.enum and text not in field.enum:
-        field.refuse("enum", f"expected one of {', '.join(map(str, field.enum))}; found {shown(text)}")
-    return text
+def _render(field: Field, template: Template) -> Render:
+    """In the key of an index an empty text is no value: the item is not in the index then."""
+    if not field.key_bytes_max:
+        return template.render
+
+    def sparse(image: Mapping[str, Any]) -> str | None:
+        text = template.render(image)
+        return key_text(field, text) if text else None
+
+    return sparse

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from agent.protocol.definition import Parts
+from agent.protocol.definition import Definition
 from agent.protocol.inspector import Inspector, did_you_mean
 from agent.protocol.json5 import Node
+from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import FeedName
-from agent.protocol.model import HASH, SORT, Conflict, Definition, Enable, Orphans, Process, Sync
+from agent.protocol.model_reader import Parts
+from agent.protocol.process import Conflict, Enable, Orphans, Process, Sync
 from agent.protocol.template import ACCOUNT, DEVICE, Template, Variable, overlap, unseparated
 
 PROCESS_KEYS: Final = (

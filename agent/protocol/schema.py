@@ -15,10 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from agent.protocol.definition import Definition
 from agent.protocol.errors import InputError, ModelError, Problem
-from agent.protocol.loader import Loaded, load_file, load_text
+from agent.protocol.indexes import Index
+from agent.protocol.keys import HASH_BYTES_MAX
+from agent.protocol.loader import Loaded, ReadText, load_file, load_text
 from agent.protocol.messages import FeedName, Image, Key
-from agent.protocol.model import HASH_BYTES_MAX, Context, Definition, Model
+from agent.protocol.model import Context, Model
 from agent.protocol.template import ACCOUNT, DEVICE, Part, Template, Variable, pattern, resolve
 from agent.protocol.topics import valid_id
 
@@ -91,10 +94,22 @@ class _HashKey:
 class Schema:
     """Immutable but for the memory of `locate`."""
 
-    __slots__ = ("_cache", "_fingerprints", "_groups", "_hashes", "_slots", "file", "models", "text", "version")
+    __slots__ = (
+        "_cache",
+        "_fingerprints",
+        "_groups",
+        "_hashes",
+        "_slots",
+        "file",
+        "indexes",
+        "models",
+        "text",
+        "version",
+    )
 
     version: str
     models: Mapping[str, Model]
+    indexes: Mapping[str, Index]  # the secondary ones
     file: str
     text: str
 
@@ -104,6 +119,7 @@ class Schema:
         self.text = loaded.text
         models = [Model(definition) for definition in loaded.definitions]
         self.models = MappingProxyType({model.name: model for model in models})
+        self.indexes = MappingProxyType({index.name: index for index in loaded.indexes})
         feeds: tuple[FeedName, ...] = ("device", "account", "all")
         self._fingerprints = {feed: _fingerprint(loaded, feed) for feed in feeds}
         self._cache: dict[str, _HashKey | None] = {}
@@ -129,9 +145,10 @@ class Schema:
         return cls(load_file(Path(path)), str(path))
 
     @classmethod
-    def parse(cls, text: str, file: str) -> Schema:
-        """Raises InputError with every problem."""
-        return cls(load_text(text, file), file)
+    def parse(cls, text: str, file: str, reader: ReadText | None = None) -> Schema:
+        """`file`: the name that problems show. `reader`: gives the text of the files that the schema blends; without
+        one it blends none. Raises InputError with every problem."""
+        return cls(load_text(text, file, reader), file)
 
     # --- whose is a key
 

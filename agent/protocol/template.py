@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from agent.protocol.dates import date_ms, iso_text
+from agent.protocol.values import NUMBER
+
 DEVICE: Final = "deviceId"
 ACCOUNT: Final = "accountId"
 IDS: Final = (DEVICE, ACCOUNT)
@@ -27,13 +30,17 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`${name.path:pad_size:pad}`. `attribute`: under which name the image holds `name`."""
+    """`${name.path:pad_size:pad}`. `attribute`: under which name the image holds `name`.
+
+    `date`: how a date is to be written, `ms` or `iso`, where it is stored otherwise; `ttl`: it is stored in seconds."""
 
     name: str
     attribute: str
     path: tuple[str, ...] = ()
     pad_size: int = 0
     pad: str = ""
+    date: str = ""
+    ttl: bool = False
 
     @property
     def is_id(self) -> bool:
@@ -131,7 +138,7 @@ def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
 
 
 def text_of(value: Any) -> str | None:
-    """A stored scalar as JavaScript's String() writes it; None for a missing value, an object or an array."""
+    """A stored scalar as JavaScript's String() writes it; None for a missing value, an object, an array or a set."""
     if value.__class__ is str:
         text: str = value
         return text
@@ -143,6 +150,9 @@ def text_of(value: Any) -> str | None:
         return str(value)
     if isinstance(value, float):
         return _number_text(value)
+    if value.__class__ is dict and len(value) == 1:
+        digits = value.get(NUMBER)
+        return digits if isinstance(digits, str) else None
     return None
 
 
@@ -163,6 +173,8 @@ def _variable_text(part: Variable, image: Mapping[str, Any]) -> str | None:
     value = image.get(part.attribute)
     for name in part.path:
         value = value.get(name) if isinstance(value, dict) else None
+    if part.date:
+        value = _date(value, part)
     text = text_of(value)
     if text is not None and part.pad_size:
         while len(text) < part.pad_size:
@@ -170,12 +182,23 @@ def _variable_text(part: Variable, image: Mapping[str, Any]) -> str | None:
     return text
 
 
+def _date(value: Any, part: Variable) -> Any:
+    """A stored date in the form that the template wants; what is no date, as it is."""
+    value_ms = value * 1000 if part.ttl and value.__class__ is int else date_ms(value)
+    if value_ms is None or part.date == "ms":
+        return value if value_ms is None else value_ms
+    try:
+        return iso_text(value_ms)
+    except OverflowError:
+        return value
+
+
 def _renderer(parts: tuple[Part, ...]) -> Render:
     variables = [part for part in parts if isinstance(part, Variable)]
     if not variables:
         constant = "".join(part for part in parts if isinstance(part, str))
         return lambda image: constant
-    if len(variables) == 1 and not variables[0].path and not variables[0].pad_size:
+    if len(variables) == 1 and not (variables[0].path or variables[0].pad_size or variables[0].date):
         return _one_variable(parts, variables[0])
 
     def several(image: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.protocol import schema as schema_module
-from agent.protocol.schema import Context, InputError, Key, Place, Schema
+from agent.protocol.schema import Context, InputError, Key, Place, Problem, Schema
 
 ME = Context("dev1", "main")
 FILE = Path(__file__).parents[2] / "scenarios/schemas/fleet.json5"
@@ -326,3 +327,25 @@ def test_no_two_models_of_the_layout_share_a_key() -> None:
         for device, account, id_ in product(["a", "d1"], ["a", "main"], ids):
             key = SCHEMA.models[name].key({"id": id_}, Context(device, account))
             assert seen.setdefault(key, name) == name
+
+
+def test_blended_files_come_through_the_reader_that_is_given() -> None:
+    files = {
+        "app/base.json5": "{version: '0', models: {A: {pk: {type: 'string'}, sk: {type: 'string'}}}}",
+        "app/more/b.json5": "{blend: ['../base.json5'], indexes: {primary: {hash: 'pk', sort: 'sk'}}}",
+    }
+
+    def reader(path: Path) -> str:
+        if os.path.normpath(path) not in files:
+            raise InputError([Problem(str(path), 0, 0, "", "is not there")])
+        return files[os.path.normpath(path)]
+
+    text = "{blend: ['more/b.json5'], version: '1', models: {A: {n: {type: 'set'}}}}"
+    schema = Schema.parse(text, "app/main.json5", reader)
+    assert (schema.version, list(schema.models), list(schema.models["A"].fields)[:1]) == ("1", ["A"], ["n"])
+    assert dict(schema.indexes) == {}
+    with pytest.raises(InputError, match=r"app/main\.json5:1:10: blend: 'x\.json5' is not there"):
+        Schema.parse(text.replace("more/b", "x"), "app/main.json5", reader)
+    files["app/base.json5"] = "{blend: ['main.json5']}"
+    with pytest.raises(InputError, match=r"'main\.json5' is blended already"):
+        Schema.parse(text, "app/main.json5", reader)

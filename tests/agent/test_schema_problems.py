@@ -167,10 +167,11 @@ CASES = [
     (
         "{type: 'number'},\ntext",
         "{type: 'Set'},\ntext",
-        "17:14 models.Fault.code.type",
-        "'Set' is not supported yet",
+        "19:32 models.Fault.gs1pk.value",
+        "its type is 'set'",
         "",
     ),
+    ("at: {type: 'date'}", "at: {type: 'date\\0'}", "20:12 models.Fault.at.type", "unknown type", "'date'?"),
     ("text: {type: 'string'}", "'a.b': {type: 'string'}", "18:1 models.Fault.a.b", "cannot be a field's name", ""),
     ("text: {type: 'string'}", "_op: {type: 'string'}", "18:1 models.Fault._op", "cannot be a field's name", ""),
     (
@@ -189,9 +190,9 @@ CASES = [
     ),
     (
         "text: {type: 'string'}",
-        "text: {type: 'string', unique: true}",
-        "18:32 models.Fault.text.unique",
-        "not supported",
+        "text: {type: 'array', unique: true}",
+        "18:31 models.Fault.text.unique",
+        "does not go with the type 'array'",
         "",
     ),
     (
@@ -211,15 +212,15 @@ CASES = [
     (
         "text: {type: 'string'}",
         "text: {type: 'string', encode: ['sk', '#', 1]}",
-        "18:32 models.Fault.text.encode",
-        "yet",
+        "18:33 models.Fault.text.encode",
+        "'fault#${id}' does not use '${text}'",
         "",
     ),
     (
         "text: {type: 'string'}",
-        "text: {type: 'string', map: 'a.b'}",
+        "text: {type: 'string', map: 'a.b.c'}",
         "18:29 models.Fault.text.map",
-        "not supported yet",
+        "'attribute.member'",
         "",
     ),
     ("text: {type: 'string'}", "text: {type: 'string', map: 'sk'}", "18:29 models.Fault.text.map", "'sk' is a key", ""),
@@ -322,9 +323,9 @@ CASES = [
     ("low: {type: 'number'}", "low: {type: 'numbr'}", "27:47 models.Rule.limits.low.type", "unknown type", "'number'?"),
     (
         "low: {type: 'number'}",
-        "low: {type: 'string', value: 'x'}",
+        "low: {type: 'string', value: '${id}'}",
         "27:64 models.Rule.limits.low.value",
-        "not supported yet",
+        "'${id}' is no field of Rule.limits",
         "",
     ),
     ("items: {type: 'string'}", "items: {typ: 'string'}", "28:31 models.Rule.list.items.typ", "unknown key", "'type'?"),
@@ -332,6 +333,235 @@ CASES = [
     ("gs1pk: {type: 'string'", "gs1pk: {type: 'number'", "19:32 models.Fault.gs1pk.value", "gives a string", ""),
     ("text: {type: 'string'}", "updated: {type: 'number'}", "18:10 models.Fault.updated", "is stamped", ""),
     ("text: {type: 'string'}", "_type: {type: 'number'}", "18:8 models.Fault._type", "holds the model's name", ""),
+    # indexes, packed and encoded fields, unique values
+    ("project: 'all'", "project: ['a', 3]", "4:97 indexes.gs1.project", "the name of an attribute", ""),
+    (
+        "gs1: {hash: 'gs1pk', sort: 'gs1sk', project: 'all'}",
+        "gs1: {hash: 'gs1pk', type: 'local', sort: 'x'}",
+        "4:58 indexes.gs1.hash",
+        "the table's own hash key",
+        "write 'pk'",
+    ),
+    (
+        "gs1: {hash: 'gs1pk', sort: 'gs1sk', project: 'all'}",
+        "gs1: {type: 'local'}",
+        "4:46 indexes.gs1",
+        "has no 'sort'",
+        "another order",
+    ),
+    ("sort: 'gs1sk'", "sort: 'gs1pk'", "4:73 indexes.gs1.sort", "the same attribute", ""),
+    (
+        "at: {type: 'date'}",
+        "gs1sk: {type: 'boolean'}",
+        "20:15 models.Fault.gs1sk.type",
+        "the key of an index: the type cannot be 'boolean'",
+        "string, number",
+    ),
+    (
+        "at: {type: 'date'}",
+        "at: {type: 'date', map: 'gs1sk.x'}",
+        "20:25 models.Fault.at.map",
+        "cannot be an object",
+        "",
+    ),
+    ("at: {type: 'date'}", "at: {type: 'date', map: '.b'}", "20:25 models.Fault.at.map", "'attribute.member'", ""),
+    ("at: {type: 'date'}", "at: {type: 'date', map: 'sk.b'}", "20:25 models.Fault.at.map", "a key keeps its name", ""),
+    ("at: {type: 'date'}", "at: {type: 'date', map: '_op.b'}", "20:25 models.Fault.at.map", "Fleet's own", ""),
+    ("at: {type: 'date'}", "at: {type: 'date', map: 'a.$SS'}", "20:25 models.Fault.at.map", "a packed member", ""),
+    (
+        "at: {type: 'date'}",
+        "at: {type: 'date', map: 'code.x'}",
+        "17:7 models.Fault.code",
+        "belongs to the field 'at'",
+        "",
+    ),
+    ("at: {type: 'date'}", "at: {type: 'date', map: '_type.x'}", "20:5 models.Fault.at", "belongs to the library", ""),
+    (
+        "at: {type: 'date'}",
+        "at: {type: 'date', map: 'm.x'}, b: {type: 'date', map: 'm.x'}",
+        "20:36 models.Fault.b",
+        "'m.x' belongs to the field 'at'",
+        "",
+    ),
+    (
+        "expires: {type: 'date', ttl: true}",
+        "expires: {type: 'date', ttl: true, map: 'm.x'}",
+        "21:41 models.Fault.expires.map",
+        "needs an attribute of its own",
+        "",
+    ),
+    (
+        "low: {type: 'number'}",
+        "low: {type: 'number', map: 'm.x'}",
+        "27:62 models.Rule.limits.low.map",
+        "only fields at the top",
+        "",
+    ),
+    (
+        "low: {type: 'number'}",
+        "low: {type: 'number', map: '$N'}",
+        "27:62 models.Rule.limits.low.map",
+        "'$N' cannot be the name",
+        "",
+    ),
+    ("low: {type: 'number'}", "$B: {type: 'number'}", "27:46 models.Rule.limits.$B", "'$B' cannot be the name", ""),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', encode: ['sk', '#']}",
+        "16:30 models.Fault.id.encode",
+        "the number of a part",
+        "['sk', '#', 1]",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', encode: ['sk', '', 1]}",
+        "16:30 models.Fault.id.encode",
+        "the number of a part",
+        "['sk', '#', 1]",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', encode: ['sk', '#', 0]}",
+        "16:42 models.Fault.id.encode",
+        "part 0 of 'fault#${id}' is not '${id}'",
+        "['sk', '#', 1]",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', encode: ['sk', ':', 0]}",
+        "16:37 models.Fault.id.encode",
+        "no ':' parts '${id}' from",
+        "",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', encode: ['sq', '#', 1]}",
+        "16:31 models.Fault.id.encode",
+        "'sq' is no field that holds a text",
+        "known: deviceId, text",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', encode: ['at', '#', 1]}",
+        "16:31 models.Fault.id.encode",
+        "'at' is no field that holds a text",
+        "",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'boolean', encode: ['sk', '#', 1]}",
+        "16:31 models.Fault.id.encode",
+        "gives a text or a number",
+        "",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', unique: true, encode: ['sk', '#', 1]}",
+        "16:30 models.Fault.id.unique",
+        "is not stored",
+        "",
+    ),
+    (
+        "id: {type: 'string', generate: 'ulid'}",
+        "id: {type: 'string', map: 'x', encode: ['sk', '#', 1]}",
+        "16:27 models.Fault.id.map",
+        "does not go with 'encode'",
+        "",
+    ),
+    (
+        "low: {type: 'number'}",
+        "low: {type: 'number', encode: ['sk', '#', 1]}",
+        "27:65 models.Rule.limits.low.encode",
+        "top fields only",
+        "",
+    ),
+    (
+        "'fault#${id}'}",
+        "'fault#${id}', encode: ['pk', '#', 1]}",
+        "14:52 models.Fault.sk.encode",
+        "does not go on a key",
+        "",
+    ),
+    (
+        "low: {type: 'number'}",
+        "low: {type: 'number', unique: true}",
+        "27:65 models.Rule.limits.low.unique",
+        "top fields only",
+        "",
+    ),
+    (
+        "text: {type: 'string'}",
+        "text: {type: 'string', unique: true, scope: 3}",
+        "18:45 models.Fault.text.scope",
+        "expected a template",
+        "",
+    ),
+    (
+        "text: {type: 'string'}",
+        "text: {type: 'string', unique: true, scope: '${accountId}'}",
+        "18:45 models.Fault.text.scope",
+        "no field of Fault",
+        "a field for it",
+    ),
+    (
+        "text: {type: 'string'}",
+        "text: {type: 'string', unique: true, scope: '${cod}'}",
+        "18:45 models.Fault.text.scope",
+        "no field of Fault",
+        "'code'?",
+    ),
+    (
+        "text: {type: 'string'}",
+        "text: {type: 'string', unique: true, scope: '${code'}",
+        "18:45 models.Fault.text.scope",
+        "without its '}'",
+        "",
+    ),
+    ("'fault#${id}'}", "'fault#${id}', unique: true}", "14:52 models.Fault.sk.unique", "is unique already", "leave"),
+    (
+        "low: {type: 'number'}",
+        "low: {type: 'date', ttl: true}",
+        "27:60 models.Rule.limits.low.ttl",
+        "only a date at the top",
+        "",
+    ),
+    (
+        "low: {type: 'number'}",
+        "low: {type: 'number'}, b: {type: 'string', map: 'low'}",
+        "27:61 models.Rule.limits.b",
+        "'low' belongs to the field 'low'",
+        "",
+    ),
+    (
+        "items: {type: 'string'}",
+        "items: {type: 'string', generate: 'uid'}",
+        "28:57 models.Rule.list.items.generate",
+        "is given",
+        "",
+    ),
+    (
+        "items: {type: 'string'}",
+        "items: {type: 'string', crypt: true}",
+        "28:54 models.Rule.list.items.crypt",
+        "not supported",
+        "in clear",
+    ),
+    ("at: {type: 'date'}", "at: {type: 'set', default: []}", "20:28 models.Fault.at.default", "an empty set", ""),
+    ("at: {type: 'date'}", "at: {type: 'Buffer', default: '?'}", "20:31 models.Fault.at.default", "no base64 text", ""),
+    (
+        "at: {type: 'date'}",
+        "at: {type: 'binary', enum: ['a']}",
+        "20:28 models.Fault.at.enum",
+        "strings and numbers",
+        "",
+    ),
+    (
+        "text: {type: 'string'}",
+        "updated: {type: 'date', map: 'a.b'}",
+        "18:10 models.Fault.updated",
+        "an attribute of its own",
+        "",
+    ),
     ("Note: {\npk", "_Note: {\npk", "30:1 models._Note", "cannot be a model's name", "library's own"),
     ("models: {\nFault", "models: {\nEmpty: 3,\nFault", "12:8 models.Empty", "expected an object", ""),
 ]
@@ -400,3 +630,19 @@ def test_a_stamp_or_the_type_may_be_listed() -> None:
     model = Schema.parse(GOOD.replace("text: {type: 'string'}", listed), "s").models["Fault"]
     assert "updated" in model.fields
     assert "_type" not in model.fields
+
+
+def test_a_template_with_the_updated_stamp_cannot_use_what_only_the_key_tells() -> None:
+    text = GOOD.replace("generate: 'ulid'", "encode: ['sk', '#', 1]").replace("'code#${code}'", "'${updated}#${id}'")
+    (problem,) = problems_of(text)
+    assert (problem.line, problem.key) == (19, "models.Fault.gs1pk.value")
+    assert "cannot be in one template" in problem.message
+    Schema.parse(text.replace("${updated}", "${created}"), "s")
+
+
+def test_an_encoded_field_may_take_any_part_that_is_its_own() -> None:
+    for template, part in (("fault#${code}#${id}", 2), ("fault##${id}#${code}", 2), ("fault#${id}", 1)):
+        text = GOOD.replace("'fault#${id}'", f"'{template}'").replace(
+            "generate: 'ulid'", f"encode: ['sk', '#', {part}]"
+        )
+        Schema.parse(text, "s")
