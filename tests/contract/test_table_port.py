@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from dynamo_rig import Dynamo, Execute, Memory, tables
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.memory import MemoryTable
 from cloud.table import (
     ITEM_ABSENT,
     ITEM_EXISTS,
@@ -28,20 +28,16 @@ from cloud.table import (
     Update,
 )
 
-Execute = Callable[[Any], Any]
+
+@pytest.fixture(scope="module", params=["memory", "moto", "moto-server"])
+def make(request: pytest.FixtureRequest) -> Iterator[Memory | Dynamo]:
+    """Makes a new, empty table of one adapter at each call."""
+    yield from tables(request.param, lambda: str(request.getfixturevalue("moto")))
 
 
-def memory() -> Execute:
-    table = MemoryTable()
-    return lambda request: table.execute(request, 1_000)
-
-
-ADAPTERS: dict[str, Callable[[], Execute]] = {"memory": memory}
-
-
-@pytest.fixture(params=list(ADAPTERS))
-def do(request: pytest.FixtureRequest) -> Execute:
-    return ADAPTERS[request.param]()
+@pytest.fixture
+def do(make: Memory | Dynamo) -> Execute:
+    return make()
 
 
 def item(pk: str, sk: str, **attributes: Any) -> dict[str, Any]:
@@ -212,29 +208,42 @@ def test_a_batch_get_answers_what_exists(do: Execute) -> None:
 SORT_KEYS = st.text(alphabet="ab#\U0010ffff\uffffé\x00", min_size=1, max_size=4)
 
 
-@given(
-    sks=st.sets(SORT_KEYS, max_size=12),
-    gone=st.sets(SORT_KEYS, max_size=4),
-    prefix=st.text(alphabet="ab#\U0010ffffé", max_size=2),
-    after=st.none() | SORT_KEYS,
-    reverse=st.booleans(),
-    limit=st.none() | st.integers(1, 5),
-)
-@pytest.mark.parametrize("adapter", list(ADAPTERS))
-def test_a_query_finds_in_byte_order_what_begins_with_the_prefix(
-    adapter: str, sks: set[str], gone: set[str], prefix: str, after: str | None, reverse: bool, limit: int | None
-) -> None:
-    do = ADAPTERS[adapter]()
-    for sk in sorted(sks, key=len):
+def test_a_query_finds_in_byte_order_what_begins_with_the_prefix(make: Memory | Dynamo) -> None:
+    @settings(max_examples=make.examples)
+    @given(
+        sks=st.sets(SORT_KEYS, max_size=12),
+        gone=st.sets(SORT_KEYS, max_size=4),
+        prefix=st.text(alphabet="ab#\U0010ffffé", max_size=2),
+        after=st.none() | SORT_KEYS,
+        reverse=st.booleans(),
+        limit=st.none() | st.integers(1, 5),
+    )
+    def holds(sks: set[str], gone: set[str], prefix: str, after: str | None, reverse: bool, limit: int | None) -> None:
+        do = make()
+        for sk in sorted(sks, key=len):
+            do(Put(item("p", sk)))
+        for sk in sorted(gone):
+            do(Delete(("p", sk)))
+        expected = sorted((sk for sk in sks - gone if sk.startswith(prefix)), key=str.encode, reverse=reverse)
+        if after is not None:
+            passed = after.encode()
+            expected = [sk for sk in expected if (sk.encode() < passed if reverse else sk.encode() > passed)]
+        found = all_pages(do, Query("p", prefix, after, reverse, limit))
+        assert [each["sk"] for each in found] == expected
+
+    holds()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("after", ["", "a", "b", "b1", "b2", "b9", "c", "z"])
+def test_a_query_may_start_anywhere(do: Execute, after: str, reverse: bool) -> None:
+    sks = ["a", "b", "b1", "b2", "c"]
+    for sk in sks:
         do(Put(item("p", sk)))
-    for sk in sorted(gone):
-        do(Delete(("p", sk)))
-    expected = sorted((sk for sk in sks - gone if sk.startswith(prefix)), key=str.encode, reverse=reverse)
-    if after is not None:
-        passed = after.encode()
-        expected = [sk for sk in expected if (sk.encode() < passed if reverse else sk.encode() > passed)]
-    found = all_pages(do, Query("p", prefix, after, reverse, limit))
-    assert [each["sk"] for each in found] == expected
+    for prefix in ("", "b"):
+        expected = [sk for sk in sks if sk.startswith(prefix) and (sk < after if reverse else sk > after)]
+        found = do(Query("p", prefix, after, reverse)).items
+        assert [each["sk"] for each in found] == (expected[::-1] if reverse else expected)
 
 
 def test_a_page_is_about_a_megabyte(do: Execute) -> None:
@@ -302,23 +311,26 @@ WRITES = st.one_of(
 )
 
 
-@given(batches=st.lists(st.lists(WRITES, min_size=1, max_size=4), max_size=10))
-@pytest.mark.parametrize("adapter", list(ADAPTERS))
-def test_a_transaction_equals_its_writes_one_by_one_or_nothing(adapter: str, batches: list[list[Any]]) -> None:
-    whole, single = ADAPTERS[adapter](), ADAPTERS[adapter]()
-    for batch in batches:
-        keys = [write.key for write in batch]
-        if len(set(keys)) < len(keys):
-            with pytest.raises(InvalidRequest):
+def test_a_transaction_equals_its_writes_one_by_one_or_nothing(make: Memory | Dynamo) -> None:
+    @settings(max_examples=make.examples)
+    @given(batches=st.lists(st.lists(WRITES, min_size=1, max_size=4), max_size=10))
+    def holds(batches: list[list[Any]]) -> None:
+        whole, single = make(), make()
+        for batch in batches:
+            keys = [write.key for write in batch]
+            if len(set(keys)) < len(keys):
+                with pytest.raises(InvalidRequest):
+                    whole(Transact(tuple(batch)))
+                continue
+            before = [*all_pages(whole, Query("p")), *all_pages(whole, Query("q"))]
+            try:
                 whole(Transact(tuple(batch)))
-            continue
-        before = [*all_pages(whole, Query("p")), *all_pages(whole, Query("q"))]
-        try:
-            whole(Transact(tuple(batch)))
-        except Cancelled:
-            assert [*all_pages(whole, Query("p")), *all_pages(whole, Query("q"))] == before
-            continue
-        for write in batch:
-            single(write)
-        for pk in "pq":
-            assert all_pages(whole, Query(pk)) == all_pages(single, Query(pk))
+            except Cancelled:
+                assert [*all_pages(whole, Query("p")), *all_pages(whole, Query("q"))] == before
+                continue
+            for write in batch:
+                single(write)
+            for pk in "pq":
+                assert all_pages(whole, Query(pk)) == all_pages(single, Query(pk))
+
+    holds()

@@ -1,0 +1,133 @@
+"""Tables of every adapter for tests: in memory, on moto in this process, on moto's server; and how to read moto's stream.
+
+The adapter gets no real time and no chance: a pause is noted, never taken. Used by the tests of the Table port and of
+the DynamoDB adapter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from emulators import KEY_ID, REGION, SECRET
+from emulators import client as emulator_client
+
+from cloud.dynamodb import Called, DynamoTable, Retry
+from cloud.dynamodb_table import definition
+from cloud.dynamodb_values import item_of
+from cloud.memory import MemoryTable
+from cloud.table import PK, SK, Record
+
+Execute = Callable[[Any], Any]
+HALF: Final = 0.5
+
+
+@dataclass
+class Pauses:
+    """What an adapter was given for time, chance and tokens, and what it did with them."""
+
+    taken_s: list[float] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    def token(self) -> str:
+        self.tokens.append(f"token-{len(self.tokens)}")
+        return self.tokens[-1]
+
+
+def adapter(
+    client: Any,
+    name: str,
+    pauses: Pauses | None = None,
+    retry: Retry | None = None,
+    on_call: Callable[[Called], None] | None = None,
+) -> DynamoTable:
+    pauses = pauses or Pauses()
+    return DynamoTable(
+        client,
+        name,
+        wait=pauses.taken_s.append,
+        chance=lambda: HALF,
+        token=pauses.token,
+        retry=retry,
+        on_call=on_call,
+    )
+
+
+class Memory:
+    """Fresh tables in memory."""
+
+    examples = 60  # of a property
+
+    def __call__(self) -> Execute:
+        table = MemoryTable()
+        return lambda request: table.execute(request, 1_000)
+
+
+class Dynamo:
+    """Fresh tables on an emulator, of which there is one left at the end. `examples`: as many as stay fast."""
+
+    def __init__(self, client: Any, examples: int) -> None:
+        self.client = client
+        self.examples = examples
+        self._made = 0
+
+    def fresh(self) -> str:
+        """The name of a new, empty table."""
+        self._made += 1
+        name = f"contract-{self._made}"
+        self.client.create_table(**definition(name))
+        return name
+
+    def __call__(self) -> Execute:
+        return adapter(self.client, self.fresh()).execute
+
+
+def keys() -> dict[str, str]:
+    return {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET, "region_name": REGION}
+
+
+@contextlib.contextmanager
+def moto_in_process() -> Iterator[Callable[[str], Any]]:
+    """boto3's clients by service, answered by moto within this process; empty at first, gone at the end."""
+    import boto3
+    from botocore.config import Config
+    from moto import mock_aws
+
+    config = Config(retries={"total_max_attempts": 1}, account_id_endpoint_mode="disabled")
+    with mock_aws():
+        yield lambda service: boto3.client(service, config=config, **keys())
+
+
+def tables(kind: str, moto_address: Callable[[], str]) -> Iterator[Memory | Dynamo]:
+    """Of one kind, for as long as the iterator lives."""
+    if kind == "memory":
+        yield Memory()
+    elif kind == "moto":
+        with moto_in_process() as clients:
+            yield Dynamo(clients("dynamodb"), 15)
+    else:
+        yield Dynamo(emulator_client(moto_address()), 6)
+
+
+def records(streams: Any, stream_arn: str) -> list[Record]:
+    """All records of a stream, in order of each shard."""
+    found = []
+    shards = streams.describe_stream(StreamArn=stream_arn)["StreamDescription"]["Shards"]
+    for number, shard in enumerate(shards):
+        iterator = streams.get_shard_iterator(
+            StreamArn=stream_arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        while iterator:
+            answer = streams.get_records(ShardIterator=iterator)
+            found.extend(record_of(number, each["dynamodb"]) for each in answer["Records"])
+            iterator = answer.get("NextShardIterator") if answer["Records"] else None
+    return found
+
+
+def record_of(shard: int, change: Mapping[str, Any]) -> Record:
+    old, new = (item_of(change[name]) if change.get(name) else None for name in ("OldImage", "NewImage"))
+    key = item_of(change["Keys"])
+    at_ms = round(change["ApproximateCreationDateTime"].timestamp() * 1000)
+    return Record(shard, int(change["SequenceNumber"]), (key[PK], key[SK]), old, new, at_ms)
