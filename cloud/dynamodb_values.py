@@ -19,7 +19,7 @@ def attributes_of(item: Mapping[str, Any]) -> AttributeMap:
     """The attributes of an item, or of a part of one."""
     try:
         return to_attributes(item)
-    except ModelError as error:
+    except (ModelError, TypeError, RecursionError) as error:
         raise InvalidRequest(f"item cannot be stored: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Tables of every adapter for tests: in memory, on moto in this process, on moto's server; and how to read moto's stream.
+"""Tables of every adapter for tests: in memory, on moto in this process, on the servers of moto and ministack; streams.
 
 The adapter gets no real time and no chance: a pause is noted, never taken. Used by the tests of the Table port and of
 the DynamoDB adapter.
@@ -7,10 +7,11 @@ the DynamoDB adapter.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from deviations import MINISTACK, MOTO
 from emulators import KEY_ID, REGION, SECRET
 from emulators import client as emulator_client
 
@@ -31,8 +32,8 @@ class Pauses:
     taken_s: list[float] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
 
-    def token(self) -> str:
-        self.tokens.append(f"token-{len(self.tokens)}")
+    def token(self, table: str) -> str:
+        self.tokens.append(f"{table}.{len(self.tokens)}")  # servers know tokens, not tables
         return self.tokens[-1]
 
 
@@ -49,16 +50,17 @@ def adapter(
         name,
         wait=pauses.taken_s.append,
         chance=lambda: HALF,
-        token=pauses.token,
+        token=lambda: pauses.token(name),
         retry=retry,
         on_call=on_call,
     )
 
 
 class Memory:
-    """Fresh tables in memory."""
+    """Fresh tables in memory. `examples`: of a property, as many as stay fast. `deviations`: known ones, by name."""
 
-    examples = 60  # of a property
+    examples = 60
+    deviations: Collection[str] = ()
 
     def __call__(self) -> Execute:
         table = MemoryTable()
@@ -66,17 +68,19 @@ class Memory:
 
 
 class Dynamo:
-    """Fresh tables on an emulator, of which there is one left at the end. `examples`: as many as stay fast."""
+    """The same on an emulator. `prefix`: of the names of tables, which tests on one server must not share."""
 
-    def __init__(self, client: Any, examples: int) -> None:
+    def __init__(self, client: Any, examples: int, deviations: Collection[str], prefix: str) -> None:
         self.client = client
         self.examples = examples
+        self.deviations = deviations
+        self._prefix = prefix
         self._made = 0
 
     def fresh(self) -> str:
         """The name of a new, empty table."""
         self._made += 1
-        name = f"contract-{self._made}"
+        name = f"{self._prefix}-{self._made}"
         self.client.create_table(**definition(name))
         return name
 
@@ -100,20 +104,22 @@ def moto_in_process() -> Iterator[Callable[[str], Any]]:
         yield lambda service: boto3.client(service, config=config, **keys())
 
 
-def tables(kind: str, moto_address: Callable[[], str]) -> Iterator[Memory | Dynamo]:
-    """Of one kind, for as long as the iterator lives."""
+def tables(kind: str, address: Callable[[str], str], prefix: str) -> Iterator[Memory | Dynamo]:
+    """Of one kind, for as long as the iterator lives. `address`: of the emulator of that name."""
     if kind == "memory":
         yield Memory()
     elif kind == "moto":
         with moto_in_process() as clients:
-            yield Dynamo(clients("dynamodb"), 15)
+            yield Dynamo(clients("dynamodb"), 15, MOTO, prefix)
+    elif kind == "moto-server":
+        yield Dynamo(emulator_client(address("moto")), 6, MOTO, prefix)
     else:
-        yield Dynamo(emulator_client(moto_address()), 6)
+        yield Dynamo(emulator_client(address("ministack")), 10, MINISTACK, prefix)
 
 
 def records(streams: Any, stream_arn: str) -> list[Record]:
     """All records of a stream, in order of each shard."""
-    found = []
+    found: list[Record] = []
     shards = streams.describe_stream(StreamArn=stream_arn)["StreamDescription"]["Shards"]
     for number, shard in enumerate(shards):
         iterator = streams.get_shard_iterator(
