@@ -70,8 +70,9 @@ class Memory:
 class Dynamo:
     """The same on an emulator. `prefix`: of the names of tables, which tests on one server must not share."""
 
-    def __init__(self, client: Any, examples: int, deviations: Collection[str], prefix: str) -> None:
+    def __init__(self, client: Any, streams: Any, examples: int, deviations: Collection[str], prefix: str) -> None:
         self.client = client
+        self.streams = streams
         self.examples = examples
         self.deviations = deviations
         self._prefix = prefix
@@ -83,6 +84,11 @@ class Dynamo:
         name = f"{self._prefix}-{self._made}"
         self.client.create_table(**definition(name))
         return name
+
+    def records(self, name: str) -> list[Record]:
+        """All that the stream of a table has."""
+        arn = self.client.describe_table(TableName=name)["Table"]["LatestStreamArn"]
+        return records(self.streams, arn)
 
     def __call__(self) -> Execute:
         return adapter(self.client, self.fresh()).execute
@@ -109,12 +115,13 @@ def tables(kind: str, address: Callable[[str], str], prefix: str) -> Iterator[Me
     if kind == "memory":
         yield Memory()
     elif kind == "moto":
-        with moto_in_process() as clients:
-            yield Dynamo(clients("dynamodb"), 15, MOTO, prefix)
-    elif kind == "moto-server":
-        yield Dynamo(emulator_client(address("moto")), 6, MOTO, prefix)
+        with moto_in_process() as service:
+            yield Dynamo(service("dynamodb"), service("dynamodbstreams"), 15, MOTO, prefix)
     else:
-        yield Dynamo(emulator_client(address("ministack")), 10, MINISTACK, prefix)
+        name = kind.partition("-")[0]
+        deviations, examples = (MOTO, 6) if name == "moto" else (MINISTACK, 10)
+        clients = [emulator_client(address(name), service) for service in ("dynamodb", "dynamodbstreams")]
+        yield Dynamo(clients[0], clients[1], examples, deviations, prefix)
 
 
 def records(streams: Any, stream_arn: str) -> list[Record]:

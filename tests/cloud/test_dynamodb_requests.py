@@ -63,7 +63,8 @@ def test_binary_counts_its_bytes_and_a_set_its_elements() -> None:
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
 @pytest.mark.parametrize("place", ["value", "name", "inner"])
 def test_half_of_a_surrogate_pair_is_refused(text: str, place: str) -> None:
-    item: dict[str, Any] = {"value": {"a": text}, "name": {text: 1}, "inner": {"a": [{"b": text}]}}[place]
+    items: dict[str, dict[str, Any]] = {"value": {"a": text}, "name": {text: 1}, "inner": {"a": [{"b": text}]}}
+    item = items[place]
     with pytest.raises(InvalidRequest, match="surrogate"):
         requests.put("t", Put({"pk": "p", "sk": "s", **item}))
     with pytest.raises(InvalidRequest, match="surrogate"):
@@ -81,7 +82,7 @@ WORDS = re.compile(r"(?:SET|REMOVE|AND|attribute_exists|attribute_not_exists|beg
 
 @given(name=NAMES, other=NAMES, value=LEAVES.filter(lambda v: not isinstance(v, float)))
 def test_no_name_or_value_gets_into_an_expression(name: str, other: str, value: Any) -> None:
-    condition = (("eq", name, value), ("absent", other, None), ("exists", name, None))
+    condition: Condition = (("eq", name, value), ("absent", other, None), ("exists", name, None))
     removed = (other,) if other != name else ()
     parameters = requests.update("t", Update(("p", "s"), {name: value}, removed, condition)).parameters
     for kind in ("UpdateExpression", "ConditionExpression"):

@@ -1,4 +1,4 @@
-"""The way to a table: every mistake of a person is told with its next step, and no table but our own is ever touched."""
+"""The way to a table: every mistake of a person is told with its next step, and only our own tables are touched."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def test_what_is_wrong_before_anything_is_sent_has_its_next_step(given: dict[str
 
 def test_missing_credentials_are_told_at_the_first_question() -> None:
     client = connect(region="eu-west-1", endpoint_url="http://127.0.0.1:1")
-    with pytest.raises(Unusable, match="credentials.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(Unusable, match=r"credentials.*AWS_ACCESS_KEY_ID"):
         open_table(client, "mine")
-    with pytest.raises(Unusable, match="credentials.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(Unusable, match=r"credentials.*AWS_ACCESS_KEY_ID"):
         adapter(client, "mine").execute(Get(("p", "s")))
     told = unusable(CredentialRetrievalError(provider="sso", error_msg="no token"))
     assert "no token" in told.problem
@@ -172,7 +172,7 @@ def test_a_table_of_another_region_is_not_found(clients: Callable[[str], Any], m
 
 
 def test_a_table_that_is_being_made_is_waited_for_by_the_person() -> None:
-    with pytest.raises(Unusable, match="CREATING.*Wait"):
+    with pytest.raises(Unusable, match=r"CREATING.*Wait"):
         dynamodb_table.check_description({"TableStatus": "CREATING"}, "table 'mine'")
 
 
@@ -180,7 +180,7 @@ def test_a_table_that_went_away_is_told_to_every_request(clients: Callable[[str]
     client = make(clients("dynamodb"))
     client.delete_table(TableName="mine")
     for request in (Get(("p", "s")), Put({"pk": "p", "sk": "s"})):
-        with pytest.raises(Unusable, match="not there.*Check the table's name"):
+        with pytest.raises(Unusable, match=r"not there.*Check the table's name"):
             adapter(client, "mine").execute(request)
 
 
@@ -198,7 +198,7 @@ def test_a_table_that_exists_is_left_as_it_is(moto: str) -> None:
     client = emulator_client(moto)
     make(client)
     adapter(client, "mine").execute(Put({"pk": "p", "sk": "s"}))
-    with pytest.raises(Unusable, match="already.*left as it is"):
+    with pytest.raises(Unusable, match=r"already.*left as it is"):
         create_table(client, "mine")
     assert [item["pk"]["S"] for item in client.scan(TableName="mine")["Items"]] == ["p"]
     client.delete_table(TableName="mine")
@@ -222,7 +222,7 @@ def test_no_table_is_made_anywhere_but_on_this_machine(clients: Callable[[str], 
 
     client = Watched(clients("dynamodb"))
     client.meta = Meta()
-    with pytest.raises(Unusable, match="no emulator on this machine.*provision"):
+    with pytest.raises(Unusable, match=r"no emulator on this machine.*provision"):
         create_table(client, "mine")
     assert not client.asked
 
