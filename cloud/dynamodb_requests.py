@@ -37,7 +37,7 @@ from cloud.table import (
 
 EXPRESSION_BYTES_MAX: Final = 4096
 OPERATORS_MAX: Final = 300  # of one expression
-NEVER: Final = "_fleet#never"  # no item has this attribute: an update in a transaction must do something
+NEVER: Final = "_fleet#never"  # no item has this attribute: an update must name one, if only in a transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +169,6 @@ def _action(action: Put | Delete | Update | Check) -> tuple[str, dict[str, Any],
         return "Put", {"Item": item, **_conditional(words, action.condition)}, attributes_bytes(item)
     if isinstance(action, Update):
         parameters, size_bytes = _update(action)
-        if "UpdateExpression" not in parameters:
-            names = {**parameters.get("ExpressionAttributeNames", {}), "#never": NEVER}
-            parameters = {**parameters, "UpdateExpression": "REMOVE #never", "ExpressionAttributeNames": names}
         return "Update", parameters, size_bytes
     kind = "Delete" if isinstance(action, Delete) else "ConditionCheck"
     if isinstance(action, Check) and not action.condition:
@@ -199,10 +196,8 @@ def _update(request: Update) -> tuple[dict[str, Any], int]:
     if request.remove:
         # Naming an attribute twice is an overlap to the service.
         clauses.append("REMOVE " + ", ".join(words.name(name) for name in dict.fromkeys(request.remove)))
-    parameters: dict[str, Any] = {"Key": key}
-    if clauses:
-        parameters["UpdateExpression"] = _checked(" ".join(clauses), 0)
-    return {**parameters, **_conditional(words, request.condition)}, size_bytes
+    expression = _checked(" ".join(clauses) or f"REMOVE {words.name(NEVER)}", 0)
+    return {"Key": key, "UpdateExpression": expression, **_conditional(words, request.condition)}, size_bytes
 
 
 def _conditional(words: _Words, condition: Condition) -> dict[str, Any]:

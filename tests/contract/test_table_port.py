@@ -87,6 +87,13 @@ def test_an_update_sets_removes_and_creates(do: Execute) -> None:
     assert do(Get(("p", "s"))) == item("p", "s", b=3, c=[1])
 
 
+def test_an_update_of_nothing_creates_a_bare_item(do: Execute) -> None:
+    do(Update(("p", "s"), {}))
+    do(Transact((Update(("p", "t"), {}),)))
+    do(Update(("p", "s"), {}))
+    assert all_pages(do, Query("p")) == [item("p", "s"), item("p", "t")]
+
+
 @pytest.mark.parametrize("change", [Update(("p", "s"), {"pk": "q"}), Update(("p", "s"), {}, ("sk",))])
 def test_an_update_may_not_touch_the_key(do: Execute, change: Update) -> None:
     do(Put(item("p", "s")))
