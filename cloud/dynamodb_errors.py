@@ -103,7 +103,7 @@ def unusable(error: Exception) -> Unusable:
     if isinstance(error, boto.InvalidRegionError):
         return Unusable(text, "Give the region as AWS writes it, such as eu-west-1")
     if isinstance(error, ValueError) and not isinstance(error, boto.BotoCoreError):
-        return Unusable(text, "Give --endpoint-url as http://HOST:PORT or https://HOST")
+        return Unusable(text, "Give --endpoint-url as http://<host>:<port> or https://<host>")
     credentials = (
         boto.NoCredentialsError,
         boto.PartialCredentialsError,

@@ -160,7 +160,7 @@ def test_a_table_that_is_not_fit_or_not_ours_is_refused_and_left_alone(
 
 def test_a_table_that_is_not_there_is_named_with_region_and_address(clients: Callable[[str], Any]) -> None:
     make(clients("dynamodb"))
-    with pytest.raises(Unusable, match=r"'other' in us-east-1 at https://dynamodb.*region.*fleet-cloud provision"):
+    with pytest.raises(Unusable, match=r"'other' in us-east-1 at .*dynamodb.*region.*fleet-cloud provision"):
         open_table(clients("dynamodb"), "other")
 
 
@@ -205,19 +205,19 @@ def test_a_table_that_exists_is_left_as_it_is(moto: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address",
+    "host",
     [
-        "https://dynamodb.eu-west-1.amazonaws.com",
-        "http://127.0.0.1.example",
-        "http://localhost.example:8000",
-        "http://10.0.0.1:8000",
-        "http://127.0.0.1@10.0.0.1",
+        "dynamodb.eu-west-1.amazonaws.com",
+        "127.0.0.1.example",
+        "localhost.example:8000",
+        "10.0.0.1:8000",
+        "127.0.0.1@10.0.0.1",
         "not an address",
     ],
 )
-def test_no_table_is_made_anywhere_but_on_this_machine(clients: Callable[[str], Any], address: str) -> None:
+def test_no_table_is_made_anywhere_but_on_this_machine(clients: Callable[[str], Any], host: str) -> None:
     class Meta:
-        endpoint_url = address
+        endpoint_url = f"http://{host}"
         region_name = "eu-west-1"
 
     client = Watched(clients("dynamodb"))
@@ -227,10 +227,10 @@ def test_no_table_is_made_anywhere_but_on_this_machine(clients: Callable[[str], 
     assert not client.asked
 
 
-@pytest.mark.parametrize("address", ["http://localhost:8000", "http://127.8.9.1:8000", "http://[::1]:8000"])
-def test_this_machine_is_known_by_its_names(clients: Callable[[str], Any], address: str) -> None:
+@pytest.mark.parametrize("host", ["localhost:8000", "127.8.9.1:8000", "[::1]:8000"])
+def test_this_machine_is_known_by_its_names(clients: Callable[[str], Any], host: str) -> None:
     class Meta:
-        endpoint_url = address
+        endpoint_url = f"http://{host}"
         region_name = "eu-west-1"
 
     client = Watched(clients("dynamodb"))
