@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from emulators import moto_server
+from emulators import ministack_server, moto_server
 from hypothesis import HealthCheck, settings
 
 CI: Final = os.environ.get("CI", "").lower() in ("1", "true", "yes")
@@ -66,4 +66,11 @@ def root() -> Path:
 def moto() -> Iterator[str]:
     """The address of moto's DynamoDB. Whoever uses it makes tables of their own names, and removes them."""
     with moto_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[str]:
+    """The address of ministack's DynamoDB, under the same rule."""
+    with ministack_server() as address:
         yield address

@@ -26,13 +26,16 @@ def test_two_servers_are_on_loopback_and_share_nothing() -> None:
         assert client(other).list_tables()["TableNames"] == []
 
 
-def test_streams_are_served_at_the_same_address(moto: str) -> None:
-    client(moto).create_table(**{**TABLE, "TableName": "streamed"})
-    client(moto).put_item(TableName="streamed", Item={"pk": {"S": "a"}})
-    streams = client(moto, "dynamodbstreams")
+@pytest.mark.parametrize("kind", ["moto", "ministack"])
+def test_streams_are_served_at_the_same_address(kind: str, request: pytest.FixtureRequest) -> None:
+    address = request.getfixturevalue(kind)
+    assert urlsplit(address).hostname == "127.0.0.1"
+    client(address).create_table(**{**TABLE, "TableName": "streamed"})
+    client(address).put_item(TableName="streamed", Item={"pk": {"S": "a"}})
+    streams = client(address, "dynamodbstreams")
     (stream,) = streams.list_streams(TableName="streamed")["Streams"]
     assert streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"]["Shards"]
-    client(moto).delete_table(TableName="streamed")
+    client(address).delete_table(TableName="streamed")
 
 
 def test_a_server_is_gone_with_its_context_even_after_an_error() -> None:

@@ -1,0 +1,172 @@
+"""The way to a table on DynamoDB: a client, whether the table is fit for Fleet and Fleet's own, and one for emulators.
+
+Nothing here changes a table that exists. `create_table` makes one on an emulator on this machine alone, and refuses
+every other address. A table is Fleet's when it holds the marker item; `open_table` takes no other. Whatever is wrong is
+an Unusable with its next step. Called by the relay's service, by commands and by tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError
+
+from agent.protocol.attributes import key_attributes
+from cloud.dynamodb_errors import RAISED, Unusable, fault_of, unusable
+from cloud.table import PK, PRIVATE_PREFIX, SK, Key
+
+MARKER_KEY: Final[Key] = (PRIVATE_PREFIX + "table", "marker")
+VIEW: Final = "NEW_AND_OLD_IMAGES"
+_KEYS: Final = {PK: ("HASH", "S"), SK: ("RANGE", "S")}
+_PROVISION_HINT: Final = "`fleet-cloud provision` makes a table that is right"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Of one call. A late answer is a lost one: `read_s` should exceed what the slowest transaction takes."""
+
+    connect_s: float = 3.0
+    read_s: float = 10.0
+
+
+def connect(
+    *,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+    profile: str | None = None,
+    service: str = "dynamodb",
+    timeouts: Timeouts | None = None,
+    connections_max: int = 32,
+) -> Any:
+    """boto3's client of `service` (also `dynamodbstreams`), without retries of its own. Sends nothing.
+
+    What is not given comes from the environment and the files that AWS tools share. Raises Unusable."""
+    import boto3  # takes a third of a second, which no other command should wait for
+    from botocore.config import Config
+
+    timeouts = timeouts or Timeouts()
+    # Botocore may put the account into the address, which leads away from the one that was given.
+    own_address: dict[str, Any] = {"account_id_endpoint_mode": "disabled"} if endpoint_url else {}
+    config = Config(
+        connect_timeout=timeouts.connect_s,
+        read_timeout=timeouts.read_s,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=connections_max,
+        **own_address,
+    )
+    try:
+        session = boto3.session.Session(profile_name=profile, region_name=region)
+        return session.client(service, endpoint_url=endpoint_url, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise unusable(error) from None
+
+
+def definition(name: str) -> dict[str, Any]:
+    """A table as Fleet needs it, as parameters of CreateTable."""
+    return {
+        "TableName": name,
+        "KeySchema": [{"AttributeName": key, "KeyType": kind} for key, (kind, _) in _KEYS.items()],
+        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": kind} for key, (_, kind) in _KEYS.items()],
+        "BillingMode": "PAY_PER_REQUEST",
+        "StreamSpecification": {"StreamEnabled": True, "StreamViewType": VIEW},
+    }
+
+
+def open_table(client: Any, name: str) -> str:
+    """The name (ARN) of the stream of a table that is fit and Fleet's own. Reads only. Raises Unusable."""
+    description = _asked(client, name, lambda: client.describe_table(TableName=name))["Table"]
+    stream = check_description(description, _place(client, name))
+    answer = _asked(
+        client,
+        name,
+        lambda: client.get_item(TableName=name, Key=key_attributes(MARKER_KEY), ConsistentRead=True),
+    )
+    if "Item" not in answer:
+        raise Unusable(
+            f"{_place(client, name)} is not Fleet's: it has no marker item",
+            "Nothing was changed. Give the name of a table made for Fleet; " + _PROVISION_HINT,
+        )
+    return stream
+
+
+def check_description(description: Mapping[str, Any], place: str) -> str:
+    """Whether a table is fit, as DescribeTable tells it: its state, keys and stream. Gives the stream's name (ARN).
+
+    `place` is what messages call the table. Raises Unusable."""
+    status = description.get("TableStatus", "ACTIVE")
+    if status not in ("ACTIVE", "UPDATING"):
+        raise Unusable(f"{place} is {status}", "Wait until it is ACTIVE, and try again")
+    types = {each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]}
+    keys = {each["AttributeName"]: (each["KeyType"], types[each["AttributeName"]]) for each in description["KeySchema"]}
+    if keys != _KEYS:
+        raise Unusable(
+            f"The keys of {place} are {_keys_text(keys)}, and Fleet needs {_keys_text(_KEYS)}",
+            "The keys of a table cannot be changed: give another table. " + _PROVISION_HINT,
+        )
+    stream = description.get("StreamSpecification", {})
+    arn = description.get("LatestStreamArn")
+    if not stream.get("StreamEnabled") or not arn:
+        raise Unusable(f"{place} has no stream", f"Switch its stream on, with view type {VIEW}")
+    if stream.get("StreamViewType") != VIEW:
+        raise Unusable(
+            f"The stream of {place} shows {stream.get('StreamViewType')}, and Fleet needs {VIEW}",
+            "Switch the stream off, and on again with that view type",
+        )
+    return str(arn)
+
+
+def create_table(client: Any, name: str) -> str:
+    """Makes a table on an emulator on this machine, with its marker; the ARN of its stream. Raises Unusable.
+
+    A table of that name that exists is left as it is, and refused."""
+    address = str(client.meta.endpoint_url)
+    if not _on_this_machine(address):
+        raise Unusable(
+            f"{address} is no emulator on this machine, and only there tables are made without asking",
+            "Use `fleet-cloud provision`, which shows what it would do, and asks",
+        )
+    answer = _asked(client, name, lambda: client.create_table(**definition(name)))
+    marker = {**key_attributes(MARKER_KEY), "_type": {"S": "_FleetTable"}}
+    _asked(client, name, lambda: client.put_item(TableName=name, Item=marker))
+    return str(answer["TableDescription"]["LatestStreamArn"])
+
+
+def _on_this_machine(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _place(client: Any, name: str) -> str:
+    return f"table {name!r} in {client.meta.region_name} at {client.meta.endpoint_url}"
+
+
+def _keys_text(keys: Mapping[str, tuple[str, str]]) -> str:
+    return " and ".join(f"{name} ({kind}, {type_})" for name, (kind, type_) in keys.items())
+
+
+def _asked(client: Any, name: str, call: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The answer; every error as an Unusable that names the table and its place."""
+    try:
+        return call()
+    except RAISED as error:
+        response: Mapping[str, Any] = getattr(error, "response", None) or {}
+        if response.get("Error", {}).get("Code") == "ResourceInUseException":
+            raise Unusable(
+                f"There is a {_place(client, name)} already", "It was left as it is: give another name"
+            ) from None
+        found = fault_of(error).error
+        if isinstance(found, Unusable):
+            raise Unusable(f"{_place(client, name)}: {found.problem}", found.hint) from None
+        raise Unusable(
+            f"{_place(client, name)}: {found}",
+            "Check the endpoint, the region and the network, and try again",
+        ) from None
