@@ -10,6 +10,7 @@ from typing import Final
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import Ack, HeadMark, Rows, Snapshot, ToDevice
 
+TOKEN_CHARS_MAX: Final = 128  # of an epoch, a nonce, an incarnation
 NUMBER_MAX: Final = 1 << 53  # what every JSON reader holds exactly, and SQLite's integers with room to spare
 
 
@@ -24,7 +25,7 @@ def check_form(message: ToDevice) -> None:
     elif isinstance(message, Snapshot):
         good = 0 <= message.seq <= NUMBER_MAX and (message.head is None or _is_head(message.head))
     else:
-        good = True
+        good = len(message.inc or "") <= TOKEN_CHARS_MAX
     if not good:
         raise MessageError("malformed", f"a number out of range in {type(message).__name__}")
 

@@ -41,6 +41,7 @@ from cloud.head import (
     public_image,
     wire_row,
 )
+from cloud.incarnation import Incarnation, incarnation_of
 from cloud.table import ITEM_ABSENT, PK, SK, ConditionFailed, Get, Item, Page, Put, Query, Request, Work
 
 _SCAN_DIGITS: Final = 16
@@ -58,7 +59,9 @@ class CatchUp:
         clock_ms: Callable[[], int],
         counters: Counter[str],
         sequencer: Sequencer,
+        incarnation: Incarnation,
     ) -> None:
+        self.incarnation = incarnation
         self.schema = schema
         self.config = config
         self.clock_ms = clock_ms
@@ -90,29 +93,37 @@ class CatchUp:
 
     def identify(self, device: str, message: Hello, answer: Answer) -> Generator[Request, Any, Item | None]:
         """HEAD as it is for this device: made when there is none, adopted when the device replaces its epoch. None when
-        the device is not the one that HEAD knows; it is told so."""
+        the device is not the one that HEAD knows, or knows another incarnation of the table; it is told so."""
         key = head_key(device)
+        sent = message.inc or ""
         while True:
             head: Item | None = yield Get(key)
+            seen = (sent,) if head is None else (sent, incarnation_of(head))
+            incarnation = yield from self.incarnation.current(*seen)
+            if sent != incarnation:
+                self.counters["reset_sent"] += 1
+                yield answer(Reset(hn=message.hn, head_epoch=None if head is None else head["epoch"], inc=incarnation))
+                return None
             if head is None:
-                head = new_head(device, message.epoch)
+                head = new_head(device, message.epoch, incarnation)
                 try:
                     yield Put(head, ITEM_ABSENT)
                 except ConditionFailed:
                     continue  # another worker made one
                 return head
-            if head["epoch"] == message.epoch:
-                return head
-            if not self.may_replace(head, message):
-                self.counters["reset_sent"] += 1
-                yield answer(Reset(hn=message.hn, head_epoch=head["epoch"]))
-                return None
+            if incarnation_of(head) == incarnation:  # else a device that knows the present one is adopted in any case
+                if head["epoch"] == message.epoch:
+                    return head
+                if not self.may_replace(head, message):
+                    self.counters["reset_sent"] += 1
+                    yield answer(Reset(hn=message.hn, head_epoch=head["epoch"]))
+                    return None
             try:
-                yield adopt(device, head["epoch"], message.epoch)
+                yield adopt(device, head, message.epoch, incarnation)
             except ConditionFailed:
                 continue
             self.counters["epoch_adopted"] += 1
-            return new_head(device, message.epoch)
+            return new_head(device, message.epoch, incarnation)
 
     def may_replace(self, head: Item, message: Hello) -> bool:
         return bool(message.replaces == head["epoch"])
@@ -120,6 +131,9 @@ class CatchUp:
     def catch_up(self, feed: Feed, context: Context, state: FeedState, answer: Answer) -> Work:
         """Rows when all of them are there, else a snapshot; and a feed that has long been quiet gets an empty row."""
         last = yield from self.sequencer.read_tail(feed)
+        incarnation = yield from self.sequencer.incarnation_now(last)
+        if last is not None and self.sequencer.is_foreign(last, incarnation):
+            last = None
         rows = yield from self.rows_after(feed, state, last)
         if last is None or self.is_tired(last, rows):
             last = yield from self.sequencer.append(feed, None)

@@ -17,6 +17,7 @@ from cloud import unique
 from cloud.answer import Answer
 from cloud.config import RelayConfig
 from cloud.head import OP, advance, head_key, head_verdicts
+from cloud.incarnation import Incarnation, incarnation_of
 from cloud.orphans import Orphans
 from cloud.table import (
     ITEM_ABSENT,
@@ -86,7 +87,9 @@ class Ingest:
         clock_ms: Callable[[], int],
         counters: Counter[str],
         orphans: Orphans,
+        incarnation: Incarnation,
     ) -> None:
+        self.incarnation = incarnation
         self.schema = schema
         self.config = config
         self.clock_ms = clock_ms
@@ -103,6 +106,13 @@ class Ingest:
                 self.counters["reset_sent"] += 1
                 yield answer(Reset(hn=message.hn, head_epoch=None if head is None else head["epoch"]))
                 return
+            inc = incarnation_of(head)
+            if not self.incarnation.agrees(inc):
+                present = yield from self.incarnation.current(inc)
+                if present != inc:
+                    self.counters["reset_sent"] += 1
+                    yield answer(Reset(hn=message.hn, head_epoch=head["epoch"], inc=present))
+                    return
             batch.epoch = head["epoch"]  # equal; one text for all items of a device instead of one for each message
             todo = self.left_to_do(batch, head)
             if not todo:

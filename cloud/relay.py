@@ -18,6 +18,7 @@ from cloud.answer import Answer
 from cloud.catchup import CatchUp
 from cloud.config import RelayConfig
 from cloud.feed import Sequencer
+from cloud.incarnation import Incarnation
 from cloud.ingest import Ingest
 from cloud.orphans import Orphans
 from cloud.table import Key, Record, Work
@@ -37,6 +38,7 @@ class Relay:
     orphans_type: ClassVar[type[Orphans]] = Orphans
     ingest_type: ClassVar[type[Ingest]] = Ingest
     catchup_type: ClassVar[type[CatchUp]] = CatchUp
+    incarnation_type: ClassVar[type[Incarnation]] = Incarnation
 
     def __init__(
         self,
@@ -58,10 +60,11 @@ class Relay:
         self.clock_ms = clock_ms
         self.counters = counters
         self.account_of = account_of
-        self.sequencer = self.sequencer_type(schema, config, clock_ms, random_hex, counters)
+        self.incarnation = self.incarnation_type(config, clock_ms, counters)
+        self.sequencer = self.sequencer_type(schema, config, clock_ms, random_hex, counters, self.incarnation)
         self.orphans = self.orphans_type(schema, config, counters)
-        self.ingest = self.ingest_type(schema, config, clock_ms, counters, self.orphans)
-        self.catchup = self.catchup_type(schema, config, clock_ms, counters, self.sequencer)
+        self.ingest = self.ingest_type(schema, config, clock_ms, counters, self.orphans, self.incarnation)
+        self.catchup = self.catchup_type(schema, config, clock_ms, counters, self.sequencer, self.incarnation)
         self._window_ms = 0
         self._hellos: dict[str, int] = {}
 
@@ -114,6 +117,8 @@ def check_form(message: FromDevice) -> None:
     if not 0 < len(message.epoch) <= _TOKEN_CHARS_MAX or len(message.hn) > _TOKEN_CHARS_MAX:
         raise MessageError("malformed", "epoch or hn")
     if isinstance(message, Hello):
+        if len(message.inc or "") > _TOKEN_CHARS_MAX:
+            raise MessageError("malformed", "inc")
         if any(len(state.nonce) > _TOKEN_CHARS_MAX for state in message.feeds.values()):
             raise MessageError("malformed", "nonce")
         return

@@ -64,7 +64,9 @@ class FeedState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Hello(Message, tag="hello", frozen=True, gc=False):
-    """Device to relay: this is my epoch, these are my cursors; send what I miss. `n` comes back in the ack."""
+    """Device to relay: this is my epoch, these are my cursors; send what I miss. `n` comes back in the ack.
+
+    `inc`: the incarnation of the table that epoch and cursors belong to; left out: ""."""
 
     epoch: str
     hn: str
@@ -72,6 +74,7 @@ class Hello(Message, tag="hello", frozen=True, gc=False):
     schema: str
     feeds: dict[FeedName, FeedState]
     replaces: str | None = None
+    inc: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ack(Message, tag="ack", frozen=True, gc=False):
@@ -86,10 +89,12 @@ class Ack(Message, tag="ack", frozen=True, gc=False):
 
 
 class Reset(Message, tag="reset", frozen=True, gc=False):
-    """Relay to device: HEAD holds another epoch (or none). Counts only with the device's present `hn`."""
+    """Relay to device: HEAD holds another epoch (or none), or `inc` is there: the table has that incarnation, and
+    the device knows another. Counts only with the device's present `hn`."""
 
     hn: str
     head_epoch: str | None = None
+    inc: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class HeadMark(msgspec.Struct, frozen=True, gc=False, array_like=True):
