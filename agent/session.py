@@ -60,8 +60,8 @@ class Session:
 
     __slots__ = (
         "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects", "_gap_at",
-        "_hello_acked_u", "_hello_at", "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts", "_queue",
-        "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config", "database", "hn",
+        "_hello_acked_u", "_hello_at", "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts",
+        "_queue", "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config", "database", "hn",
         "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store", "timer_at_ms",
     )  # fmt: skip
 

@@ -88,6 +88,9 @@ class WireSide(TableSide):
                 if not sent.item.receives and sent.kind == "delete":  # no create for it; the sweep does the rest
                     sent.item.pending = [w for w in sent.item.pending if not w[3]] or NO_WRITES
         d.ops.clear()
+        for item in d.items.values() if d.restored else ():  # the same for deletes that were never sent
+            if item.pending and item.pending[-1][3] and item.sends and not item.receives:
+                item.pending = NO_WRITES
 
     def _first_sent(self, t_us: int, d: Device, epoch: str, op: Operation) -> None:
         kind, u = op.kind, op.u
@@ -286,6 +289,9 @@ class WireSide(TableSide):
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
         acked, up = self.checks.acked, message.up
+        if d.restored and d.past is not None and up <= d.past.get(message.epoch, (ABSENT, None))[0]:
+            acked.checked += 1  # it was committed before the table was put back
+            return
         if message.epoch == d.head_epoch:
             last = d.ops.get(up)
             key = last.item.key if last is not None and last.item is not None else None

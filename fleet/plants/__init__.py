@@ -75,6 +75,7 @@ _ALL: Final = (
     _relay("feed-overwrites", "sequencer_type", relay.OverwritingSequencer, "feed-dense"),
     _agent("gap-skipped", "replica", agent.GapReplica, "convergence no-gap"),
     _relay("head-after-item", "sequencer_type", relay.LateHeadSequencer, "feed-dense", "conflict"),
+    _relay("incarnation-ignored", "incarnation_type", relay.UnmindfulIncarnation, "convergence", "table-restore"),
     _relay("items-unfenced", "ingest_type", relay.BlindIngest, "conflict-policy", "conflict"),
     _agent(
         "late-rows-roll-back",

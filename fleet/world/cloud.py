@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from cloud.incarnation import mark
 from cloud.memory import MemoryTable
 from cloud.relay import Relay
-from cloud.table import Cancelled, TableError, Throttled, Write
+from cloud.table import Cancelled, Item, TableError, Throttled, Write
 from fleet.rng import rng
 from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
@@ -50,6 +51,8 @@ class CloudWorld(Shards):
         super().__init__(clock, table, relay, broker, settings, seed, trace, counter, start_ms)
         broker.deliver_to_cloud = self.take
         self._app_stream = rng(seed, "applications", "trouble")
+        self._restore_stream = rng(seed, "table", "restore")
+        self.on_restored: Callable[[], object] | None = None
         self._sweep_tie = clock.tie("sweep")
         self._sweep_stream = rng(seed, "table", "sweep")
         self._next_sweep()
@@ -110,6 +113,22 @@ class CloudWorld(Shards):
             self.clock.post_in(SWEEP_STEP_US, self._sweep_tie, self._sweep, None)
         else:
             self._next_sweep()
+
+    # Backup and restore.
+
+    def restore(self, items: list[Item], restart_us: int) -> None:
+        """The relay is stopped where it stands, the table is put back to an older copy and marked, and the relay is
+        started again. What a relay knows of the table outlives that here, as if it had never been stopped: for a while
+        it does not know of the mark."""
+        for worker in self.workers:
+            if worker.alive:
+                self.kill_now(worker, restart_us)
+        self.table.restore(items)
+        self.stream_ends()
+        self.table.execute(mark(self._restore_stream.hex), self.start_ms + self.clock._now // 1000)
+        self.probes["table_restored"] += 1
+        if self.on_restored is not None:
+            self.on_restored()
 
     # What a run asks.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
+from cloud.table import Item
 from fleet.scenario.plan import FaultPlan
 from fleet.trace import Trace
 from fleet.world.broker import Broker
@@ -45,12 +46,15 @@ class Faults:
         self._on_heal = on_heal
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
+        self._copies: dict[tuple[str, int], list[Item]] = {}  # (fault, when it restores) -> the table as it was
         self._open: dict[str, list[FaultPlan]] = {}  # kind -> whose windows are open; they add up where they overlap
         self.touched: dict[str, set[str]] = {plan.name: set() for plan in plans}  # for counting only
         for plan in plans:
             tie = clock.tie(f"fault/{plan.name}")
             begin = _BEGIN[plan.kind]
             for event in plan.events:
+                if plan.kind == "table-restore":
+                    clock.post_at(max(1, event[0] - plan.params["back_us"]), tie, self._back_up, (plan.name, event[0]))
                 clock.post_at(event[0], tie, self._begin, (begin, plan, event, tie))
             if plan.events:
                 clock.post_at(max(plan.until_us, plan.events[-1][0] + 1), tie, self._healed, plan.name)
@@ -172,6 +176,13 @@ class Faults:
     def relay_stall(self, _plan: FaultPlan, event: Event, _tie: Tie) -> None:
         self._cloud.stall_worker(event[2])
 
+    def _back_up(self, copy: tuple[str, int]) -> None:
+        """A copy for the restore of this fault at that time."""
+        self._copies[copy] = self._cloud.table.backup()
+
+    def table_restore(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        self._cloud.restore(self._copies.pop((plan.name, event[0])), plan.params["restart_us"])
+
     def cloud_window(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         """Trouble of the table or its stream for a while. Where windows of one kind overlap, their effects add up, and
         what is left when one closes is what the others do."""
@@ -231,6 +242,7 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "messages": Faults.messages,
     "relay-kill": Faults.relay_kill,
     "relay-stall": Faults.relay_stall,
+    "table-restore": Faults.table_restore,
     "stream-replay": Faults.cloud_window,
     "stream-delay": Faults.cloud_window,
     "clock": Faults.clock,

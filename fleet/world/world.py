@@ -21,7 +21,7 @@ from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.memory import MemoryTable
 from cloud.relay import Relay
-from cloud.table import PRIVATE_PREFIX, Record
+from cloud.table import PK, PRIVATE_PREFIX, SK, Record
 from fleet.oracle import CheckResult, Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
@@ -37,6 +37,8 @@ from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
 from reports.histogram import LatencyRecorder
 
+NEVER_MS: Final = 1 << 62
+INCARNATION_MS: Final = 60_000  # a relay's own default
 LOOK_EVERY_US: Final = 1_000_000  # while converging
 
 
@@ -113,6 +115,9 @@ class World:
         self.cloud = types.cloud(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
+        self.cloud.on_restored = self._restored
+        if not self._is_restored():
+            relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
         surroundings = Surroundings(
             clock=self.clock,
             broker=self.broker,
@@ -168,7 +173,12 @@ class World:
             record_life_ms=plan.record_life_us // 1000,
             worker_life_ms=plan.worker_life_us // 1000,
             future_ms=plan.future_bound_ms,
+            incarnation_ms=INCARNATION_MS if self._is_restored() else NEVER_MS,
         )
+
+    def _is_restored(self) -> bool:
+        """Whether the table will be put back at any time."""
+        return any(fault.kind == "table-restore" for fault in self.plan.faults)
 
     def _agent_config(self, encoding: str) -> AgentConfig:
         plan = self.plan.agent
@@ -226,6 +236,15 @@ class World:
             self.changed_us = now
             self.trace("commit", key[0], f"{key[1]} {None if new is None else new.get('rev')}")
         self.oracle.committed(now, record)
+
+    def _restored(self) -> None:
+        items = self.table.backup()
+        self.tails = {}
+        for item in items:  # in order of the sort key
+            if item[PK].startswith(LOG_PK):
+                self.tails[item[PK]] = item[SK]
+        self.changed_us = self.clock._now
+        self.oracle.table_restored(self.clock._now, items)
 
     def _healed(self, name: str) -> None:
         self.healed_us[name] = self.clock._now

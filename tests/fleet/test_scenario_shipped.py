@@ -24,7 +24,16 @@ from fleet.scenario.model import Link
 from fleet.scenario.presets import LINKS
 from fleet.scenario.shipped import ROOT, header, scenario_paths
 
-NAMES = ["baseline", "conflict", "long-offline", "lossy-links", "outage", "reboot-storm", "relay-crash"]
+NAMES = [
+    "baseline",
+    "conflict",
+    "long-offline",
+    "lossy-links",
+    "outage",
+    "reboot-storm",
+    "relay-crash",
+    "table-restore",
+]
 WAYS = {"Status": "up", "Config": "down", "Setting": "both", "Diagnostic": "device only", "Audit": "cloud only"}
 
 

@@ -11,8 +11,8 @@ class NoEpochChange(Check):
 
     name = "no-epoch-change"
     statement = (
-        "A device keeps its epoch unless it was restored or reset: a needless change heals other faults and hides "
-        "them. An epoch in which the device has never sent an operation may be replaced."
+        "A device keeps its epoch unless it was restored or reset, or the table was: a needless change heals other "
+        "faults and hides them. An epoch in which the device has never sent an operation may be replaced."
     )
 
     def kept(self) -> None:
