@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-import msgspec
 from msgspec import UNSET
 
-from agent import due, ids
+from agent import due, ids, outgoing
 from agent.config import AgentConfig
 from agent.database import Database
 from agent.early import Early
@@ -32,17 +31,12 @@ from agent.parts import Parts
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
     MESSAGE_BYTES_MAX,
-    NO_IMAGE,
     Ack,
     FeedName,
-    FeedState,
     FromDevice,
-    Hello,
-    Op,
     Reset,
     Rows,
     Snapshot,
-    Up,
     decode_to_device,
     encode,
 )
@@ -267,12 +261,7 @@ class Session:
             self.send_batch(self.store.in_flight)
 
     def send_batch(self, rows: list[OutboxRow]) -> None:
-        identity = self.store.identity
-        ops = [
-            Op(row[1], row[5], row[8], (row[3], row[4]), row[7], NO_IMAGE if row[6] is None else msgspec.Raw(row[6]))
-            for row in rows
-        ]
-        self.send(Up(epoch=identity.epoch, first_u=rows[0][1], prev_id=identity.acked_id, ops=ops, hn=self.hn))
+        self.send(outgoing.batch(self.store, rows, hn=self.hn))
         if self._batch_sent_at == NEVER:
             self._batch_sent_at = self._now
         self._resend_at = self._now + self.wait_ms(self._resend_attempts)
@@ -296,28 +285,12 @@ class Session:
             self._hello_at = at
 
     def say_hello(self) -> None:
-        store = self.store
-        feeds: dict[FeedName, FeedState] = {}
-        for name in self.replica.feeds:
-            cursor = store.cursors.get(name)
-            nonce = self.nonces[name]
-            feeds[name] = FeedState(nonce) if cursor is None else FeedState(nonce, cursor[0], cursor[1])
         self._hello_n += 1
         self._hello_open = True
         self._hello_sent_at = self._now
-        identity = store.identity
-        self._hello_acked_u = identity.acked_u
-        self.send(
-            Hello(
-                epoch=identity.epoch,
-                replaces=identity.replaces,
-                hn=self.hn,
-                n=self._hello_n,
-                schema=self.database.schema.version,
-                feeds=feeds,
-                inc=store.incarnation or UNSET,
-            )
-        )
+        self._hello_acked_u = self.store.identity.acked_u
+        schema = self.database.schema.version
+        self.send(outgoing.hello(self.store, self.nonces, hn=self.hn, n=self._hello_n, schema=schema))
         self._hello_at = self._now + self.wait_ms(self._hello_attempts)
         self._hello_attempts += 1
 

@@ -125,7 +125,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "item_index.sort": "sort value; end of life, seconds since 1970",
     "item_index.pk": "hash key of the item",
     "item_index.sk": "sort key of the item",
-    "note.name": "`schema`: last used with the file; `indexes`: that `item_index` was made by; `incarnation`: of the table",
+    "note.name": "`schema`: last used; `indexes`: that `item_index` was made by; `incarnation`: of the table",
     "note.value": "compressed text; JSON; text",
     "dead_letter.n": "order",
     "dead_letter.at_ms": "when it was buried",
@@ -201,7 +201,9 @@ def _fields(kind: type[msgspec.Struct]) -> str:
     for field in sorted(msgspec.structs.fields(kind), key=lambda field: field.name == "v"):
         default = ""
         if field.default is not msgspec.NODEFAULT:
-            default = "absent" if field.default in (None, messages.NO_IMAGE) else code(_json(field.default))
+            default = (
+                "absent" if field.default in (None, messages.NO_IMAGE, msgspec.UNSET) else code(_json(field.default))
+            )
         elif field.default_factory is not msgspec.NODEFAULT:
             default = code(_json(field.default_factory()))
         rows.append([code(field.encode_name), code(types[field.name]), default, _explained(FIELDS, kind, field.name)])
@@ -216,7 +218,10 @@ def _annotations(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         found.update(inspect.get_annotations(base))
-    return {name: str(text).replace("msgspec.Raw", "raw JSON") for name, text in found.items()}
+    return {
+        name: str(text).replace("msgspec.Raw", "raw JSON").replace(" | msgspec.UnsetType", "")
+        for name, text in found.items()
+    }
 
 
 def _explained(where: Mapping[str, str], kind: type, name: str) -> str:
