@@ -13,9 +13,9 @@ from typing import Final
 
 from agent.index_table import END_OF_LIFE, Entry, IndexTable
 from agent.protocol.errors import ModelError
-from agent.protocol.indexes import Index
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.indexes import Index
 from agent.protocol.schema import Model, Schema
 
 NOTE: Final = "indexes"

@@ -18,7 +18,6 @@ from device_rig import Device
 from device_schema import with_models
 from relay_rig import NOW_MS, config, notice, setting
 
-from agent.protocol.dates import from_ms
 from agent.protocol.messages import (
     NO_IMAGE,
     Ack,
@@ -31,6 +30,7 @@ from agent.protocol.messages import (
     SnapshotItem,
     encode_image,
 )
+from agent.protocol.onetable.dates import from_ms
 from agent.store import ACKED, HELD, SENT, UNSENT, Store
 
 FEED: Final = "1700000000000" + "0" * 16

@@ -15,7 +15,7 @@ from agent.commands.output import columns, print_json, print_rows, short_date, w
 from agent.commands.typed import to_json
 from agent.database import Database
 from agent.file_errors import stored_image
-from agent.protocol.dates import from_ms, iso_text
+from agent.protocol.onetable.dates import from_ms, iso_text
 from agent.records import ROW, DeadLetter
 
 _REASONS: Final = {

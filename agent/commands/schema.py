@@ -15,8 +15,8 @@ from agent.commands.failure import BAD_INPUT, OK, show
 from agent.commands.output import print_json, print_rows
 from agent.protocol import listing
 from agent.protocol.errors import InputError, Problem
-from agent.protocol.loader import read_text
-from agent.protocol.model import Model
+from agent.protocol.onetable.loader import read_text
+from agent.protocol.onetable.model import Model
 from agent.protocol.schema import Schema
 
 SOURCE_CHARS_MAX: Final = 96  # of a line that is shown; of a longer one the part around the mistake

@@ -1,7 +1,8 @@
 """Between what a person types or pipes and what the database takes: fields by their types, and back as JSON.
 
 Never touches a file. What JSON has no type for is text where the field's type tells what it is (dates, bytes as base64,
-sets as arrays), and tagged as in agent.protocol.values elsewhere. Called by the commands that take or print items.
+sets as arrays), and tagged as in agent.protocol.onetable.values elsewhere. Called by the commands that take or print
+items.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from decimal import Decimal
 from typing import Any, Final
 
 from agent.commands.failure import CommandError
-from agent.protocol import values
-from agent.protocol.dates import from_ms, iso_text, to_ms
-from agent.protocol.fields import BUFFERS, Field, shown
-from agent.protocol.inspector import did_you_mean
 from agent.protocol.keys import HASH, SORT
-from agent.protocol.model import Model
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import from_ms, iso_text, to_ms
+from agent.protocol.onetable.fields import BUFFERS, Field, shown
+from agent.protocol.onetable.inspector import did_you_mean
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import ACCOUNT, DEVICE, IDS
 from agent.protocol.process import Context
-from agent.protocol.template import ACCOUNT, DEVICE, IDS
 
 STDIN: Final = "-"
 _ASSIGNMENT: Final = re.compile(r"([^=:\s]+)(:?)=(.*)", re.S)

@@ -22,13 +22,13 @@ from agent.commands.tables import cell, cut
 from agent.commands.typed import stamps, to_json
 from agent.database import Database
 from agent.file_errors import StoreError
-from agent.protocol.dates import iso_text, to_ms
-from agent.protocol.inspector import did_you_mean
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Key
-from agent.protocol.model import Model
+from agent.protocol.onetable.dates import iso_text, to_ms
+from agent.protocol.onetable.inspector import did_you_mean
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import IDS
 from agent.protocol.schema import Schema
-from agent.protocol.template import IDS
 from agent.records import ROW, DeadLetter
 
 _UNSETTLED_MS: Final = 100  # a file changed this short a time ago may change again without another time

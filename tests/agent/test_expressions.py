@@ -11,9 +11,9 @@ from expression_table import ExpressionTable, Refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.protocol.attributes import from_item, to_item
-from agent.protocol.expressions import Requests
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.attributes import from_item, to_item
+from agent.protocol.onetable.expressions import Requests
 from agent.protocol.schema import Context, ModelError, Schema
 
 ME = Context("dev1", "main")

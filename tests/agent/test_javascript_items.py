@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from agent.protocol.attributes import from_item, to_item
-from agent.protocol.dates import iso_ms
+from agent.protocol.onetable.attributes import from_item, to_item
+from agent.protocol.onetable.dates import iso_ms
 from agent.protocol.schema import Context, Model, Schema
 
 ME = Context("dev1", "")

@@ -1,7 +1,7 @@
 """Which attributes and members a write assigns: the clauses of an update, without reading the item where that will do.
 
-Never decides about keys, conditions or transactions: agent.protocol.expressions does, the only caller. Errors are
-ModelErrors: those of the fields, and `before` where only the stored item tells what to write.
+Never decides about keys, conditions or transactions: agent.protocol.onetable.expressions does, the only caller. Errors
+are ModelErrors: those of the fields, and `before` where only the stored item tells what to write.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from agent.protocol import values
-from agent.protocol.dates import store_ms
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field
-from agent.protocol.layout import Layout
 from agent.protocol.messages import Image, Key
-from agent.protocol.model import Context, Model
-from agent.protocol.template import DEVICE, IDS, Variable
-from agent.protocol.update_expression import Path, UpdateExpression
-from agent.protocol.writing import writer
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import store_ms
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.layout import Layout
+from agent.protocol.onetable.model import Context, Model
+from agent.protocol.onetable.template import DEVICE, IDS, Variable
+from agent.protocol.onetable.update_expression import Path, UpdateExpression
+from agent.protocol.onetable.writing import writer
 
 
 class Unknown:
@@ -34,7 +34,7 @@ def needs_before(model: str, why: str) -> NoReturn:
 
 
 class Assignments:
-    """Of one model. `given` are properties; `made`, `before` and `after` images; places as in agent.protocol.layout."""
+    """Of one model. `given` are properties; `made`, `before` and `after` images; places as layout has them."""
 
     __slots__ = ("_fields", "_layout", "_model", "_packs", "_writers")
 

@@ -1,8 +1,8 @@
 """From an application's value of a field to its stored form in an image, with every check that the schema asks for.
 
-Never looks at more than one field's value and never changes a value in place. Called by agent.protocol.model and
-field_reader, which ask once per model for the functions below and then call them for every item: they are closures for
-speed. Errors are ModelErrors with the codes `type`, `required`, `enum`, `validate`, `key`.
+Never looks at more than one field's value and never changes a value in place. Called by agent.protocol.onetable.model
+and field_reader, which ask once per model for the functions below and then call them for every item: they are closures
+for speed. Errors are ModelErrors with the codes `type`, `required`, `enum`, `validate`, `key`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from agent.protocol import values
-from agent.protocol.dates import store_ms, to_ms
-from agent.protocol.fields import BUFFERS, Field, shown
-from agent.protocol.values import DEPTH_MAX, INT_MAX, INT_MIN
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import store_ms, to_ms
+from agent.protocol.onetable.fields import BUFFERS, Field, shown
+from agent.protocol.onetable.values import DEPTH_MAX, INT_MAX, INT_MIN
 
 Convert = Callable[..., Any]  # of a value; where the field `generates`, also of the source of ids
 Merge = Callable[[Any, Any], Any]  # (value, what is stored) -> what to store
@@ -36,7 +36,7 @@ def encodable(field: Field, text: str) -> str:
 
 
 def stored_number(field: Field, value: Any) -> values.Number:
-    """In its one form (agent.protocol.values): an integral float becomes an int, the table has one type of number."""
+    """In its one form (see values): an integral float becomes an int, the table has one type of number."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         field.refuse("type", f"expected a number, found {shown(value)}")
     try:

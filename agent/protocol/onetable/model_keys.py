@@ -1,6 +1,6 @@
 """The keys of one model's items: made from properties and context, looked for, compared.
 
-Never does I/O, never changes an image. The base of agent.protocol.model.Model, which adds the fields.
+Never does I/O, never changes an image. The base of agent.protocol.onetable.model.Model, which adds the fields.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from agent.protocol.definition import Definition
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import shown
 from agent.protocol.keys import HASH, HASH_BYTES_MAX, SORT, SORT_BYTES_MAX
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.definition import Definition
+from agent.protocol.onetable.fields import shown
+from agent.protocol.onetable.template import ACCOUNT, DEVICE, pattern
+from agent.protocol.onetable.writing import writer
 from agent.protocol.process import Context, Sync
-from agent.protocol.template import ACCOUNT, DEVICE, pattern
-from agent.protocol.writing import writer
 
 
 class Keyed:

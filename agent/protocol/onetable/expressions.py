@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.protocol.assignments import UNKNOWN, Assignments, Before, Unknown, needs_before
-from agent.protocol.attributes import AttributeMap, key_attributes, to_item
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field
 from agent.protocol.keys import HASH, SORT
-from agent.protocol.layout import Layout
 from agent.protocol.messages import Image, Key
-from agent.protocol.model import Context, Model, NewId
-from agent.protocol.unique import UNIQUE_TYPE, unique_key
-from agent.protocol.update_expression import UpdateExpression
-from agent.protocol.writing import writer
+from agent.protocol.onetable.assignments import UNKNOWN, Assignments, Before, Unknown, needs_before
+from agent.protocol.onetable.attributes import AttributeMap, key_attributes, to_item
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.layout import Layout
+from agent.protocol.onetable.model import Context, Model, NewId
+from agent.protocol.onetable.unique import UNIQUE_TYPE, unique_key
+from agent.protocol.onetable.update_expression import UpdateExpression
+from agent.protocol.onetable.writing import writer
 
 ABSENT: Final = "attribute_not_exists(#pk) and attribute_not_exists(#sk)"
 PRESENT: Final = "attribute_exists(#pk) and attribute_exists(#sk)"

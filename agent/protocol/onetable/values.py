@@ -3,8 +3,8 @@
 An image is JSON. Such a value is an object of one member whose name is a tag: `{"$B": base64}`, `{"$N": digits}`,
 `{"$SS": [text, ...]}`, `{"$NS": [number, ...]}`, `{"$BS": [base64, ...]}`, the lists in rising order without repeats.
 An object of an application that looks like one gets a `$` more (`{"$$B": ...}`): nothing is ambiguous. Each value has
-one form only: equal values are equal images. Never looks at a schema. Called by agent.protocol.writing, checking,
-reading and attributes. Raises ValueError.
+one form only: equal values are equal images. Never looks at a schema. Called by agent.protocol.onetable.writing,
+checking, reading and attributes. Raises ValueError.
 """
 
 from __future__ import annotations

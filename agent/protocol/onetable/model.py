@@ -1,8 +1,9 @@
 """One model of a schema: makes, changes, checks and reads items. On the path of every message.
 
 Never does I/O, never reads a clock, never changes an image in place: what it returns shares what did not change.
-Called by the agent's database and session, by the relay, by workloads and the oracle. Made by agent.protocol.loader.
-All per-field work is planned when the model is made: tuples of functions, no look-ups by name while writing.
+Called by the agent's database and session, by the relay, by workloads and the oracle. Made by
+agent.protocol.onetable.loader. All per-field work is planned when the model is made: tuples of functions, no look-ups
+by name while writing.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from agent.protocol import values
-from agent.protocol.checking import verifier
-from agent.protocol.dates import date_ms, store_ms
-from agent.protocol.definition import Definition
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field, shown
-from agent.protocol.indexes import Index, IndexKey, Scalar
 from agent.protocol.keys import HASH, HASH_BYTES_MAX, PRIVATE_ATTRIBUTES, SORT, SORT_BYTES_MAX
-from agent.protocol.layout import Layout
 from agent.protocol.messages import FeedName, Image, Key
-from agent.protocol.model_keys import Keyed
+from agent.protocol.onetable import values
+from agent.protocol.onetable.checking import verifier
+from agent.protocol.onetable.dates import date_ms, store_ms
+from agent.protocol.onetable.definition import Definition
+from agent.protocol.onetable.fields import Field, shown
+from agent.protocol.onetable.indexes import Index, IndexKey, Scalar
+from agent.protocol.onetable.layout import Layout
+from agent.protocol.onetable.model_keys import Keyed
+from agent.protocol.onetable.reading import as_it_is, reader
+from agent.protocol.onetable.template import DEVICE, IDS, Render, Template
+from agent.protocol.onetable.unique import unique_keys
+from agent.protocol.onetable.writing import key_text, merger, put_template, writer
 from agent.protocol.process import Conflict, Context, Enable, Orphans, Process, Sync
-from agent.protocol.reading import as_it_is, reader
-from agent.protocol.template import DEVICE, IDS, Render, Template
-from agent.protocol.unique import unique_keys
-from agent.protocol.writing import key_text, merger, put_template, writer
 
 __all__ = [
     "HASH", "HASH_BYTES_MAX", "PRIVATE_ATTRIBUTES", "SORT", "SORT_BYTES_MAX", "Conflict", "Context", "Definition",

@@ -1,7 +1,7 @@
 """Value templates of a OneTable schema, `device#${deviceId}`: parsed once, then rendered from a stored image.
 
-Never reads a schema's file and never decides what a model may do. Called by agent.protocol.loader (parse, overlap),
-agent.protocol.model (render) and agent.protocol.schema (patterns of keys).
+Never reads a schema's file and never decides what a model may do. Called by agent.protocol.onetable.loader (parse,
+overlap), agent.protocol.onetable.model (render) and agent.protocol.schema (patterns of keys).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from agent.protocol.dates import date_ms, iso_text
-from agent.protocol.values import NUMBER
+from agent.protocol.onetable.dates import date_ms, iso_text
+from agent.protocol.onetable.values import NUMBER
 
 DEVICE: Final = "deviceId"
 ACCOUNT: Final = "accountId"
