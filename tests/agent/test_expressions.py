@@ -376,3 +376,32 @@ def test_a_scope_that_lacks_its_variable_is_an_error_and_no_text_undefined() -> 
     assert (
         code_of(lambda: USERS.create({"id": "1", "name": "n", "phone": 1, "nick": "x" * 2100}, ME, 1, new_id)) == "key"
     )
+
+
+TEMPLATED = Schema.parse(
+    """{
+    version: '1', indexes: {primary: {hash: 'pk', sort: 'sk'}},
+    models: {
+        Item: {
+            pk: {type: 'string', value: 'item#${id}'}, sk: {type: 'string', value: 'item#'},
+            id: {type: 'string', required: true}, code: {type: 'string'},
+            label: {type: 'string', value: 'x-${code}', validate: '/^x-[0-9]+$/'},
+            limits: {type: 'object', partial: true, schema: {
+                low: {type: 'string'}, name: {type: 'string', value: 'l${low}', enum: ['l1', 'l2']},
+            }},
+        },
+    },
+}""",
+    "templated.json5",
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"), [({"code": "abc"}, "validate"), ({"limits": {"low": "3"}}, "enum")], ids=["top", "nested"]
+)
+def test_what_a_template_gives_is_checked_also_where_the_item_was_not_read(changes: dict[str, Any], code: str) -> None:
+    templated = Requests(TEMPLATED.models["Item"], "t")
+    with pytest.raises(ModelError) as refused:
+        templated.update({"id": "1", **changes}, ME, 1)
+    assert refused.value.code == code
+    templated.update({"id": "1", "code": "7", "limits": {"low": "2"}}, ME, 1)

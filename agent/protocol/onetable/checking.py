@@ -54,7 +54,7 @@ def _number_verifier(field: Field) -> Verify:
             elif stored_number(field, value).__class__ is dict:
                 field.refuse("type", "a whole number of more than 64 bits without its tag")
         if enum and value not in enum:
-            field.refuse("enum", f"expected one of {', '.join(map(str, enum))}; found {shown(value)}")
+            field.refuse_unlisted(value)
 
     return number
 

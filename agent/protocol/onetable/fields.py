@@ -60,6 +60,12 @@ class Field:
     def refuse(self, code: str, text: str) -> NoReturn:
         raise ModelError(code, f"{self.model}.{self.path}: {text}", model=self.model, field=self.path)
 
+    def refuse_unlisted(self, value: Any) -> NoReturn:
+        self.refuse("enum", f"expected one of {', '.join(map(str, self.enum))}; found {shown(value)}")
+
+    def refuse_unmatched(self, text: str) -> NoReturn:
+        self.refuse("validate", f"{shown(text)} does not match {self.validate}")
+
     @property
     def generates(self) -> bool:
         """Whether something within an object or an array asks for a generated id."""

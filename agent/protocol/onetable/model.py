@@ -24,7 +24,7 @@ from agent.protocol.onetable.indexes import Index, IndexKey, Scalar
 from agent.protocol.onetable.layout import Layout
 from agent.protocol.onetable.model_keys import Keyed
 from agent.protocol.onetable.reading import as_it_is, reader
-from agent.protocol.onetable.template import DEVICE, IDS, Render, Template
+from agent.protocol.onetable.template import DEVICE, IDS, Render, Template, id_of
 from agent.protocol.onetable.unique import unique_keys
 from agent.protocol.onetable.writing import key_text, merger, put_template, writer
 from agent.protocol.process import Conflict, Context, Enable, Orphans, Process, Sync
@@ -378,7 +378,7 @@ class Model(Keyed):
         found = self.indexes.get(index)
         if found is None:
             self._refuse("index", f"no index {index!r} in the schema")
-        scope: Image = {name: text for name in IDS if (text := self._id(name, context))}
+        scope: Image = {name: text for name in IDS if (text := id_of(name, context))}
         for name, value in props.items():
             if name in self._update_plan and value is not None:
                 attribute, write, _, _ = self._update_plan[name]

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from agent.protocol.onetable.dates import date_ms, iso_text
 from agent.protocol.onetable.values import NUMBER
+from agent.protocol.process import Context
 
 DEVICE: Final = "deviceId"
 ACCOUNT: Final = "accountId"
@@ -46,6 +47,13 @@ class Variable:
     def is_id(self) -> bool:
         """A plain deviceId or accountId."""
         return self.name in IDS and not self.path and not self.pad_size
+
+
+def id_of(name: str, context: Context) -> str:
+    """The context's id of this name; "" where it has none, and for any other name."""
+    if name == DEVICE:
+        return context.device_id
+    return context.account_id if name == ACCOUNT else ""
 
 
 Part = str | Variable

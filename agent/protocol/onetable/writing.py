@@ -134,9 +134,9 @@ def _string_writer(field: Field) -> Convert:
                 field.refuse("type", f"expected a text, found {shown(value)}")
             value = encodable(field, value)
         if enum and value not in enum:
-            field.refuse("enum", f"expected one of {', '.join(map(str, enum))}; found {shown(value)}")
+            field.refuse_unlisted(value)
         if search is not None and search(value) is None:
-            field.refuse("validate", f"{shown(value)} does not match {field.validate}")
+            field.refuse_unmatched(value)
         text: str = value
         return text
 
@@ -169,7 +169,7 @@ def _number_writer(field: Field) -> Convert:
         if value.__class__ is not int or not INT_MIN <= value <= INT_MAX:
             value = stored_number(field, value)
         if enum and value not in enum:
-            field.refuse("enum", f"expected one of {', '.join(map(str, enum))}; found {shown(value)}")
+            field.refuse_unlisted(value)
         result: values.Number = value
         return result
 
@@ -249,20 +249,23 @@ def _object_writer(field: Field, creating: bool) -> Convert:
 
 def put_template(field: Field, text: str | None, image: dict[str, Any]) -> None:
     """What a template gave, or nothing where a variable was missing."""
-    if text is not None:
-        image[field.attribute] = field_text(field, text)
-    elif field.required:
-        field.refuse("required", f"is required, and {field.template} lacks a variable")
+    checked = template_text(field, text)
+    if checked is not None:
+        image[field.attribute] = checked
     else:
         image.pop(field.attribute, None)
 
 
-def field_text(field: Field, text: str) -> str:
-    """What a template gave, checked as the field wants it."""
+def template_text(field: Field, text: str | None) -> str | None:
+    """What a template gave (None: a variable was missing), checked as the field wants it."""
+    if text is None:
+        if field.required:
+            field.refuse("required", f"is required, and {field.template} lacks a variable")
+        return None
     if field.pattern is not None and field.pattern.search(text) is None:
-        field.refuse("validate", f"{shown(text)} does not match {field.validate}")
+        field.refuse_unmatched(text)
     if field.enum and text not in field.enum:
-        field.refuse("enum", f"expected one of {', '.join(map(str, field.enum))}; found {shown(text)}")
+        field.refuse_unlisted(text)
     return text
 
 
