@@ -21,8 +21,9 @@ from agent.protocol.messages import FeedName, Image, Key
 from agent.protocol.onetable.definition import Definition
 from agent.protocol.onetable.indexes import Index
 from agent.protocol.onetable.loader import Loaded, ReadText, load_file, load_text
-from agent.protocol.onetable.model import Context, Model
+from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.template import ACCOUNT, DEVICE, Part, Template, Variable, pattern, resolve
+from agent.protocol.process import Context
 from agent.protocol.topics import valid_id
 
 __all__ = ["Context", "Image", "InputError", "Key", "Model", "ModelError", "Place", "Problem", "Schema"]

@@ -17,8 +17,9 @@ from onetable.values import Raw, canonical
 from agent.protocol.errors import InputError, ModelError
 from agent.protocol.messages import Image, Key
 from agent.protocol.onetable.attributes import AttributeMap, from_item, to_item
-from agent.protocol.onetable.model import Context, Model
+from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.unique import UNIQUE_TYPE
+from agent.protocol.process import Context
 from agent.protocol.schema import Schema
 
 

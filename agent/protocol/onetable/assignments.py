@@ -15,10 +15,11 @@ from agent.protocol.onetable import values
 from agent.protocol.onetable.dates import store_ms
 from agent.protocol.onetable.fields import Field
 from agent.protocol.onetable.layout import Layout
-from agent.protocol.onetable.model import Context, Model
+from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.template import IDS, Variable, id_of
 from agent.protocol.onetable.update_expression import Path, UpdateExpression
 from agent.protocol.onetable.writing import Convert, template_text, writer
+from agent.protocol.process import Context
 
 
 class Unknown:

@@ -20,9 +20,11 @@ from agent.protocol.onetable.assignments import UNKNOWN, Assignments, Before, Un
 from agent.protocol.onetable.attributes import AttributeMap, key_attributes, to_item
 from agent.protocol.onetable.fields import Field
 from agent.protocol.onetable.layout import Layout
-from agent.protocol.onetable.model import Context, Model, NewId
+from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.unique import UNIQUE_TYPE, unique_key
 from agent.protocol.onetable.update_expression import UpdateExpression
+from agent.protocol.onetable.writing import NewId
+from agent.protocol.process import Context
 
 ABSENT: Final = "attribute_not_exists(#pk) and attribute_not_exists(#sk)"
 PRESENT: Final = "attribute_exists(#pk) and attribute_exists(#sk)"
