@@ -35,19 +35,16 @@ class Parts:
 
 def read_model(see: Inspector, name: str, node: Node, params: Params) -> Parts:
     """Never raises; what is wrong is noted, and left out of the result."""
-    return _ModelReader(see, name, params).read(node)
+    return _ModelReader(FieldReader(see, name, params)).read(node)
 
 
 class _ModelReader:
     __slots__ = ("key", "name", "nodes", "params", "reader", "see")
 
-    def __init__(self, see: Inspector, name: str, params: Params) -> None:
-        self.see = see
-        self.name = name
-        self.key = f"models.{name}"
-        self.params = params
+    def __init__(self, reader: FieldReader) -> None:
+        self.reader = reader
+        self.see, self.name, self.key, self.params = reader.see, reader.name, reader.key, reader.params
         self.nodes: dict[str, Node] = {}
-        self.reader = FieldReader(see, name, params)
 
     def read(self, node: Node) -> Parts:
         params = self.params
