@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.commands.failure import OK, CommandError, note
-from agent.commands.opening import database_path, is_in_use, load_schema, opened_with
+from agent.commands.opening import database_path, load_schema, opened_with
 from agent.commands.output import columns, print_json, wants_json
 from agent.commands.system import pause, wall_ms
 from agent.commands.tables import cell, cut
 from agent.commands.typed import stamps, to_json
 from agent.database import Database
-from agent.file_errors import StoreError
+from agent.file_errors import FileInUseError
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Key
 from agent.protocol.onetable.dates import iso_text, to_ms
@@ -147,13 +147,11 @@ class _Watched:
         self._waiting = False
 
     def first(self, looks: Looks) -> None:
-        """What is there at the beginning is no change. Raises StoreError when somebody has the file."""
+        """What is there at the beginning is no change. Raises FileInUseError when somebody has the file."""
         try:
             self._look(looks)
-        except StoreError as error:
-            if is_in_use(error):
-                raise StoreError(error.message, f"stop it first; {_AGENT_HINT}") from None
-            raise
+        except FileInUseError as error:
+            raise FileInUseError(error.message, f"stop it first; {_AGENT_HINT}") from None
 
     def next(self, looks: Looks) -> list[Event]:
         """What has changed since the last look."""
@@ -161,9 +159,7 @@ class _Watched:
             return []
         try:
             events = self._look(looks)
-        except StoreError as error:
-            if not is_in_use(error):
-                raise
+        except FileInUseError as error:
             if not self._waiting:
                 note(f"waiting: {error.message} ({_AGENT_HINT})")
             self._waiting = True
