@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +22,10 @@ from agent.commands.tables import cell, cut
 from agent.commands.typed import stamps, to_json
 from agent.database import Database
 from agent.file_errors import FileInUseError
+from agent.indexing import end_of_life_s
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Key
-from agent.protocol.onetable.dates import iso_text, to_ms
+from agent.protocol.onetable.dates import iso_text
 from agent.protocol.onetable.inspector import did_you_mean
 from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.template import IDS
@@ -72,7 +73,8 @@ class Looks:
         for model, key, image in database.items():
             if model.name in self.wanted:
                 item = model.read(key, image)
-                found[key] = Seen(model, item, _ends_ms(model, item))
+                end_s = end_of_life_s(model, image)
+                found[key] = Seen(model, item, _NEVER if end_s is None else end_s * 1000)
         before, self.seen = self.seen, found
         now_ms = database.clock.now_ms()
         for key, seen in found.items():
@@ -95,14 +97,6 @@ class Looks:
 
     def next_end_ms(self) -> int:
         return min((seen.ends_ms for seen in self.seen.values()), default=_NEVER)
-
-
-def _ends_ms(model: Model, item: Mapping[str, Any]) -> int:
-    ends = next((item.get(field.name) for field in model.fields.values() if field.ttl), None)
-    try:
-        return to_ms(ends) if ends is not None else _NEVER
-    except TypeError:  # no date: another application's
-        return _NEVER
 
 
 def watch(arguments: argparse.Namespace) -> int:
