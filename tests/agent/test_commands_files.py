@@ -58,9 +58,9 @@ def test_a_backup_is_a_database_of_the_same_items(begun: Shell) -> None:
 
 def test_a_backup_is_written_over_nothing(begun: Shell) -> None:
     (begun.folder / "there").write_text("precious")
-    assert "there: is there already (name a new file)" in begun.refused("backup", "there")
+    assert "there: exists already (name another file: nothing is written over)" in begun.refused("backup", "there")
     assert (begun.folder / "there").read_text() == "precious"
-    assert "agent.db: is there already" in begun.refused("backup", "agent.db")
+    assert "agent.db: exists already" in begun.refused("backup", "agent.db")
     assert "none/copy.db" in begun.refused("backup", "none/copy.db")
     assert sorted(path.name for path in begun.folder.iterdir()) == [
         "agent.db",
@@ -126,7 +126,7 @@ def test_export_and_import_take_files_and_models(begun: Shell) -> None:
     begun.ok("update", "Setting", "volume", "level=9")
     assert begun.ok("import", "out.jsonl").out == "0 created, 1 updated, 1 unchanged\n"
     assert begun.ok("get", "Setting", "volume").row["level"] == 3
-    assert "out.jsonl: is there already" in begun.refused("export", "out.jsonl")
+    assert "out.jsonl: exists already" in begun.refused("export", "out.jsonl")
     assert "no model 'Setings' (did you mean 'Setting'?)" in begun.refused("export", "x", "--model", "Setings")
     assert not (begun.folder / "x").exists()
 
