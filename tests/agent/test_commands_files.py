@@ -6,6 +6,7 @@ Called by pytest only.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -257,10 +258,15 @@ def test_what_cannot_be_done_with_one_is_done_with_none(refusing: Shell, words: 
 
 
 def test_every_code_of_the_relay_has_its_reason(root: Path) -> None:
-    source = (root / "cloud/ingest.py").read_text()
-    codes = {part.split('"')[0] for part in source.split('_reject("')[1:]}
-    assert len(codes) >= 4
-    assert codes | {"unique", "type", "required", "enum", "validate", "oversize"} <= set(rejected._REASONS)
+    """Its own, and those of the model's check, which it passes on; beside them the device's own for a row."""
+    ingest = (root / "cloud/ingest.py").read_text()
+    codes = set(re.findall(r'_reject\("([\w-]+)"\)|refused\S* ?= "([\w-]+)"|refused\.update\(.*, "([\w-]+)"\)', ingest))
+    own = {code for group in codes for code in group if code}
+    assert own >= {"direction", "foreign", "malformed", "size", "unknown-model", "unique", "invalid"}
+    checks = [root / "agent/protocol/onetable" / f"{name}.py" for name in ("fields", "model", "unique", "writing")]
+    passed_on = set(re.findall(r'refuse\("([\w-]+)"', "".join(path.read_text() for path in checks))) - {"index"}
+    assert passed_on >= {"enum", "key", "model", "required", "scope", "type", "validate"}
+    assert own | passed_on | {"oversize"} == set(rejected._REASONS)
 
 
 # --- another schema
