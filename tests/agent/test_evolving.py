@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from device_rig import Device
+from device_rig import FEED, Device
 from device_schema import schema_text
 
 from agent.files import open_file
@@ -127,7 +127,7 @@ def test_a_newly_added_model_is_asked_for(tmp_path: Path) -> None:
                         connection=open_file(tmp_path / "agent.db")).boot()  # fmt: skip
         if cursor:
             models = device.session.replica.fingerprints["device"]
-            device.store.set_cursor("device", "1700000000000" + "0" * 16, 5, models)
+            device.store.set_cursor("device", FEED, 5, models)
         device.connect()
         hello = device.sent()[-1]
         assert isinstance(hello, Hello)
