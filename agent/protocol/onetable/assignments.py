@@ -177,7 +177,7 @@ class Assignments:
     def _put_context(
         self, expression: UpdateExpression, props: Mapping[str, Any], context: Context, before: Before
     ) -> None:
-        """The ids of who acts, but over nothing that is known to be there."""
+        """The ids of who acts, but over nothing that is known to be there: a unique value may have one as its scope."""
         for name in IDS:
             field = self._fields.get(name)
             value = id_of(name, context)

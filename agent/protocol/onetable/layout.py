@@ -8,7 +8,6 @@ shows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -126,8 +125,6 @@ class Layout:
 def _number(text: str) -> Any:
     """Also with the padding that a template put before it. The text as it is where it is no number."""
     try:
-        if math.isfinite(float(text)):
-            return values.parsed(text)
+        return values.parsed(text)
     except ValueError:
-        pass
-    return text
+        return text
