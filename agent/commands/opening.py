@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent.commands.failure import CommandError, note
 from agent.commands.system import SystemRandom, monotonic_ms, pause, wall_ms
 from agent.database import Database
 from agent.file_errors import StoreError
 from agent.files import MEMORY, open_file
+from agent.protocol.commands.failure import CommandError, note
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
 from agent.protocol.topics import valid_id

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from agent.commands.failure import OK, CommandError, note
 from agent.commands.opening import database_path, is_in_use, load_schema, opened_with
-from agent.commands.output import columns, print_json, wants_json
 from agent.commands.system import pause, wall_ms
-from agent.commands.tables import cell, cut
-from agent.commands.typed import stamps, to_json
 from agent.database import Database
 from agent.file_errors import StoreError
+from agent.protocol.commands.failure import OK, CommandError, note
+from agent.protocol.commands.output import columns, print_json, wants_json
+from agent.protocol.commands.tables import cell, cut
+from agent.protocol.commands.typed import stamps, to_json
 from agent.protocol.dates import iso_text, to_ms
 from agent.protocol.inspector import did_you_mean
 from agent.protocol.keys import HASH, SORT

@@ -126,7 +126,7 @@ def test_a_table_fits_the_terminal_and_one_item_is_shown_whole(
     long = "x" * 300
     begun.ok("create", "Report", "id=a", "level=1", f"text={long}")
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("agent.commands.output.sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("agent.protocol.commands.output.sys.stdout.isatty", lambda: True, raising=False)
     lines = begun("find", "Report").out.splitlines()
     assert max(map(len, lines)) == 100
     assert "…" in lines[1]

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from agent.commands.failure import CommandError
 from agent.protocol import values
+from agent.protocol.commands.failure import CommandError
 from agent.protocol.dates import from_ms, iso_text, to_ms
 from agent.protocol.fields import BUFFERS, Field, shown
 from agent.protocol.inspector import did_you_mean

@@ -15,9 +15,9 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any, Final, TextIO
 
-from agent.commands import tables
-from agent.commands.failure import CommandError, note
-from agent.commands.typed import json_value, to_json
+from agent.protocol.commands import tables
+from agent.protocol.commands.failure import CommandError, note
+from agent.protocol.commands.typed import json_value, to_json
 from agent.protocol.model import Model
 from agent.protocol.process import Context
 from agent.protocol.template import ACCOUNT, DEVICE
