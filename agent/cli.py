@@ -18,7 +18,8 @@ from agent.protocol.commands.running import run
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit code; usage errors raise SystemExit(2), as argparse does."""
-    return run(parsed(parser(), argv), "agent.commands", lines_of)
+    arguments = parsed(parser(), argv)
+    return run(arguments, arguments.run, "agent.commands", lines_of)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A device that is not registered is refused, whatever it sends. Pure functions ov
 relay's drivers, which ask for a device's account, and by `fleet-cloud register` and `devices`.
 
     DEVICE  pk _fleet#devices#N          sk DEVICE        account, registered (ms), and once it was heard of: seen (ms),
-                                                          connected, session, feeds {name: [feed epoch, seq]}, schema
+                                                          feeds {name: [feed epoch, seq]}, schema
 
 N is one of 16 by the device's name: one hash key would have to bear the reading of a whole fleet that comes back at
 once, and a list of all devices is 16 queries.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.protocol.messages import Hello
-from cloud.table import ITEM_ABSENT, ITEM_EXISTS, PK, PRIVATE_PREFIX, SK, Condition, Get, Item, Key, Put, Query, Update
+from cloud.table import ITEM_ABSENT, ITEM_EXISTS, PK, PRIVATE_PREFIX, SK, Get, Item, Key, Put, Query, Update
 
 DEVICES_PK: Final = PRIVATE_PREFIX + "devices#"
 _SHARDS: Final = 16
@@ -46,7 +46,7 @@ def ranges() -> list[Query]:
 
 
 def heard(device: str, hello: Hello, now_ms: int) -> Update:
-    """Notes what a device says of itself. It is for people to look at: nothing of it is trusted, or decides anything."""
+    """Notes what a device says of itself. It is for people to look at: nothing trusts it."""
     feeds = {
         name: [state.epoch or "", state.seq]
         for name, state in hello.feeds.items()
@@ -54,15 +54,6 @@ def heard(device: str, hello: Hello, now_ms: int) -> Update:
     }
     seen = {"seen": now_ms, "feeds": feeds, "schema": hello.schema[:_TEXT_CHARS_MAX]}
     return Update(device_key(device), seen, (), ITEM_EXISTS)
-
-
-def presence(device: str, connected: bool, at_ms: int, session: str) -> tuple[Update, ...]:
-    """The broker says that a connection began or ended; news of an older session do not count. At most one succeeds."""
-    changed = {"connected": connected, "seen": at_ms, "session": session}
-    if connected:
-        return (Update(device_key(device), changed, (), ITEM_EXISTS),)
-    mine: Condition = (("eq", "session", session),)
-    return (Update(device_key(device), changed, (), (*ITEM_EXISTS, *mine)),)
 
 
 class Accounts:

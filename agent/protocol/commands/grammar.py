@@ -65,7 +65,7 @@ def parsed(parser: argparse.ArgumentParser, argv: Any) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     lost = [word for word in rest if not (hasattr(arguments, "words") and (word == "-" or word[:1] != "-"))]
     if lost:
-        arguments.parser.error(f"unrecognized arguments: {' '.join(lost)}")
+        getattr(arguments, "parser", parser).error(f"unrecognized arguments: {' '.join(lost)}")
     if rest:
         arguments.words = [*arguments.words, *rest]
     return arguments

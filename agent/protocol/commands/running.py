@@ -18,10 +18,10 @@ from agent.protocol.commands.failure import INTERRUPTED, OK, show
 Explain = Callable[[Exception], tuple[int, list[str]]]
 
 
-def run(arguments: argparse.Namespace, package: str, explain: Explain) -> int:
-    """Runs `arguments.run`, "module:function" of a package, which is imported for it. `explain`: the exit code and the
-    lines of an error."""
-    module, _, function = arguments.run.partition(":")
+def run(arguments: argparse.Namespace, command: str, package: str, explain: Explain) -> int:
+    """Runs a command, "module:function" of a package, which is imported for it. `explain`: the exit code and the lines
+    of an error."""
+    module, _, function = command.partition(":")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # whatever a terminal cannot show
     try:

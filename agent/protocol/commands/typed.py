@@ -22,6 +22,7 @@ from agent.protocol.keys import HASH, SORT
 from agent.protocol.model import Model
 from agent.protocol.process import Context
 from agent.protocol.template import ACCOUNT, DEVICE, IDS
+from agent.protocol.topics import valid_id
 
 STDIN: Final = "-"
 _ASSIGNMENT: Final = re.compile(r"([^=:\s]+)(:?)=(.*)", re.S)
@@ -64,6 +65,13 @@ def properties(
             piped[name] = from_json(field, value)
             _check_id(model, name, piped[name], context)
     return {name: value for name, value in {**piped, **given}.items() if not (writing and name in stamps(model))}
+
+
+def checked_id(text: str | None, what: str) -> str:
+    """The id of a device or an account, as --device, --account or the environment gives it; "" for none."""
+    if text and not valid_id(text):
+        raise CommandError(f"{text!r} is no {what}'s id", "1 to 128 letters, digits and :_.- , and not 'all'")
+    return text or ""
 
 
 def key_fields(model: Model) -> list[str]:
