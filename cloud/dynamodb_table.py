@@ -7,6 +7,7 @@ an Unusable with its next step. Called by the relay's service, by commands and b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -59,7 +60,8 @@ def connect(
         **own_address,
     )
     try:
-        session = boto3.session.Session(profile_name=profile, region_name=region)
+        # Python's SDK alone knows AWS_REGION not, which every other of AWS's tools goes by.
+        session = boto3.session.Session(profile_name=profile, region_name=region or os.environ.get("AWS_REGION"))
         return session.client(service, endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise unusable(error) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from agent.protocol.commands.grammar import FIND, JSON, KEY, MODEL, OUTPUT, WORDS, Command, add
+from agent.protocol.commands.grammar import FIND, JSON, KEY, MODEL, WORDS, Command, add, output
 from agent.protocol.version import __version__
 
 OPENS: Final = (
@@ -16,6 +16,7 @@ OPENS: Final = (
     "beside the database; the device --device, $FLEET_DEVICE or the one whose items are in the database; the account "
     "likewise."
 )
+OUTPUT: Final = output("--table")
 EPILOG: Final = "Exit codes: 0 done, 2 bad input or usage, 4 an error of fleet-agent itself, 130 interrupted."
 
 COMMANDS: Final = (
@@ -24,7 +25,7 @@ COMMANDS: Final = (
     Command("find", "items:find", "the items with these fields",
             "Prints the items whose fields have these values, in order of their sort keys. Fields that the sort "
             "key is made of may be left out, the last ones first.",
-            FIND, fields=True),
+            (*FIND, *OUTPUT), fields=True),
     Command("create", "items:create", "a new item", "Makes a new item and prints it. Begins a database where there is "
             "none.", (MODEL, WORDS, *OUTPUT), fields=True),
     Command("update", "items:update", "change fields of an item", "Changes the fields given and prints the item.",

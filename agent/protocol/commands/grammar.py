@@ -16,10 +16,16 @@ FIELDS: Final = (
 )
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 JSON: Final[Argument] = (("--json",), {"action": "store_true", "help": "print JSON"})
-OUTPUT: Final[tuple[Argument, ...]] = (
-    (("--json",), {"action": "store_true", "help": "print JSON lines; so it is where the output is no terminal"}),
-    (("--table",), {"action": "store_true", "help": "print for a person, terminal or not"}),
-)
+
+
+def output(option: str) -> tuple[Argument, ...]:
+    """How items are printed. `option`: its name where a person wants columns, terminal or not."""
+    return (
+        (("--json",), {"action": "store_true", "help": "print JSON lines; so it is where the output is no terminal"}),
+        ((option,), {"action": "store_true", "dest": "as_table", "help": "print for a person, terminal or not"}),
+    )
+
+
 MODEL: Final[Argument] = (("model",), {"metavar": "MODEL", "help": "a model of the schema"})
 WORDS: Final[Argument] = (
     ("words",), {"nargs": "*", "metavar": "FIELD=VALUE", "help": "fields of the item, see below"}
@@ -30,7 +36,6 @@ FIND: Final[tuple[Argument, ...]] = (
     (("--index",), {"metavar": "NAME", "help": "look in this index, and in its order"}),
     (("--reverse",), {"action": "store_true", "help": "the last one first"}),
     (("--limit",), {"type": int, "metavar": "N", "help": "at most N items"}),
-    *OUTPUT,
 )  # fmt: skip
 
 

@@ -27,9 +27,9 @@ _MEASURED: Final = 500  # rows that are read before the first is printed, to see
 
 
 def wants_json(arguments: argparse.Namespace) -> bool:
-    if arguments.json and arguments.table:
-        raise CommandError("--json and --table are two ways to print", "name one")
-    return bool(arguments.json or not (arguments.table or sys.stdout.isatty()))
+    if arguments.json and arguments.as_table:
+        raise CommandError("two ways to print were asked for", "name one")
+    return bool(arguments.json or not (arguments.as_table or sys.stdout.isatty()))
 
 
 def columns() -> int | None:
