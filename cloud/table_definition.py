@@ -1,13 +1,12 @@
 """What a schema asks of its table: secondary indexes and the attribute of the time to live, in DynamoDB's words.
 
-Pure. Called by cloud.provision and by cloud.template, so that both make the same table. Raises InputError.
+Pure. Called by cloud.provision and by cloud.template, so that both make the same table.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from agent.protocol.errors import InputError, Problem
 from agent.protocol.fields import Field
 from agent.protocol.indexes import Index
 from agent.protocol.schema import Schema
@@ -19,15 +18,9 @@ TTL: Final = RelayConfig.__dataclass_fields__["ttl_attribute"].default
 
 
 def ttl_attribute(schema: Schema | None) -> str:
-    """The table has one; the relay's own rows share it with the schema's items."""
+    """The table has one; the relay's own rows share it with the schema's items, which have one at most."""
     models = () if schema is None else schema.models.values()
-    named = {model.ttl_attribute: model.name for model in models if model.in_cloud and model.ttl_attribute}
-    if len(named) > 1:
-        assert schema is not None
-        places = ", ".join(f"{model} in {attribute!r}" for attribute, model in named.items())
-        message = f"the time to live stands in several attributes ({places}), and a table has one"
-        raise InputError([Problem(schema.file, 0, 0, "models", message, "`map` brings fields to one attribute")])
-    return next(iter(named), str(TTL))
+    return next((model.ttl_attribute for model in models if model.in_cloud and model.ttl_attribute), str(TTL))
 
 
 def whole(name: str, schema: Schema | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The deployment in AWS as a CloudFormation template: table, stream, functions, rule, policy, queues and alarms.
 
 Pure: plain values, made of the same definitions as everything else (keys and indexes of the table, rights of devices
-and relay, the key templates). Called by `fleet-cloud template`. Raises InputError for a schema that no table fits.
+and relay, the key templates). Called by `fleet-cloud template`.
 """
 
 from __future__ import annotations
