@@ -24,7 +24,7 @@ from agent.protocol.errors import InputError
 from agent.protocol.messages import Ack, Rows, decode_to_device, encode
 from cloud import functions_aws, system
 from cloud.dynamodb_errors import Unusable
-from cloud.dynamodb_table import definition
+from cloud.dynamodb_table import connect, definition
 from cloud.functions import NotSetAside
 from cloud.functions_aws import Broker, DeadLetters, build, functions, message_handler, stream_handler
 from cloud.functions_log import Log
@@ -59,7 +59,7 @@ def aws(environment: dict[str, str]) -> Iterator[Callable[[str], Any]]:
 
 
 def published() -> list[tuple[str, bytes]]:
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.iotdata.models import iotdata_backends
 
     found: list[tuple[str, bytes]] = iotdata_backends[DEFAULT_ACCOUNT_ID][REGION].published_payloads
@@ -100,11 +100,15 @@ def test_a_record_becomes_a_row_and_a_message(aws: Callable[[str], Any]) -> None
 
 def test_the_start_is_paid_once(aws: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    connect = functions_aws.connect
-    monkeypatch.setattr(functions_aws, "connect", lambda **given: made.append("client") or connect(**given))
+
+    def counting(**given: Any) -> Any:
+        made.append(given.get("service", "dynamodb"))
+        return connect(**given)
+
+    monkeypatch.setattr(functions_aws, "connect", counting)
     for _ in range(3):
         message_handler(rule_message("home-1", encode(hello())), Context())
-    assert len(made) == 2  # table and broker
+    assert made == ["dynamodb", "iot-data"]
 
 
 def test_without_a_table_the_record_comes_again(aws: Callable[[str], Any]) -> None:

@@ -113,7 +113,7 @@ class Stack:
         }
         self.cloudformation({**self.template, "Resources": known})
         made = clients("cloudformation").describe_stack_resources(StackName="fleet")["StackResources"]
-        self.names = {each["LogicalResourceId"]: each.get("PhysicalResourceId", "") for each in made}
+        self.names: dict[str, str] = {each["LogicalResourceId"]: each.get("PhysicalResourceId", "") for each in made}
         payload = resources["MessageRule"]["Properties"]["TopicRulePayload"]
         clients("iot").create_topic_rule(ruleName="fleet", topicRulePayload=_lower(self.resolved(payload)))
         for name, resource in resources.items():
@@ -155,11 +155,11 @@ class Stack:
     def attribute(self, name: str, attribute: str) -> str:
         physical = self.names[name]
         if attribute == "QueueName":
-            return physical.rpartition("/")[2]
+            return str(physical.rpartition("/")[2])
         if name.endswith("Function"):
             arn: str = self("lambda").get_function(FunctionName=physical)["Configuration"]["FunctionArn"]
         else:
-            arn = self("iam").get_role(RoleName=physical)["Role"]["Arn"]
+            arn = str(self("iam").get_role(RoleName=physical)["Role"]["Arn"])
         return arn
 
 
