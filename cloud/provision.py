@@ -148,33 +148,31 @@ class Provisioner:
         return Change(f"switch the time to live on, in {self._ttl!r}", switch_on)
 
     def _adding(self, index: dict[str, Any]) -> Callable[[], None]:
-        names = [key["AttributeName"] for key in index["KeySchema"]]
-        attributes = [each for each in self._wanted["AttributeDefinitions"] if each["AttributeName"] in names]
+        """The service wants the attributes of all keys that there are, and of no others."""
+        keys = [key["AttributeName"] for key in index["KeySchema"]]
 
         def add() -> None:
-            self._asked(
-                lambda: self._client.update_table(
-                    TableName=self._name,
-                    AttributeDefinitions=attributes,
-                    GlobalSecondaryIndexUpdates=[{"Create": index}],
-                )
-            )
+            present: list[Any] = list((self._described() or {}).get("AttributeDefinitions", ()))
+            known = [each["AttributeName"] for each in present]
+            wanted = [each for each in self._wanted["AttributeDefinitions"] if each["AttributeName"] in keys]
+            present += [each for each in wanted if each["AttributeName"] not in known]
+            parameters = {"AttributeDefinitions": present, "GlobalSecondaryIndexUpdates": [{"Create": index}]}
+            self._asked(lambda: self._client.update_table(TableName=self._name, **parameters))
             self._wait_until_active()
 
         return add
 
     def _marker_change(self) -> Change:
-        def put() -> None:
-            self._asked(
-                lambda: self._client.put_item(
-                    TableName=self._name,
-                    Item=marker(),
-                    ConditionExpression="attribute_not_exists(#pk)",
-                    ExpressionAttributeNames={"#pk": PK},
-                )
-            )
+        put = {"TableName": self._name, "Item": marker(), "ConditionExpression": "attribute_not_exists(#pk)"}
 
-        return Change("put the marker: the table is Fleet's from then on", put)
+        def mark() -> None:
+            try:
+                self._asked(lambda: self._client.put_item(**put, ExpressionAttributeNames={"#pk": PK}))
+            except Unusable:
+                if not self._is_marked():  # else somebody was faster
+                    raise
+
+        return Change("put the marker: the table is Fleet's from then on", mark)
 
     def _wait_until_active(self) -> None:
         """The table and all its indexes."""
