@@ -5,7 +5,7 @@
     FLEET_TOPIC_PREFIX   of all topics (ioto)
     FLEET_TTL_ATTRIBUTE  of the table (ttl)
     FLEET_DEAD_LETTERS   URL of the queue for records that cannot be done; without one they are tried until they expire
-    FLEET_IOT_ENDPOINT   where to publish, where it is not the account's own (https://...)
+    FLEET_IOT_ENDPOINT   where to publish, where it is not the account's own
     FLEET_ENDPOINT_URL   where the table is, where it is not AWS's
 
 What is wrong with them ends the function's start with an error that says so. Deployed by cloud.template.

@@ -34,7 +34,8 @@ MADE: Final = template(SCHEMA, "ioto", "ioto")
 INDEXED: Final = """{
     format: 'onetable:1.1.0', version: '1.0.0',
     indexes: {
-        primary: {hash: 'pk', sort: 'sk'}, gs1: {hash: 'gs1pk', sort: 'gs1sk'}, gs2: {hash: 'kind', sort: 'level', project: 'keys'},
+        primary: {hash: 'pk', sort: 'sk'}, gs1: {hash: 'gs1pk', sort: 'gs1sk'},
+        gs2: {hash: 'kind', sort: 'level', project: 'keys'},
         gs3: {hash: 'kind', project: ['text']}, ls1: {sort: 'level', type: 'local'},
     },
     params: {typeField: '_type', timestamps: true}, process: {Thing: {sync: 'down'}},
@@ -44,7 +45,7 @@ INDEXED: Final = """{
         level: {type: 'number'}, text: {type: 'string'}, until: {type: 'date', ttl: true, map: 'expires'},
         gs1pk: {type: 'string', value: 'things'}, gs1sk: {type: 'string', value: '${id}'},
     }},
-}"""  # noqa: E501
+}"""
 ACCOUNT: Final = "123456789012"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,8 +47,8 @@ SCHEMA: Final[dict[str, Any]] = {
     },
 }
 FULL: Final[dict[str, Any]] = {
-    "name": "a", "level": 7, "active": True, "tags": ["x", "y"], "limits": {"low": 1, "high": 2.5}, "list": [1, "b", None],
-    "at": "2026-02-03T04:05:06.789Z", "serial": "s-1", "state": "on",
+    "name": "a", "level": 7, "active": True, "tags": ["x", "y"], "limits": {"low": 1, "high": 2.5},
+    "list": [1, "b", None], "at": "2026-02-03T04:05:06.789Z", "serial": "s-1", "state": "on",
 }  # fmt: skip
 STAMPS: Final = ("created", "updated")
 Shell = Callable[..., list[Any]]
@@ -92,8 +93,6 @@ def raw(live: Library, table: str) -> list[Raw]:
 
 def library_properties(fields: dict[str, Any]) -> dict[str, Any]:
     """As an application in JavaScript gives them."""
-    from datetime import datetime
-
     made = dict(fields)
     if "tags" in made:
         made["tags"] = set(made["tags"])
