@@ -68,11 +68,7 @@ class Functions:
         """Answers with `batchItemFailures`: none, or the first record that is to come again."""
         records = event.get("Records", ())
         failed = ""
-        for number, raw in enumerate(records):
-            if number and remaining_ms() < self._reserve_ms:
-                failed = sequence_of(raw)
-                self._counters["stream_out_of_time"] += 1
-                break
+        for raw in records:
             if not self._take(raw, remaining_ms):
                 failed = sequence_of(raw)
                 break
@@ -91,7 +87,7 @@ class Functions:
         except InvalidRequest as error:
             return self._is_set_aside(raw, error)
         except (TableError, OutOfTime) as error:
-            self._counters["stream_failed"] += 1
+            self._counters["stream_out_of_time" if isinstance(error, OutOfTime) else "stream_failed"] += 1
             self._log.say("warning", "a record has to come again", reason=_reason(error), record=sequence_of(raw))
             return False
         except Exception as error:  # whatever it is, it would be the same the next time

@@ -331,6 +331,7 @@ def test_the_filter_lets_through_all_that_the_relay_wants_and_nothing_of_its_own
 def test_a_template_that_begins_with_a_variable_lets_all_pass() -> None:
     text = SCHEMA.text.replace("value: 'account#${accountId}'", "value: '${accountId}#notices'")
     pattern = record_pattern(Schema.parse(text, "s.json5"))
+    assert list(pattern["dynamodb"]["Keys"]) == ["sk"]  # no empty beginning, which the service need not take
     assert passes(pattern, ("main#notices", "notice#1")) and passes(pattern, ("device#home-1", "config#"))
     assert not passes(pattern, ("device#home-1", "status#"))
 
