@@ -28,8 +28,8 @@ LIFE_MS = 8 * 60_000
 
 
 class FunctionsRig(Rig):
-    """The relay behind its functions, on a table of moto's. `every`: each so many requests one is throttled (a change
-    of a device's feed takes four: with less than five it would never be done)."""
+    """The relay behind its functions, on a table of moto's. `every`: each so many requests one is throttled,
+    which must be more than one message takes: it would never be done."""
 
     def __init__(self, make: Dynamo, every: int = 0) -> None:
         super().__init__()
@@ -40,8 +40,9 @@ class FunctionsRig(Rig):
         self.seen = 0
         self.written = False
         self.totals: Counter[str] = Counter()
+        pauses: list[float] = []
         self.dynamo = DynamoTable(
-            make.client, self.name, wait=[].append, chance=lambda: 0.5, token=lambda: f"{self.name}.{self.requests}"
+            make.client, self.name, wait=pauses.append, chance=lambda: 0.5, token=lambda: f"{self.name}.{self.requests}"
         )
         self.relay.account_of = Accounts(self.asked, lambda: self.now_ms, 60_000, 100)
         log = Log(self.hear, lambda: self.now_ms, {"table": self.name})
@@ -114,7 +115,7 @@ def everything(rig: FunctionsRig) -> dict[Key, dict[str, Any]]:
     return {key: public_image(item) for key, item in found.items()}
 
 
-@pytest.mark.parametrize(("every", "batch"), [(0, 1), (0, 10), (7, 3), (5, 5)])
+@pytest.mark.parametrize(("every", "batch"), [(0, 1), (0, 10), (7, 3), (11, 5)])
 def test_a_device_and_the_table_become_equal(make: Dynamo, every: int, batch: int) -> None:
     rig = FunctionsRig(make, every)
     pair = FunctionsPair(rig, batch)
