@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.protocol.attributes import from_attributes
 from agent.protocol.errors import MessageError, ModelError
 from agent.protocol.messages import MESSAGE_BYTES_MAX
+from agent.protocol.onetable.attributes import from_attributes
 from agent.protocol.topics import sender
 from cloud.table import PK, SK, Item, Record
 

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, cast
 
-from agent.protocol.dates import MS_OLDEST
 from agent.protocol.errors import MessageError, ModelError
 from agent.protocol.messages import ITEM_BYTES_MAX, OPS_MAX, Ack, Image, Key, Kind, Op, Reset, Up, decode_image
+from agent.protocol.onetable.dates import MS_OLDEST
 from agent.protocol.schema import Model, Schema
 from cloud import unique
 from cloud.answer import Answer

@@ -1,9 +1,9 @@
 """Items of a table through the schema, for applications in the cloud: get, find, create, update, upsert, remove.
 
-Writes what the JavaScript OneTable library would write (agent.protocol.expressions makes the requests), to a table that
-the caller has opened; never what begins with `_fleet#`. A write is sent once more only when it was certainly not done.
-Called by the commands of `fleet-cloud`. Errors: ModelErrors (`exists`, `missing`, `unique`, `changed`, and those of the
-model), and those of the Table port.
+Writes what the JavaScript OneTable library would write (agent.protocol.onetable.expressions makes the requests), to a
+table that the caller has opened; never what begins with `_fleet#`. A write is sent once more only when it was certainly
+not done. Called by the commands of `fleet-cloud`. Errors: ModelErrors (`exists`, `missing`, `unique`, `changed`, and
+those of the model), and those of the Table port.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from agent.protocol.attributes import from_item, to_attribute
 from agent.protocol.errors import ModelError
-from agent.protocol.expressions import Requests, Write
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.matching import has
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.attributes import from_item, to_attribute
+from agent.protocol.onetable.expressions import Requests, Write
+from agent.protocol.onetable.unique import UNIQUE
 from agent.protocol.process import Context
 from agent.protocol.schema import Model
-from agent.protocol.unique import UNIQUE
 from cloud.dynamodb import DynamoTable, Retry
 from cloud.dynamodb_errors import RAISED, fault_of
 from cloud.table import PK, PRIVATE_PREFIX, SK, Cancelled, ConditionFailed, Get, Page, Query, TableError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.protocol.attributes import key_attributes
+from agent.protocol.onetable.attributes import key_attributes
 from agent.protocol.schema import Schema
 from cloud import table_definition
 from cloud.dynamodb_errors import Unusable

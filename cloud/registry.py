@@ -3,11 +3,12 @@
 A device that is not registered is refused, whatever it sends. Pure functions over items and requests; called by the
 relay's drivers, which ask for a device's account, and by `fleet-cloud register` and `devices`.
 
-    DEVICE  pk _fleet#devices#N          sk DEVICE        account, registered (ms), and once it was heard of: seen (ms),
-                                                          feeds {name: [feed epoch, seq]}, schema
+    DEVICE     pk _fleet#device#DEVICE   sk device   account, registered (ms), and once it was heard of: seen (ms),
+                                                     feeds {name: [feed epoch, seq]}, schema
+    DIRECTORY  pk _fleet#devices#N       sk DEVICE
 
-N is one of 16 by the device's name: one hash key would have to bear the reading of a whole fleet that comes back at
-once, and a list of all devices is 16 queries.
+The directory is there to list all devices without reading the whole table. N is one of 16 by the device's name, so that
+no hash key has to bear the registration of a whole fleet alone.
 """
 
 from __future__ import annotations
@@ -17,22 +18,29 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.protocol.messages import Hello
-from cloud.table import ITEM_ABSENT, ITEM_EXISTS, PK, PRIVATE_PREFIX, SK, Get, Item, Key, Put, Query, Update
+from cloud.table import ITEM_ABSENT, ITEM_EXISTS, PK, PRIVATE_PREFIX, SK, Get, Item, Key, Put, Query, Transact, Update
 
-DEVICES_PK: Final = PRIVATE_PREFIX + "devices#"
+_DEVICE_PK: Final = PRIVATE_PREFIX + "device#"
+_DEVICE_SK: Final = "device"
+_DIRECTORY_PK: Final = PRIVATE_PREFIX + "devices#"
 _SHARDS: Final = 16
 _TEXT_CHARS_MAX: Final = 64  # of what a device says of itself
 _SEQ_MAX: Final = 1 << 53
 
 
 def device_key(device: str) -> Key:
-    return f"{DEVICES_PK}{zlib.crc32(device.encode()) % _SHARDS:x}", device
+    return _DEVICE_PK + device, _DEVICE_SK
 
 
-def registration(device: str, account: str, now_ms: int) -> Put:
+def directory_entry(device: str) -> Item:
+    return {PK: f"{_DIRECTORY_PK}{zlib.crc32(device.encode()) % _SHARDS:x}", SK: device}
+
+
+def registration(device: str, account: str, now_ms: int) -> Transact:
     """Fails when the device is registered."""
     pk, sk = device_key(device)
-    return Put({PK: pk, SK: sk, "account": account, "registered": now_ms}, ITEM_ABSENT)
+    item = {PK: pk, SK: sk, "account": account, "registered": now_ms}
+    return Transact((Put(item, ITEM_ABSENT), Put(directory_entry(device))))
 
 
 def moved(device: str, account: str, from_account: str) -> Update:
@@ -41,8 +49,8 @@ def moved(device: str, account: str, from_account: str) -> Update:
 
 
 def ranges() -> list[Query]:
-    """What to read, page by page, to see all devices."""
-    return [Query(f"{DEVICES_PK}{shard:x}") for shard in range(_SHARDS)]
+    """What to read, page by page, to see the names of all devices: as sort keys."""
+    return [Query(f"{_DIRECTORY_PK}{shard:x}") for shard in range(_SHARDS)]
 
 
 def heard(device: str, hello: Hello, now_ms: int) -> Update:

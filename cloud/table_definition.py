@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from agent.protocol.fields import Field
-from agent.protocol.indexes import Index
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.indexes import Index
 from agent.protocol.schema import Schema
 from cloud.config import RelayConfig
 from cloud.dynamodb_table import definition

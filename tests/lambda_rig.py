@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agent.protocol.attributes import to_attributes
+from agent.protocol.onetable.attributes import to_attributes
 from agent.protocol.topics import from_device
 from cloud.table import Record
 

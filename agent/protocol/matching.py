@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.protocol.messages import Image
-from agent.protocol.model import Model
+from agent.protocol.onetable.model import Model
 
 
 def has(model: Model, item: Mapping[str, Any], image: Image, wanted: Mapping[str, Any]) -> bool:

@@ -8,7 +8,6 @@ import json
 from agent.protocol.commands.failure import OK, CommandError
 from agent.protocol.commands.typed import checked_id
 from cloud.access import device_policy, mosquitto_acl, policy_arns
-from cloud.table import SK
 
 
 def acl(arguments: argparse.Namespace) -> int:
@@ -22,7 +21,7 @@ def acl(arguments: argparse.Namespace) -> int:
         from cloud.commands.devices import registered  # here: needs boto3, and the rest does not
         from cloud.commands.opening import opened
 
-        devices = {item[SK]: item["account"] for item in registered(opened(arguments).table)}
+        devices = {name: item["account"] for name, item in registered(opened(arguments).table).items()}
     try:
         print(mosquitto_acl(devices, arguments.relay, prefix), end="")
     except ValueError as error:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from agent.protocol import topics
 from agent.protocol.commands.failure import OK, CommandError, note
 from agent.protocol.commands.output import columns, print_json, print_rows, wants_json
 from agent.protocol.commands.typed import checked_id
-from agent.protocol.dates import iso_text
+from agent.protocol.onetable.dates import iso_text
 from cloud import system
 from cloud.commands.opening import opened
 from cloud.dynamodb import DynamoTable
 from cloud.head import Feed, head_key, log_position
 from cloud.memory import BATCH_KEYS_MAX
-from cloud.registry import device_key, moved, ranges, registration
-from cloud.table import SK, BatchGet, ConditionFailed, Get, Item, Key, Page, Query
+from cloud.registry import device_key, directory_entry, moved, ranges, registration
+from cloud.table import SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
 
 _HEAD: Final = ("device", "account", "registered", "last heard of", "taken", "verdicts", "behind")
 
@@ -45,10 +45,11 @@ def _registered(table: DynamoTable, device: str, account: str, may_move: bool) -
     try:
         table.execute(registration(device, account, system.wall_ms()))
         return "registered"
-    except ConditionFailed:
+    except Cancelled:
         item = table.execute(Get(device_key(device)))
     before = None if item is None else item["account"]
     if before == account:
+        table.execute(Put(directory_entry(device)))  # where somebody else has put the device's item alone
         return "registered already"
     if not may_move or before is None:
         raise CommandError(f"{device} belongs to account {before!r}", "nothing was changed; --yes moves it")
@@ -63,9 +64,9 @@ def devices(arguments: argparse.Namespace) -> int:
     as_json = wants_json(arguments)
     table = opened(arguments).table
     named = [checked_id(name, "device") for name in arguments.device_ids]
-    found = list(registered(table)) if not named else _named(table, named)
-    heads = _batch(table, [head_key(item[SK]) for item in found])
-    rows = [_values(item, heads.get(head_key(item[SK]))) for item in found]
+    found = registered(table) if not named else _named(table, named)
+    heads = _batch(table, [head_key(name) for name in found])
+    rows = [_values(name, item, heads.get(head_key(name))) for name, item in found.items()]
     for row in rows if named else ():
         row["behind"] = _behind(table, row)
     if as_json:
@@ -79,26 +80,31 @@ def devices(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def registered(table: DynamoTable) -> Iterator[Item]:
-    """All of them, in order of their names."""
-    found: list[Item] = []
+def registered(table: DynamoTable) -> dict[str, Item]:
+    """All of them by name, in order of their names."""
+    names: list[str] = []
     for query in ranges():
         after: str | None = None
         while True:
             page: Page = table.execute(Query(query.pk, "", after))
-            found.extend(page.items)
+            names.extend(item[SK] for item in page.items)
             after = page.after
             if after is None:
                 break
-    return iter(sorted(found, key=lambda item: str(item[SK])))
+    return _items(table, sorted(names))
 
 
-def _named(table: DynamoTable, names: Sequence[str]) -> list[Item]:
+def _items(table: DynamoTable, names: Sequence[str]) -> dict[str, Item]:
     found = _batch(table, [device_key(name) for name in names])
-    missing = [name for name in names if device_key(name) not in found]
+    return {name: found[device_key(name)] for name in names if device_key(name) in found}
+
+
+def _named(table: DynamoTable, names: Sequence[str]) -> dict[str, Item]:
+    found = _items(table, names)
+    missing = [name for name in names if name not in found]
     if missing:
         raise CommandError(f"not registered: {', '.join(missing)}", "`fleet-cloud register` makes a device known")
-    return list(found.values())
+    return found
 
 
 def _batch(table: DynamoTable, keys: Sequence[Key]) -> dict[Key, Item]:
@@ -109,11 +115,11 @@ def _batch(table: DynamoTable, keys: Sequence[Key]) -> dict[Key, Item]:
     return found
 
 
-def _values(item: Item, head: Item | None) -> dict[str, Any]:
+def _values(name: str, item: Item, head: Item | None) -> dict[str, Any]:
     return {
-        "device": item[SK],
+        "device": name,
         "account": item["account"],
-        "registered": iso_text(item["registered"]),
+        "registered": iso_text(item["registered"]) if "registered" in item else None,
         "seen": iso_text(item["seen"]) if "seen" in item else None,
         "schema": item.get("schema"),
         "epoch": None if head is None else head["epoch"],

@@ -12,7 +12,7 @@ from typing import Any
 from agent.protocol.commands.failure import OK, CommandError
 from agent.protocol.commands.output import print_item, print_items, wants_json
 from agent.protocol.commands.typed import properties
-from agent.protocol.inspector import did_you_mean
+from agent.protocol.onetable.inspector import did_you_mean
 from agent.protocol.process import Context
 from agent.protocol.schema import Model, Schema
 from cloud.commands.opening import context_of, opened, schema_of

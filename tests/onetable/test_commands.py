@@ -15,7 +15,7 @@ import pytest
 from onetable.capture import Library
 from onetable.values import Raw
 
-from agent.protocol.attributes import to_item
+from agent.protocol.onetable.attributes import to_item
 from agent.protocol.schema import Schema
 from cloud.cli import main
 from cloud.dynamodb_table import MARKER_KEY, VIEW
