@@ -80,6 +80,7 @@ def memory_of(store: Store) -> tuple[Any, ...]:
         store.unsent_rows,
         store.epoch_next_u,
         store.held_due_ms,
+        store.sweep_n,
     )
 
 

@@ -112,7 +112,6 @@ def environment_of(python: str, version: str, cache: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_supported_python_gives_the_golden_hashes(version: str, tmp_path: Path, ci: bool) -> None:
     """FLEET_TEST_ENVIRONMENTS names a directory that keeps the environments from one run of the tests to the next."""

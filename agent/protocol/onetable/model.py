@@ -23,7 +23,7 @@ from agent.protocol.onetable.fields import Field, shown
 from agent.protocol.onetable.indexes import Index, IndexKey, Scalar
 from agent.protocol.onetable.layout import Layout
 from agent.protocol.onetable.model_keys import Keyed
-from agent.protocol.onetable.reading import as_it_is, reader
+from agent.protocol.onetable.reading import as_they_are, reader
 from agent.protocol.onetable.template import DEVICE, IDS, Render, Template, id_of
 from agent.protocol.onetable.unique import unique_keys
 from agent.protocol.onetable.writing import NewId, key_text, merger, put_template, writer
@@ -132,7 +132,7 @@ class Model(Keyed):
         self._stamped_plan = tuple((field, render) for field, render, names in self._template_plan if updated in names)
         self._check_plan = tuple((field.attribute, *verifier(field), field) for field in everything)
         self._read_plan = tuple(
-            (field.name, field.attribute, as_it_is(field), reader(field)) for field in everything if not field.hidden
+            (field.name, field.attribute, as_they_are(field), reader(field)) for field in everything if not field.hidden
         )
         places = self._layout.places if self._layout is not None else ()
         self._known = frozenset((self.type_field, *places, *(field.attribute for field in everything)))
@@ -271,13 +271,10 @@ class Model(Keyed):
             props[HASH] = key[0]
         if visible[1]:
             props[SORT] = key[1]
-        for name, attribute, kind, back in self._read_plan:
+        for name, attribute, classes, back in self._read_plan:
             if attribute in image:
                 value = image[attribute]
-                if type(value) is kind or value is None:
-                    props[name] = value
-                else:
-                    props[name] = back(value)
+                props[name] = value if value.__class__ in classes else back(value)
         return props
 
     def check(self, key: Key, image: Image) -> None:

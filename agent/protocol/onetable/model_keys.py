@@ -14,7 +14,7 @@ from agent.protocol.keys import HASH, HASH_BYTES_MAX, SORT, SORT_BYTES_MAX
 from agent.protocol.messages import Image, Key
 from agent.protocol.onetable.definition import Definition
 from agent.protocol.onetable.fields import shown
-from agent.protocol.onetable.template import id_of, pattern
+from agent.protocol.onetable.template import IDS, id_of, pattern
 from agent.protocol.onetable.writing import writer
 from agent.protocol.process import Context, Sync
 
@@ -35,7 +35,9 @@ class Keyed:
         self._key_names = frozenset(names)
         self._key_ids = tuple(name for name in names if name not in modelled)
         self._key_plan = tuple(
-            (name, modelled[name].attribute, writer(modelled[name], True)) for name in names if name in modelled
+            (name, modelled[name].attribute, writer(modelled[name], True), name in IDS)
+            for name in names
+            if name in modelled
         )
 
     @property
@@ -45,21 +47,22 @@ class Keyed:
 
     def key(self, props: Mapping[str, Any], context: Context) -> Key:
         """The key that `props` and the context give. Raises ModelError "key" when a variable is missing."""
+        return self._key(props, self._scope(props, context), context)
+
+    def _scope(self, props: Mapping[str, Any], context: Context) -> Image:
+        """The variables of the key that are fields, as they are stored. Ids are the context's, where it has them."""
         scope: Image = {}
-        for name, attribute, write in self._key_plan:
-            value = id_of(name, context) or props.get(name)
+        for name, attribute, write, is_id in self._key_plan:
+            value = (id_of(name, context) or props.get(name)) if is_id else props.get(name)
             if value is not None:
                 scope[attribute] = write(value)
-        return self._key(props, scope, context)
+        return scope
 
     def search(self, props: Mapping[str, Any], context: Context) -> tuple[str, str]:
         """Where the items are that have these properties: the hash key, and how their sort keys begin (the template up
         to its first variable that is not given). Raises ModelError "key" when the hash key cannot be told."""
-        scope: Image = {name: text for name in self._key_ids if (text := id_of(name, context))}
-        for name, attribute, write in self._key_plan:
-            value = id_of(name, context) or props.get(name)
-            if value is not None:
-                scope[attribute] = write(value)
+        scope = {name: text for name in self._key_ids if (text := id_of(name, context))}
+        scope.update(self._scope(props, context))
         definition = self._definition
         pk = definition.hash_template.render(scope) if definition.hash_template else None
         if HASH in props:

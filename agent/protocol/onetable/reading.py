@@ -16,12 +16,13 @@ from agent.protocol.onetable.fields import BUFFERS, Field
 from agent.protocol.onetable.values import plain
 
 Back = Callable[[Any], Any]
-_AS_IT_IS: Final = {"string": str, "number": int, "boolean": bool}
+_SCALARS: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
+_NULL: Final[frozenset[type]] = frozenset({type(None)})
 
 
-def as_it_is(field: Field) -> type | None:
-    """The class whose stored values an application gets as they are: what most have. None: there is no such class."""
-    return _AS_IT_IS.get(field.type)
+def as_they_are(field: Field) -> frozenset[type]:
+    """The classes whose stored values an application gets as they are, which most are."""
+    return _SCALARS if field.type in ("string", "number", "boolean") else _NULL
 
 
 def reader(field: Field) -> Back:
