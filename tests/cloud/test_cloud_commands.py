@@ -9,6 +9,8 @@ import io
 import json
 import re
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -378,3 +380,32 @@ def test_help_of_every_command_says_how_fields_are_given(shell: CloudShell) -> N
     assert shell("create").code == 2
     assert shell("find", "Setting", "--colour").code == 2
     assert Schema.load("schema.json5").models
+
+
+@pytest.mark.parametrize(
+    ("missing", "words", "code"),
+    [
+        ("botocore", ["provision"], 2),
+        ("botocore", ["devices"], 2),
+        ("boto3", ["get", "Setting", "mode", "--device", DEVICE], 2),
+        ("ruamel", ["template"], 2),
+        ("botocore", ["acl", "home-1=main"], 0),  # needs none
+    ],
+)
+def test_a_missing_extra_is_named(root: Path, tmp_path: Path, missing: str, words: list[str], code: int) -> None:
+    (tmp_path / "schema.json5").write_text(SCHEMA)
+    program = (
+        "import sys, importlib.abc\n"
+        "class Without(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {missing!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+        f"sys.path.insert(0, {str(root)!r})\n"
+        "from cloud.cli import main\n"
+        f"sys.exit(main({words!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    if code:
+        assert done.stderr.count("\n") == 1 and "pip install 'fleet-sync[cloud]'" in done.stderr
