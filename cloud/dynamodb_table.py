@@ -60,8 +60,8 @@ def connect(
         **own_address,
     )
     try:
-        # Python's SDK alone knows AWS_REGION not, which every other of AWS's tools goes by.
-        session = boto3.session.Session(profile_name=profile, region_name=region or os.environ.get("AWS_REGION"))
+        region = region or os.environ.get("AWS_REGION")  # as AWS's own tools do; boto3 alone does not
+        session = boto3.session.Session(profile_name=profile, region_name=region)
         return session.client(service, endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise unusable(error) from None

@@ -1,11 +1,12 @@
-"""The machine's clock, pauses and randomness: given to the cloud's logic from here, by commands and functions.
+"""The machine's clocks and randomness, for processes that run for real: given to the logic from here and nowhere else.
 
-Nothing else of the cloud reads them; what must repeat is given others.
+Called by cloud.service and by commands.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import time
 
 
@@ -14,22 +15,25 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
 def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
 def chance() -> float:
-    """Uniform in [0, 1): 53 bits."""
-    return (int.from_bytes(os.urandom(7), "big") >> 3) / (1 << 53)
+    """Uniform in [0, 1)."""
+    return random.random()
+
+
+def random_hex(digits: int) -> str:
+    return os.urandom((digits + 1) // 2).hex()[:digits]
 
 
 def random_bytes(count: int) -> bytes:
     return os.urandom(count)
-
-
-def random_hex(digits: int) -> str:
-    """So many hexadecimal digits."""
-    return os.urandom((digits + 1) // 2).hex()[:digits]
 
 
 def token() -> str:

@@ -1,1 +1,1 @@
-"""The commands of `fleet-cloud`, one module for each group, imported when one of them runs."""
+"""The commands of `fleet-cloud`, each imported when it runs, so that none waits for what another needs."""
