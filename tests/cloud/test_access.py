@@ -189,3 +189,26 @@ def test_a_device_cannot_take_the_place_of_another(port: int) -> None:
             assert not thief.said.get(timeout=20)[1].is_failure
         assert victim.publish(from_device("home-1"), b"still here")
         assert victim.mqtt.is_connected()
+
+
+def taken_from_a_group(port: int, group: str, guessed: str) -> tuple[int, int]:
+    """Of six messages for relays that share their work in a group: how many come, and how many a device gets that joins
+    a group by the name that it guessed."""
+    with Client("relay", port) as relay, Client("home-1", port) as device, Client("away-1", port) as thief:
+        relay.subscribe(f"$share/{group}/ioto/service/+/sync")
+        thief.subscribe(f"$share/{guessed}/ioto/service/+/sync")
+        thief.subscribe(f"$share/{guessed}/ioto/service/home-1/sync")
+        for number in range(6):
+            assert device.publish(from_device("home-1"), b"%d" % number)
+        return len(relay.received()), len(thief.received())
+
+
+def test_a_device_that_does_not_know_the_relays_group_takes_nothing_from_it(port: int) -> None:
+    assert taken_from_a_group(port, "f3b1c2d4e5a69788", "fleet") == (6, 0)
+
+
+def test_a_device_that_knows_the_relays_group_makes_messages_vanish(port: int) -> None:
+    """Mosquitto 2.0 gives it its share, and then refuses delivery. The group's name is a secret, until this fails."""
+    come, stolen = taken_from_a_group(port, "fleet", "fleet")
+    assert stolen == 0
+    assert come < 6
