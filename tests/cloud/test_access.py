@@ -5,6 +5,7 @@ Called by pytest only.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,8 +13,10 @@ from typing import Final
 import paho.mqtt.client as mqtt
 import pytest
 from access_rules import acl_allows, policy_allows
-from mosquitto import Client, Missing, broker
+from mosquitto import LIMIT_S, PASSWORD, Client, Missing, broker
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.protocol.topics import from_device, to_account, to_all, to_device
 from cloud.access import device_policy, mosquitto_acl, policy_arns, relay_publishes
@@ -212,3 +215,29 @@ def test_a_device_that_knows_the_relays_group_makes_messages_vanish(port: int) -
     come, stolen = taken_from_a_group(port, "fleet", "fleet")
     assert stolen == 0
     assert come < 6
+
+
+def leave_a_will(port: int, device: str, topic: str) -> None:
+    """Connects with a last will, and goes in the way that makes the broker publish it; returns when that is done."""
+    gone = threading.Event()
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv5)
+    client.username_pw_set(device, PASSWORD)
+    client.will_set(topic, topic.encode(), qos=1)
+    client.on_connect = lambda client, data, flags, reason, properties: client.disconnect(
+        ReasonCode(PacketTypes.DISCONNECT, identifier=4)
+    )
+    client.on_disconnect = lambda client, data, flags, reason, properties: gone.set()
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    assert gone.wait(LIMIT_S)
+    client.loop_stop()
+
+
+def test_a_last_will_is_a_message_like_any_other(port: int) -> None:
+    with Client("relay", port) as relay:
+        relay.subscribe("ioto/service/+/sync")
+        for topic in (from_device("home-2"), from_device("home-1"), to_all()):
+            leave_a_will(port, "home-1", topic)
+        topic, _ = relay.got.get(timeout=LIMIT_S)
+        assert topic == from_device("home-1")
+        assert relay.received() == []
