@@ -27,7 +27,7 @@ def template(arguments: argparse.Namespace) -> int:
 
 
 def as_yaml(values: dict[str, Any]) -> str:
-    """In the order of the values, one value a line."""
+    """In the order of the values, one value a line, and the same by the rules of YAML 1.1, which AWS reads by."""
     from ruamel.yaml import YAML  # an extra's
 
     yaml = YAML()
@@ -35,5 +35,18 @@ def as_yaml(values: dict[str, Any]) -> str:
     yaml.width = 110
     yaml.representer.ignore_aliases = lambda data: True  # what is used twice is written twice
     text = io.StringIO()
-    yaml.dump(values, text)
+    yaml.dump(_quoted(values), text)
     return text.getvalue()
+
+
+def _quoted(value: Any) -> Any:
+    """With quotes around texts that YAML 1.1 takes for true or false, and 1.2 does not."""
+    from ruamel.yaml.scalarstring import SingleQuotedScalarString
+
+    if isinstance(value, dict):
+        return {_quoted(name): _quoted(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_quoted(each) for each in value]
+    if isinstance(value, str) and value.lower() in ("y", "n", "yes", "no", "on", "off"):
+        return SingleQuotedScalarString(value)
+    return value

@@ -83,6 +83,16 @@ def test_the_command_writes_what_it_makes(
     assert "no such schema" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "name", ["on", "No", "yes", "y", "~", "null", "1", "1e3", "0o7", "2026-01-01", "a: b", "#", "'"]
+)
+def test_every_text_is_a_text_by_the_rules_of_yaml_1_1(name: str) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.version = (1, 1)
+    values = {"a": {name: [name, {"b": name}]}, "c": True, "d": 5}
+    assert yaml.load(as_yaml(values)) == values
+
+
 @pytest.mark.parametrize("prefix", ["", "/a", "a/", "a/+/b", "a/#", "a'b", "a//b", "a/b/c/d/e", "$aws", "a\n"])
 def test_a_prefix_that_would_be_a_rule_of_its_own_is_refused(prefix: str) -> None:
     assert PREFIX_FORM.fullmatch(prefix) is None
