@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from cloud.config import RelayConfig
-from cloud.table import PRIVATE_PREFIX, Get, Item, Key, Request, Update
+from cloud.table import PRIVATE_PREFIX, Condition, Get, Item, Key, Request, Update
 
 MARKER_KEY: Final[Key] = (PRIVATE_PREFIX + "table", "marker")
 INCARNATION: Final = "incarnation"  # attribute of the marker
@@ -31,9 +31,9 @@ def incarnation_of(item: Item) -> str:
     return value
 
 
-def mark(random_hex: Callable[[int], str]) -> Update:
+def mark(random_hex: Callable[[int], str], condition: Condition = ()) -> Update:
     """The marker says from now on that the table is another one than before: a new incarnation."""
-    return Update(MARKER_KEY, {INCARNATION: random_hex(_DIGITS)})
+    return Update(MARKER_KEY, {INCARNATION: random_hex(_DIGITS)}, (), condition)
 
 
 class Incarnation:
