@@ -37,6 +37,7 @@ from agent.protocol.messages import (
     Reset,
     Rows,
     Snapshot,
+    Wait,
     decode_to_device,
     encode,
 )
@@ -55,8 +56,9 @@ class Session:
     __slots__ = (
         "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects", "_gap_at",
         "_hello_acked_u", "_hello_at", "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts",
-        "_queue", "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config", "database", "hn",
-        "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store", "timer_at_ms",
+        "_pause_until", "_queue", "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config",
+        "database", "hn", "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store",
+        "timer_at_ms", "wait_reason",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +90,7 @@ class Session:
         self._hello_sent_at = -NEVER
         self._hello_open = False  # the last hello has no answer yet
         self._batch_sent_at = NEVER  # when the batch in flight was first sent since boot
+        self._pause_until, self.wait_reason = -NEVER, ""  # the relay wants no message before; why, until it answers
         self._resuming = False  # a batch was in flight when the connection came up
         self._early = Early(config.gap_rows_max)
         self._parts = Parts()
@@ -261,6 +264,9 @@ class Session:
             self.send_batch(self.store.in_flight)
 
     def send_batch(self, rows: list[OutboxRow]) -> None:
+        if self._now < self._pause_until:
+            self._resend_at = self._pause_until
+            return
         self.send(outgoing.batch(self.store, rows, hn=self.hn))
         if self._batch_sent_at == NEVER:
             self._batch_sent_at = self._now
@@ -285,6 +291,9 @@ class Session:
             self._hello_at = at
 
     def say_hello(self) -> None:
+        if self._now < self._pause_until:
+            self._hello_at = self._pause_until
+            return
         self._hello_n += 1
         self._hello_open = True
         self._hello_sent_at = self._now
@@ -321,6 +330,8 @@ class Session:
             self.on_rows(message)
         elif isinstance(message, Snapshot):
             self.on_snapshot(message)
+        elif isinstance(message, Wait):
+            self.on_wait(message)
         else:
             self.on_reset(message)
 
@@ -340,6 +351,7 @@ class Session:
             self.rolled_back()
             return
         self.last_ack_ms = self._now
+        self.wait_reason = ""
         if joined:
             self.hn = ids.nonce(self.random)
         answered = ack.n == self._hello_n and self._hello_open
@@ -394,6 +406,19 @@ class Session:
         self._parts.clear()
         self._gap_at = NEVER
         self.say_hello()
+
+    def on_wait(self, wait: Wait) -> None:
+        """The relay asks for quiet. Writes go on and wait in the outbox; what came down meanwhile counts as ever."""
+        if wait.hn != self.hn:
+            self.probes["stale_wait"] += 1
+            return
+        self.probes["wait_heard"] += 1
+        self.wait_reason = wait.reason
+        pause_ms = min(wait.retry_after, self.config.pause_max_ms)
+        self._pause_until = max(self._pause_until, self._now + pause_ms + int(self.random.unit() * pause_ms))
+        self._hello_open = False
+        self._hello_at = self._pause_until
+        self._resend_at = self._pause_until if self.store.in_flight else NEVER
 
     def rolled_back(self) -> None:
         self.probes["rollback_seen"] += 1

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.protocol.messages import (
     ITEM_BYTES_MAX,
+    QUARANTINE,
     Ack,
     FeedState,
     HeadMark,
@@ -24,6 +25,7 @@ from agent.protocol.messages import (
     Rows,
     Snapshot,
     SnapshotItem,
+    Wait,
     encode_image,
 )
 from agent.protocol.schema import Context, Schema
@@ -42,6 +44,7 @@ from cloud.head import (
     wire_row,
 )
 from cloud.incarnation import Incarnation, incarnation_of
+from cloud.quarantine import HALTED, born, halt
 from cloud.table import ITEM_ABSENT, PK, SK, ConditionFailed, Get, Item, Page, Put, Query, Request, Work
 
 _SCAN_DIGITS: Final = 16
@@ -98,6 +101,10 @@ class CatchUp:
         sent = message.inc or ""
         while True:
             head: Item | None = yield Get(key)
+            if head is not None and HALTED in head:
+                self.counters["message_refused_quarantine"] += 1
+                yield answer(Wait(hn=message.hn, retry_after=self.config.quarantine_retry_ms, reason=QUARANTINE))
+                return None
             seen = (sent,) if head is None else (sent, incarnation_of(head))
             incarnation = yield from self.incarnation.current(*seen)
             if sent != incarnation:
@@ -111,6 +118,8 @@ class CatchUp:
                 except ConditionFailed:
                     continue  # another worker made one
                 return head
+            now_ms = self.clock_ms()
+            recent: list[int] = []
             if incarnation_of(head) == incarnation:  # else a device that knows the present one is adopted in any case
                 if head["epoch"] == message.epoch:
                     return head
@@ -118,12 +127,21 @@ class CatchUp:
                     self.counters["reset_sent"] += 1
                     yield answer(Reset(hn=message.hn, head_epoch=head["epoch"]))
                     return None
+                recent = born(head, now_ms)
             try:
-                yield adopt(device, head, message.epoch, incarnation)
+                if self.too_many_epochs(recent):
+                    yield halt(key, head, now_ms)
+                    self.counters["device_quarantined"] += 1
+                    continue  # it is told so
+                yield adopt(device, head, message.epoch, incarnation, [*recent, now_ms])
             except ConditionFailed:
                 continue
             self.counters["epoch_adopted"] += 1
             return new_head(device, message.epoch, incarnation)
+
+    def too_many_epochs(self, recent: Sequence[int]) -> bool:
+        """Whether one more would be a sign of two copies of the device, each of which takes the other for a reset."""
+        return len(recent) >= self.config.epochs_per_hour
 
     def may_replace(self, head: Item, message: Hello) -> bool:
         return bool(message.replaces == head["epoch"])

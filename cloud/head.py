@@ -4,7 +4,8 @@ Pure functions over items; the one place that knows these attributes. Called by 
 checks that read the table.
 
     HEAD  pk _fleet#head#DEVICE          sk head           epoch, up, upid (absent at 0), verdicts {u as text: code},
-                                                           inc (the table's incarnation; absent: "")
+                                                           inc (the table's incarnation; absent: ""),
+                                                           born, halted (see cloud.quarantine; may be absent)
     LOG   pk _fleet#log#device#DEVICE    sk EPOCH#SEQ      key [pk, sk], image, head [epoch, up, upid], ttl (seconds),
           pk _fleet#log#account#ACCOUNT                    expired (true), oversize (bytes)
           pk _fleet#log#all
@@ -17,7 +18,7 @@ Items that a device wrote carry `_op` = [device, epoch, u, id]; an orphan carrie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,7 @@ from agent.protocol.messages import NO_IMAGE, FeedName, HeadMark, Row, encode_im
 from agent.protocol.schema import Place
 from agent.protocol.topics import to_account, to_all, to_device
 from cloud.incarnation import IN
+from cloud.quarantine import BORN
 from cloud.table import PK, PRIVATE_PREFIX, SK, Condition, Item, Key, Query, Update
 
 OP: Final = "_op"
@@ -56,13 +58,13 @@ def new_head(device: str, epoch: str, incarnation: str = "") -> Item:
     return {PK: pk, SK: sk, **_fresh(epoch, incarnation)}
 
 
-def adopt(device: str, replaced: Item, epoch: str, incarnation: str = "") -> Update:
+def adopt(device: str, replaced: Item, epoch: str, incarnation: str, born: Sequence[int]) -> Update:
     """HEAD takes a new epoch, if it still has the one that is to be replaced, of the same incarnation."""
     unchanged: Condition = (("eq", "epoch", replaced["epoch"]),)
     if incarnation or IN in replaced:
         unchanged = (*unchanged, ("eq", IN, replaced[IN]) if IN in replaced else ("absent", IN, None))
     gone = ("upid",) if incarnation or IN not in replaced else ("upid", IN)
-    return Update(head_key(device), _fresh(epoch, incarnation), gone, unchanged)
+    return Update(head_key(device), {**_fresh(epoch, incarnation), BORN: list(born)}, gone, unchanged)
 
 
 def _fresh(epoch: str, incarnation: str) -> dict[str, Any]:

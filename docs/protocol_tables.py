@@ -20,7 +20,20 @@ import cloud.head
 from agent.config import AgentConfig
 from agent.events import Effect, Event, State
 from agent.protocol import messages, topics
-from agent.protocol.messages import Ack, FeedState, HeadMark, Hello, Op, Reset, Row, Rows, Snapshot, SnapshotItem, Up
+from agent.protocol.messages import (
+    Ack,
+    FeedState,
+    HeadMark,
+    Hello,
+    Op,
+    Reset,
+    Row,
+    Rows,
+    Snapshot,
+    SnapshotItem,
+    Up,
+    Wait,
+)
 from agent.store import Store
 from agent.transitions import TRANSITIONS
 from cloud.config import RelayConfig
@@ -60,8 +73,12 @@ FIELDS: Final[Mapping[str, str]] = {
     "Ack.v": "version",
     "Reset.hn": "the nonce of the message that this answers",
     "Reset.head_epoch": "the epoch that HEAD has; absent: no HEAD",
+    "Wait.hn": "the nonce of the message that this answers",
+    "Wait.retry_after": "ms; the device adds up to as much again, by chance",
+    "Wait.reason": "`quarantine`, `rate` or `overload`",
     "Reset.inc": "the table's incarnation, when the device's is another; absent: it is the same",
     "Reset.v": "version",
+    "Wait.v": "version",
     "Rows.feed": "which feed",
     "Rows.epoch": "feed epoch",
     "Rows.a": "the rows after this one",
@@ -136,7 +153,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "dead_letter.updated": "its stamp, ms",
     "dead_letter.code": "why",
 }
-MESSAGES: Final = (Up, Hello, Ack, Reset, Rows, Snapshot)
+MESSAGES: Final = (Up, Hello, Ack, Reset, Wait, Rows, Snapshot)
 PARTS: Final = (Op, FeedState, Row, HeadMark, SnapshotItem)
 
 
