@@ -1,6 +1,6 @@
-"""`restore-mark`: tells the relay and all devices that the table was put back to an older copy.
+"""`restore-mark` and `release`: what a person does after a restore of the table, or after two devices had one identity.
 
-Changes one item, the table's marker, and only where a person has said so. Called by cloud.cli.
+Each changes one item of the relay's own: the table's marker, or one device's HEAD. Called by cloud.cli.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from typing import Final
 
 from agent.protocol.commands.failure import BAD_INPUT, OK, CommandError, note
 from agent.protocol.commands.output import print_json
+from agent.protocol.commands.typed import checked_id
+from agent.protocol.onetable.dates import iso_text
 from cloud import system
 from cloud.commands.devices import registered
 from cloud.commands.opening import opened, table_name
+from cloud.head import head_key
 from cloud.incarnation import INCARNATION, MARKER_KEY, mark
+from cloud.quarantine import HALTED, released
 from cloud.table import ITEM_EXISTS, Condition, ConditionFailed, Get
 
 _WHAT: Final = (
@@ -48,4 +52,27 @@ def restore_mark(arguments: argparse.Namespace) -> int:
         print_json({"table": name, "was": was, "incarnation": made.set[INCARNATION], "devices": count})
     else:
         print(f"marked: incarnation {made.set[INCARNATION]}")
+    return OK
+
+
+def release(arguments: argparse.Namespace) -> int:
+    device = checked_id(arguments.device_id, "device")
+    table = opened(arguments).table
+    key = head_key(device or "")
+    head = table.execute(Get(key))
+    try:
+        table.execute(released(key))
+    except ConditionFailed:
+        heard = "has never been heard of" if head is None else "is not in quarantine"
+        raise CommandError(
+            f"{device} {heard}", "nothing was changed; `fleet-cloud devices --json` tells which are"
+        ) from None
+    since = iso_text(head[HALTED])
+    if arguments.json:
+        print_json({"device": device, "halted": since, "epoch": head["epoch"]})
+    else:
+        print(f"{device} is released; it was in quarantine since {since}")
+        print(
+            "  Should two copies of it still be alive, it will be there again soon: wipe one, or give it a new identity"
+        )
     return OK

@@ -50,6 +50,7 @@ COMMANDS: Final = [
     ["devices"],
     ["acl"],
     ["restore-mark", "--yes"],
+    ["release", DEVICE],
 ]
 
 
@@ -451,3 +452,21 @@ def test_a_marked_table_tells_a_relay_of_its_new_incarnation(shell: CloudShell) 
     )
     head = table.execute(Get(head_key(DEVICE)))
     assert (head["epoch"], head["inc"]) == ("new", incarnation)
+
+
+# Quarantine
+
+
+def test_a_device_in_quarantine_is_shown_and_released(shell: CloudShell) -> None:
+    table = adapter(shell.client, shell.table)
+    shell.ok("register", DEVICE, "--account", "main")
+    assert shell.refused("release", DEVICE).startswith(f"{DEVICE} has never been heard of")
+    table.execute(Put(new_head(DEVICE, EPOCH)))
+    assert shell.refused("release", DEVICE).startswith(f"{DEVICE} is not in quarantine")
+    assert shell.ok("devices", "--json").row["quarantine"] is None
+    table.execute(Put({**new_head(DEVICE, EPOCH), "halted": NOW_MS, "born": [NOW_MS]}))
+    assert shell.ok("devices", "--json").row["quarantine"] == "2023-11-14T22:13:20.000Z"
+    said = shell("devices", "--columns")
+    assert said.code == 0 and "release" in said.err
+    assert "two copies" in shell.ok("release", DEVICE).out
+    assert table.execute(Get(head_key(DEVICE))) == new_head(DEVICE, EPOCH)

@@ -382,6 +382,7 @@ def test_requests_of_the_whole_path_are_what_the_log_says(deployed: Deployed) ->
     assert [type(request) for request in deployed.requests] == [Query, Get, Get, Get, Put]
     assert deployed.requests[1] == Get(MARKER_KEY), "once in a while"
     deployed.requests.clear()
+    deployed.published.clear()
     deployed.stream(record)
     assert [type(request) for request in deployed.requests] == [Query, Get, Get, Put]
     assert len(deployed.published) == 1
