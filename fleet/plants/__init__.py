@@ -63,6 +63,7 @@ _ALL: Final = (
     _agent("backlog-in-one-message", "session", agent.WholeOutboxSession, "resend-identical"),
     _agent("changes-lost-on-reboot", "store", agent.ForgetfulStore, "writes-survive-power-cuts every-write-decided"),
     _worker("checkpoint-first", relay.HastyCloud, "convergence every-change-logged"),
+    _relay("clones-live-on", "catchup_type", relay.PatientCatchUp, "no-epoch-change", "clones"),
     _agent("clear-all-on-ack", "replica", agent.ClearingReplica, "read-your-writes every-write-decided convergence"),
     _agent("cursor-before-apply", "replica", agent.EarlyCursorReplica, "convergence"),
     _agent("delete-not-sent", "database", agent.ZombieDatabase, "convergence every-write-decided"),

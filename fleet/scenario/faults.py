@@ -278,6 +278,14 @@ class TableSilence(Background):
         return {"share": self.share}
 
 
+class Clone(OnDevices, Lasting):
+    """A second device with the same identity and a copy of the database is switched on. At the end it is gone, and the
+    device is released from quarantine."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["clone"] = Field(description="A copy of the device, with its identity and database, is alive too.")
+
+
 class TableRestore(Occurring):
     """The table is put back to an older copy and marked (`fleet-cloud restore-mark`), while the relay is stopped."""
 
@@ -308,7 +316,8 @@ Fault = Annotated[
     | ClockFault
     | TableThrottle
     | TableSilence
-    | TableRestore,
+    | TableRestore
+    | Clone,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[FaultBase]] = {
@@ -329,5 +338,6 @@ KINDS: dict[str, type[FaultBase]] = {
         TableThrottle,
         TableSilence,
         TableRestore,
+        Clone,
     )
 }

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
+from cloud.head import head_key
 from cloud.incarnation import mark
 from cloud.memory import MemoryTable
+from cloud.quarantine import released
 from cloud.relay import Relay
-from cloud.table import Cancelled, Item, TableError, Throttled, Write
+from cloud.table import Cancelled, ConditionFailed, Item, TableError, Throttled, Write
 from fleet.rng import rng
 from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
@@ -113,6 +116,14 @@ class CloudWorld(Shards):
             self.clock.post_in(SWEEP_STEP_US, self._sweep_tie, self._sweep, None)
         else:
             self._next_sweep()
+
+    # What a person does.
+
+    def release(self, device_id: str) -> None:
+        """`fleet-cloud release`."""
+        with suppress(ConditionFailed):  # it was not in quarantine
+            self.table.execute(released(head_key(device_id)), self.start_ms + self.clock._now // 1000)
+            self.probes["quarantine_over"] += 1
 
     # Backup and restore.
 

@@ -36,6 +36,7 @@ class Faults:
         cloud: CloudWorld,
         trace: Trace,
         on_heal: Callable[[str], None],
+        clone: Callable[[SimDevice], SimDevice | None],
     ) -> None:
         self._clock = clock
         self._seed = seed
@@ -44,6 +45,7 @@ class Faults:
         self._cloud = cloud
         self._trace = trace
         self._on_heal = on_heal
+        self._clone = clone
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
         self._copies: dict[tuple[str, int], list[Item]] = {}  # (fault, when it restores) -> the table as it was
@@ -168,6 +170,18 @@ class Faults:
         device, jump, drift = what
         device.shift_clock(-jump, -drift)
 
+    def clone(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            made = self._clone(device)
+            if made is not None:
+                made.boot()
+                self._later(event, tie, self._clone_gone, made)
+
+    def _clone_gone(self, made: SimDevice) -> None:
+        """Somebody has found the copy, and lets the device go on."""
+        made.power_off()
+        self._cloud.release(made.device_id)
+
     # ---------------------------------------------------------------- cloud
 
     def relay_kill(self, plan: FaultPlan, _event: Event, _tie: Tie) -> None:
@@ -243,6 +257,7 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "relay-kill": Faults.relay_kill,
     "relay-stall": Faults.relay_stall,
     "table-restore": Faults.table_restore,
+    "clone": Faults.clone,
     "stream-replay": Faults.cloud_window,
     "stream-delay": Faults.cloud_window,
     "clock": Faults.clock,

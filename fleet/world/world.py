@@ -28,6 +28,7 @@ from fleet.scenario.plan import Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
 from fleet.world.broker import Broker
 from fleet.world.clock import Clock
+from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
@@ -118,7 +119,7 @@ class World:
         self.cloud.on_restored = self._restored
         if not self._is_restored():
             relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
-        surroundings = Surroundings(
+        self.surroundings = surroundings = Surroundings(
             clock=self.clock,
             broker=self.broker,
             schema=self.schema,
@@ -146,6 +147,7 @@ class World:
             cloud=self.cloud,
             trace=self.trace,
             on_heal=self._healed,
+            clone=self._clone,
         )
         self.timeline = Timeline(self)
         self.converged_us: int | None = None
@@ -236,6 +238,14 @@ class World:
             self.changed_us = now
             self.trace("commit", key[0], f"{key[1]} {None if new is None else new.get('rev')}")
         self.oracle.committed(now, record)
+
+    def _clone(self, device: SimDevice) -> SimDevice | None:
+        plan = next(one for one in self.plan.devices if one.id == device.device_id)
+        group = self.plan.groups[plan.group]
+        made = clone_of(device, self.surroundings, plan, group, Profile(group.link))
+        if made is not None:
+            self.oracle.device_cloned(device.device_id)
+        return made
 
     def _restored(self) -> None:
         items = self.table.backup()

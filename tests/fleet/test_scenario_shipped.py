@@ -26,6 +26,7 @@ from fleet.scenario.shipped import ROOT, header, scenario_paths
 
 NAMES = [
     "baseline",
+    "clones",
     "conflict",
     "long-offline",
     "lossy-links",
