@@ -119,21 +119,21 @@ class CatchUp:
                     continue  # another worker made one
                 return head
             now_ms = self.clock_ms()
-            recent: list[int] = []
-            if incarnation_of(head) == incarnation:  # else a device that knows the present one is adopted in any case
+            recent = born(head, now_ms)
+            counts = incarnation_of(head) == incarnation  # what a restore of the table makes necessary does not
+            if counts:  # else a device that knows the present one is adopted in any case
                 if head["epoch"] == message.epoch:
                     return head
                 if not self.may_replace(head, message):
                     self.counters["reset_sent"] += 1
                     yield answer(Reset(hn=message.hn, head_epoch=head["epoch"]))
                     return None
-                recent = born(head, now_ms)
             try:
-                if self.too_many_epochs(recent):
+                if counts and self.too_many_epochs(recent):
                     yield halt(key, head, now_ms)
                     self.counters["device_quarantined"] += 1
                     continue  # it is told so
-                yield adopt(device, head, message.epoch, incarnation, [*recent, now_ms])
+                yield adopt(device, head, message.epoch, incarnation, [*recent, now_ms] if counts else recent)
             except ConditionFailed:
                 continue
             self.counters["epoch_adopted"] += 1

@@ -68,6 +68,7 @@ class RestoredSide(TableSide):
         """What HEAD had reached was committed, and acks of it may still be on their way."""
         device.restored = True
         device.idle = 0
+        device.replaced_us = []  # HEAD's count is that of the copy
         if device.head_epoch is not None:
             if device.past is None:
                 device.past = {}
