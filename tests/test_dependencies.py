@@ -70,6 +70,8 @@ def covers(distribution: str, module: str) -> bool:
     name = IMPORTS.get(distribution, distribution.replace("-", "_"))
     if distribution == "pydantic" and module.startswith("pydantic_core"):
         return True  # pydantic's other half: it pins the version and documents its use
+    if distribution == "paho-mqtt" and module.startswith("paho."):
+        return True
     if distribution == "boto3" and module.startswith("botocore"):
         return True  # the same
     return module == name or module.startswith(name + ".") or name.startswith(module + ".")

@@ -1,0 +1,32 @@
+"""The machine's clocks and randomness, for processes that run for real: given to the logic from here and nowhere else.
+
+Called by cloud.service and by commands.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def pause(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def chance() -> float:
+    """Uniform in [0, 1)."""
+    return random.random()
+
+
+def random_hex(digits: int) -> str:
+    return os.urandom((digits + 1) // 2).hex()[:digits]
