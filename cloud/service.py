@@ -138,6 +138,7 @@ class Service:
     async def _stop(self, scope: trio.CancelScope, stream_ended: trio.Event) -> None:
         """No new messages; what is in hand, and the batches under way, to their end; then the connection."""
         self.stream.stop()
+        self.broker.stopping = True
         connection = self.broker.connection
         if connection is not None and connection.ready:
             connection.unsubscribe()

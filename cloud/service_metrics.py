@@ -53,7 +53,7 @@ class Figures:
         )
         self.record_seconds = Histogram(
             "fleet_relay_record_seconds",
-            "work on the records of one item of a batch",
+            "work on the records of one feed of a batch",
             buckets=_SECONDS,
             registry=self.registry,
         )

@@ -13,6 +13,7 @@ it counts nothing. Called by cloud.service.
 from __future__ import annotations
 
 import math
+import socket
 import ssl
 from collections import Counter, deque
 from collections.abc import Callable
@@ -54,7 +55,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     group: str = "fleet"
     version: str = "5"
     keep_alive_s: int = 30
-    in_hand: int = 64  # messages from devices under way at once
+    in_hand: int = 1_000  # messages from devices that are not acknowledged: those that wait, too
     window: int = 100  # publishes without the broker's acknowledgement: AWS IoT Core's limit
     confirm_s: float = 10.0  # for that acknowledgement
     grace_s: float = 30.0  # publishes wait so long for a broker that is away, counted from when it went
@@ -104,6 +105,7 @@ class Connection:
         client.on_message = lambda _client, _data, message: self._receive(self, message)
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
+        client.on_socket_open = lambda _client, _data, sock: _no_delay(sock)
         client.on_socket_close = lambda _client, _data, sock: None if self._threaded else _closing(sock)
         client.on_socket_register_write = lambda _client, _data, _sock: self._want_write()
         if settings.username is not None:
@@ -317,13 +319,15 @@ class Broker:
         self._up = trio.Event()
         self._down_since = math.inf  # until it runs
         self._known = False  # has been connected once
+        self.stopping = False
 
     @property
     def connected(self) -> bool:
         return self.connection is not None and self.connection.ready
 
     async def run(self) -> None:
-        """For ever. Raises BrokerRefused when the first connection is refused: only a person can help then."""
+        """For ever, or until a connection ends after `stopping` was set. Raises BrokerRefused when the first connection
+        is refused: only a person can help then."""
         attempts = 0
         self._down_since = trio.current_time()
         while True:
@@ -344,6 +348,8 @@ class Broker:
                 self._up = trio.Event()
                 self._down_since = trio.current_time()
                 self.counters["broker_lost"] += 1
+            if self.stopping:
+                return
             if trio.current_time() - began >= STABLE_S:
                 attempts = 0
             self.log.problem("broker-unreachable", broker=self.settings.place, reason=why)
@@ -429,6 +435,10 @@ def _first(group: BaseExceptionGroup[Any]) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}" if not isinstance(error, BrokerRefused) else str(error)
+
+
+def _no_delay(sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _closing(sock: Any) -> None:

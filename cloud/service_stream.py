@@ -1,6 +1,6 @@
 """The stream side of the relay under trio: one task keeps the leases, one for each held shard reads and works.
 
-A batch is worked on in lanes, one an item, so many at once; the next is read when the last lane has ended: what is in
+A batch is worked on in lanes, one a feed, so many at once; the next is read when the last lane has ended: what is in
 memory is bounded, and a slow table slows the reading. Called by cloud.service.
 """
 

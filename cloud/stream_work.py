@@ -1,4 +1,4 @@
-"""Works on the records of a shard: in order for each item, tried again where they fail, set aside where that is no use.
+"""Works on the records of a shard: in order for each feed, tried again where they fail, set aside where that is no use.
 
 Generators: each yields requests of the table, messages and pauses to a driver. A record that the relay cannot work on
 (poison) becomes a dead letter after some tries, so that its shard goes on. One that the table refuses or does not
@@ -21,7 +21,6 @@ from cloud.table import (
     Cancelled,
     ConditionFailed,
     InvalidRequest,
-    Key,
     Put,
     Record,
     TableError,
@@ -59,22 +58,22 @@ class RecordWork:
         self.tell = tell
 
     def lanes(self, changes: Sequence[Change]) -> list[list[Change]]:
-        """What is to be done of a batch: per item, in order. What no feed wants is counted and left out."""
-        lanes: dict[Key, list[Change]] = {}
+        """What is to be done of a batch: per feed, in order. What no feed wants is counted and left out."""
+        lanes: dict[str, list[Change]] = {}
         counters = self.counters
         for change in changes:
             if change.problem:
-                lanes.setdefault(change.key, []).append(change)
+                lanes.setdefault(change.key[0], []).append(change)
             elif change.record is None:
                 counters["stream_record_private"] += 1
             elif not self.relay.wants(change.key):
                 counters["stream_record_unwanted"] += 1
             else:
-                lanes.setdefault(change.key, []).append(change)
+                lanes.setdefault(self.relay.lane(change.key), []).append(change)
         return list(lanes.values())
 
     def lane(self, changes: Sequence[Change]) -> Generator[Step, Any, None]:
-        """The records of one item, one after the other."""
+        """The records of one feed, one after the other."""
         for change in changes:
             if change.record is None:
                 yield from self.set_aside(change, change.problem, 0)

@@ -185,7 +185,7 @@ def broker_settings(settings: Settings, name: str, boot: str) -> BrokerSettings:
         tls=_tls(settings, address.scheme == "mqtts"),
         group=settings.group,
         version=settings.mqtt,
-        in_hand=settings.messages,
+        in_hand=min(settings.queue, 65_535),
     )
 
 
