@@ -7,6 +7,7 @@ an Unusable with its next step. Called by the relay's service, by commands and b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -63,6 +64,7 @@ def connect(
         **own_address,
     )
     try:
+        region = region or os.environ.get("AWS_REGION")  # as AWS's own tools do; boto3 alone does not
         session = boto3.session.Session(profile_name=profile, region_name=region)
         return session.client(service, endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:

@@ -78,5 +78,5 @@ class Log:
 
 
 def _plain(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return json.dumps(text) if not text or " " in text or "\n" in text else text
+    quoted = not isinstance(value, str) or not value or " " in value or not value.isprintable()
+    return json.dumps(value, default=str) if quoted else str(value)

@@ -65,10 +65,9 @@ def settings_of(options: Mapping[str, Any], path: str | None) -> Settings:
     values: dict[str, Any] = {name: value for name, value in given.items() if name not in SECTIONS}
     values.update(options)
     for name in _REQUIRED:
-        if not values.get(name) and not problems:
-            problems.append(
-                Problem(place, 0, 0, name, "is missing", f"give --{name}, or name it in the file of --config")
-            )
+        if not values.get(name):
+            hint = f"give --{name}" if path else f"give --{name}, or name it in the file of --config"
+            problems.append(Problem(place, 0, 0, name, "is missing", hint))
     for name, section in SECTIONS.items():
         values[name] = _section(name, section, given.get(name, {}), place, problems)
     problems.extend(_wrong(values, place))

@@ -63,6 +63,12 @@ def until(condition: Callable[[], Any], what: str, act: Callable[[], object]) ->
         act()
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 # The broker.
 
 
@@ -73,9 +79,7 @@ class Mosquitto:
         self.path = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         if not os.path.exists(self.path):
             raise Missing("mosquitto is missing: apt install mosquitto")
-        with socket.socket() as free:  # mosquitto cannot be given port 0
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()  # mosquitto cannot be given port 0
         self.file = folder / "mosquitto.conf"
         anonymous = () if any("allow_anonymous" in line for line in lines) else ("allow_anonymous true",)
         self.file.write_text("\n".join([f"listener {self.port} 127.0.0.1", "log_type none", *anonymous, *lines]) + "\n")
