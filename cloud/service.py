@@ -189,12 +189,10 @@ class Service:
             except TableError as error:
                 self.counters["message_failed"] += 1
                 self.log.problem("message-failed", device=message.device, reason=f"{type(error).__name__}: {error}")
-            except Exception as error:
+            except Exception as error:  # a fault of the relay's own, which one device must not use against all
                 self.counters["message_error"] += 1
                 reason = f"{type(error).__name__}: {error}"
-                self.log.problem(
-                    "message-error", level_hint="a fault of the relay", device=message.device, reason=reason
-                )
+                self.log.problem("message-error", device=message.device, reason=reason)
             else:
                 self.counters["message_done"] += 1
                 self.log.over("message-failed")
@@ -214,7 +212,7 @@ class Service:
 
     def _tell(self, event: str, **fields: Any) -> None:
         if event in _PROBLEMS:
-            self.log.problem(f"{event} {fields.pop('key', '')}", **fields)
+            self.log.problem(event, **fields)
         else:
             self.log.event(event, "error" if event in _WARNINGS else "info", **fields)
 

@@ -38,7 +38,7 @@ class Log:
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
         self._plain = plain
-        self._problems: dict[str, _Problem] = {}
+        self._problems: dict[tuple[str, str], _Problem] = {}
 
     def event(self, event: str, level: str = "info", **fields: Any) -> None:
         at = datetime.fromtimestamp(self._wall_ms() / 1000, UTC).isoformat(timespec="milliseconds")
@@ -50,12 +50,14 @@ class Log:
         else:
             self._write(json.dumps({"at": at, "level": level, "event": event, **fields}, default=str))
 
-    def problem(self, what: str, **fields: Any) -> None:
-        """`what` names the problem, for as long as it lasts."""
+    def problem(self, what: str, about: str = "", **fields: Any) -> None:
+        """`what` and `about` name the problem, for as long as it lasts. `about`: one of few, each is remembered."""
         now_ms = self._monotonic_ms()
-        known = self._problems.get(what)
+        if about:
+            fields = {"about": about, **fields}
+        known = self._problems.get((what, about))
         if known is None:
-            self._problems[what] = _Problem(1, 0, now_ms)
+            self._problems[what, about] = _Problem(1, 0, now_ms)
             self.event(what, "warning", **fields)
             return
         known.count += 1
@@ -65,16 +67,18 @@ class Log:
             known.unsaid = 0
             known.told_ms = now_ms
 
-    def over(self, what: str, **fields: Any) -> None:
+    def over(self, what: str, about: str = "", **fields: Any) -> None:
         """The problem is gone, if there was one."""
-        known = self._problems.pop(what, None)
+        known = self._problems.pop((what, about), None)
         if known is not None:
+            if about:
+                fields = {"about": about, **fields}
             self.event(f"{what}-over", times=known.count, **fields)
 
     @property
     def problems(self) -> list[str]:
         """What is wrong now."""
-        return list(self._problems)
+        return [f"{what} {about}".strip() for what, about in self._problems]
 
 
 def _plain(value: Any) -> str:

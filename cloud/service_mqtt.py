@@ -27,6 +27,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from agent.protocol.messages import MESSAGE_BYTES_MAX
 from agent.protocol.topics import from_device, sender
 from cloud.service_inbox import Inbox, Incoming
 from cloud.service_log import Log
@@ -237,7 +238,11 @@ class Connection:
                     await trio.lowlevel.wait_readable(sock)
                 except trio.ClosedResourceError:
                     raise _Down from None
-            self.client.loop_read()
+            try:
+                self.client.loop_read()
+            except Exception as error:  # what a broker may send has no end; another connection gets over it
+                self.why = f"{type(error).__name__}: {error}"
+                raise _Down from error
             self._checked()
             await trio.lowlevel.checkpoint()
 
@@ -393,6 +398,10 @@ class Broker:
             device = None
         if device is None:
             self.counters["message_refused_topic"] += 1
+            done()
+            return
+        if len(message.payload) > MESSAGE_BYTES_MAX:
+            self.counters["message_refused_oversize"] += 1  # here, so that what waits is bounded in bytes, too
             done()
             return
         if not self.inbox.put(Incoming(device, message.payload, done)):

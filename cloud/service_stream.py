@@ -6,6 +6,7 @@ memory is bounded, and a slow table slows the reading. Called by cloud.service.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -71,7 +72,8 @@ class StreamTasks:
                 if self.leases.stopping and not self.leases.held and not self._readers:
                     break
                 await self._until_due(failures)
-        await self.driver.run(self.leases.leave())
+        with contextlib.suppress(TableError):  # the others remove it in time
+            await self.driver.run(self.leases.leave())
 
     def stop(self) -> None:
         """Batches under way are worked on to their end; then the leases go."""
@@ -110,15 +112,15 @@ class StreamTasks:
             if held.place != END:
                 self.leases.ended(held)
         del self._readers[held]
+        self.log.over("shard-unreadable", held.shard)
         self.lag_ms.pop(held.shard, None)
         self._wake.set()
 
     async def _work_on(self, held: Held, batch: Batch) -> None:
-        problem = f"shard-unreadable {held.shard}"
         if batch.problem:
-            self.log.problem(problem, reason=batch.problem)
+            self.log.problem("shard-unreadable", held.shard, reason=batch.problem)
         else:
-            self.log.over(problem)
+            self.log.over("shard-unreadable", held.shard)
         lanes = self.work.lanes(batch.changes)
         async with trio.open_nursery() as nursery:
             for lane in lanes:

@@ -18,7 +18,7 @@ class StreamConfig:
     checkpoint_ms: int = 1_000  # least time between two checkpoints of what was done
     discover_ms: int = 30_000  # how often the stream is asked for its shards; a shard's end asks at once
     poll_ms: int = 250  # between two looks at a shard that had nothing: Lambda's own pace
-    batch_records: int = RECORDS_MAX
+    batch_records: int = 250  # read at once; what a crash makes come again
     lanes: int = 32  # feeds of one batch whose records are worked on at once
     record_tries: int = 5  # of a record that the relay cannot work on, before it is set aside
     record_retry_ms: int = 60 * _MINUTE_MS  # the same where the table refuses or does not answer

