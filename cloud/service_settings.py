@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.protocol import json5
 from agent.protocol.errors import InputError, Problem
+from agent.protocol.onetable import json5
 from agent.protocol.topics import valid_id
 from cloud.config import RelayConfig
 from cloud.stream_config import StreamConfig
