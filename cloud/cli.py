@@ -21,7 +21,7 @@ from agent.protocol.version import __version__
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 # Option, what stands for its value, what it says. None has a default here: a file of settings may say it, too.
-_RELAY_OPTIONS: Final = (
+RELAY_OPTIONS: Final = (
     ("table", "NAME", "the table; it must be one that was made for Fleet"),
     ("schema", "FILE", "the OneTable schema (JSON5)"),
     ("broker", "URL", "mqtt://<host>[:<port>], or mqtts for TLS, with <user>@ before the host where it wants one"),
@@ -84,7 +84,7 @@ def _add_relay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "like), the broker's password from FLEET_BROKER_PASSWORD. Exit codes: 0 stopped in order, 2 bad input, 4 "
         "internal error, 130 interrupted twice.",
     )
-    for name, metavar, text in _RELAY_OPTIONS:
+    for name, metavar, text in RELAY_OPTIONS:
         relay.add_argument(f"--{name}", metavar=metavar, help=text)
     relay.set_defaults(run=_extra("relay"))
 

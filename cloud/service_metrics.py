@@ -32,6 +32,7 @@ FAMILIES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("fault_", "fleet_relay_table_faults", "verdict", "calls of the table that failed"),
     ("", "fleet_relay_events", "event", "what the relay's logic counts: conflicts, verdicts, feed epochs"),
 )
+UNITS: Final = "read and write units, as the table tells"
 Gauges = Callable[[], dict[str, tuple[str, float]]]  # metric -> its meaning and value
 
 
@@ -47,7 +48,7 @@ class Figures:
         self.registry.register(self)
         self.message_seconds = Histogram(
             "fleet_relay_message_seconds",
-            "from a message's arrival to the end of its work",
+            "from the start of the work on a message to its end",
             buckets=_SECONDS,
             registry=self.registry,
         )
@@ -68,9 +69,7 @@ class Figures:
                 family = families[metric] = CounterMetricFamily(metric, meaning, labels=[label])
             assert isinstance(family, CounterMetricFamily)
             family.add_metric([name[len(beginning) :]], count)
-        units = CounterMetricFamily(
-            "fleet_relay_table_units", "read and write units, as the table tells", labels=["operation"]
-        )
+        units = CounterMetricFamily("fleet_relay_table_units", UNITS, labels=["operation"])
         for operation, count in sorted(dict(self._units).items()):
             units.add_metric([operation], count)
         families["units"] = units
