@@ -21,7 +21,14 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parent.parent
 OWN: Final = ("agent", "cloud", "fleet", "reports", "scenarios", "benchmarks", "docs")
 # Distributions whose import has another name.
-IMPORTS: Final = {"hdrhistogram": "hdrh", "python-ulid": "ulid", "ruamel.yaml": "ruamel.yaml", "fleet-sync": "agent"}
+IMPORTS: Final = {
+    "paho-mqtt": "paho",
+    "prometheus-client": "prometheus_client",
+    "hdrhistogram": "hdrh",
+    "python-ulid": "ulid",
+    "ruamel.yaml": "ruamel.yaml",
+    "fleet-sync": "agent",
+}
 # Room -> the extras that bring what it may import, as design has it; "" is the base install.
 ROOMS: Final = {
     "agent": ("",),
@@ -70,8 +77,6 @@ def covers(distribution: str, module: str) -> bool:
     name = IMPORTS.get(distribution, distribution.replace("-", "_"))
     if distribution == "pydantic" and module.startswith("pydantic_core"):
         return True  # pydantic's other half: it pins the version and documents its use
-    if distribution == "paho-mqtt" and module.startswith("paho."):
-        return True
     if distribution == "boto3" and module.startswith("botocore"):
         return True  # the same
     return module == name or module.startswith(name + ".") or name.startswith(module + ".")
@@ -144,7 +149,8 @@ def test_a_console_script_names_a_function_that_exists(script: str) -> None:
 
 @pytest.mark.parametrize("package", ["agent.cli", "cloud.cli"])
 def test_the_light_command_lines_import_nothing_heavy(package: str) -> None:
-    heavy = [IMPORTS.get(name, name) for name in declared("fleet") if name != "fleet-sync"]
+    extras = [*declared("fleet"), *declared("cloud")]
+    heavy = [IMPORTS.get(name, name) for name in extras if name != "fleet-sync"]
     code = f"import sys, {package}; print([name for name in {heavy!r} if name.split('.')[0] in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
