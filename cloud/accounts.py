@@ -1,10 +1,8 @@
-"""Which account a device belongs to, as its registration in the table says; remembered for a while.
+"""Which account a device belongs to, and that it was heard of, for a relay that runs many works at once.
 
-    pk _fleet#device#DEVICE     sk device     account
-
-`find` is a generator of table requests, run before a message is looked at; `of` is what the relay asks. A device
-without a registration has no account, and its messages are refused. Called by the service, and by whoever registers
-devices.
+The registry's items (cloud.registry) by generators of table requests: `find` is run before a message is looked at, `of`
+is what the relay then asks, `note` is run after a message for people who look at `fleet-cloud devices`. A device that
+is not registered has no account, and its messages are refused. Called by cloud.service.
 """
 
 from __future__ import annotations
@@ -12,27 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
+from agent.protocol.errors import MessageError
+from agent.protocol.messages import Hello, decode_from_device
 from agent.protocol.topics import valid_id
-from cloud.table import PK, PRIVATE_PREFIX, SK, Get, Item, Key, Request
+from cloud.registry import device_key, heard
+from cloud.table import ConditionFailed, Get, Item, Request
 
-_DEVICE_PK: Final = PRIVATE_PREFIX + "device#"
-_DEVICE_SK: Final = "device"
 KNOWN_MS: Final = 60_000  # an account is remembered for so long
-UNKNOWN_MS: Final = 5_000  # and that there is none
+UNKNOWN_MS: Final = 5_000  # and that there is none: nobody's messages must not cost a read each
+HEARD_MS: Final = 5 * 60_000  # between two notes of one device
 _DEVICES_MAX: Final = 200_000  # remembered at most; then all are asked for anew
-
-
-def device_key(device: str) -> Key:
-    return (_DEVICE_PK + device, _DEVICE_SK)
-
-
-def registration(device: str, account: str) -> dict[str, Any]:
-    """The item that makes a device known. Raises ValueError for what cannot be an id."""
-    for name in (device, account):
-        if not valid_id(name):
-            raise ValueError(f"{name!r} is no id: 1 to 128 letters, digits and :_.- , and not 'all'")
-    pk, sk = device_key(device)
-    return {PK: pk, SK: sk, "account": account}
 
 
 class Accounts:
@@ -42,6 +29,7 @@ class Accounts:
         self.every = every
         self._monotonic_ms = monotonic_ms
         self._found: dict[str, tuple[str | None, int]] = {}  # device -> account, and until when
+        self._noted: dict[str, int] = {}  # device -> when it may be noted again
 
     def of(self, device: str) -> str | None:
         """The account as last found."""
@@ -61,3 +49,22 @@ class Accounts:
         if len(self._found) >= _DEVICES_MAX:
             self._found.clear()
         self._found[device] = (account, now_ms + (UNKNOWN_MS if account is None else KNOWN_MS))
+
+    def note(self, device: str, payload: bytes, wall_ms: int) -> Generator[Request, Any, None]:
+        """After a hello of a registered device, now and then. Raises TableError."""
+        now_ms = self._monotonic_ms()
+        if self.every or now_ms < self._noted.get(device, 0) or self.of(device) is None:
+            return
+        try:
+            message = decode_from_device(payload)
+        except MessageError:
+            return
+        if not isinstance(message, Hello):
+            return
+        if len(self._noted) >= _DEVICES_MAX:
+            self._noted.clear()
+        self._noted[device] = now_ms + HEARD_MS
+        try:
+            yield heard(device, message, wall_ms)
+        except ConditionFailed:
+            self._found.pop(device, None)  # it is registered no more

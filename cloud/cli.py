@@ -1,23 +1,25 @@
-"""The command `fleet-cloud`: what a person does on the cloud's side. Its commands are in cloud.commands, each imported
-when it runs; `models` is here, since it needs nothing.
+"""The command `fleet-cloud`: what a person does on the cloud's side. Parses, and runs one command.
 
-Bad input is printed with its place, every mistake at once, and exits with 2; never a traceback. Installed as a console
-script.
+Has one command of its own; the others are in cloud.commands, each imported when it runs. Bad input is printed with its
+place, every mistake at once, and exits with 2; never a traceback. Installed as a console script.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from agent.protocol import listing
+from agent.protocol.commands.grammar import parsed
+from agent.protocol.commands.running import run
 from agent.protocol.errors import InputError
 from agent.protocol.schema import Schema
 from agent.protocol.version import __version__
+from cloud.commands.failure import lines_of
+from cloud.commands.grammar import EPILOG, add_all
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 # Option, what stands for its value, what it says. None has a default here: a file of settings may say it, too.
@@ -43,7 +45,7 @@ RELAY_OPTIONS: Final = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit code; usage errors raise SystemExit(2), as argparse does."""
-    arguments = _parser().parse_args(argv)
+    arguments = parsed(_parser(), argv)
     try:
         code: int = arguments.run(arguments)
     except KeyboardInterrupt:
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fleet-cloud",
         description="The cloud's side: one table, and the relay that keeps devices in sync with it.",
-        epilog="Exit codes: 0 done, 2 bad input or usage.",
+        epilog=f"{EPILOG} `fleet-cloud COMMAND --help` says more.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("file", metavar="FILE", help="a schema file")
     models.add_argument("--json", action="store_true", help="print JSON")
     models.set_defaults(run=_models)
+    add_all(commands)
     _add_relay(commands)
     return parser
 
@@ -86,24 +89,7 @@ def _add_relay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     for name, metavar, text in RELAY_OPTIONS:
         relay.add_argument(f"--{name}", metavar=metavar, help=text)
-    relay.set_defaults(run=_extra("relay"))
-
-
-def _extra(name: str) -> Callable[[argparse.Namespace], int]:
-    """A command that needs the extra `cloud`."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        try:
-            module = importlib.import_module(f"cloud.commands.{name}")
-        except ModuleNotFoundError as error:
-            if error.name is not None and error.name.partition(".")[0] in ("agent", "cloud"):
-                raise
-            print(f"fleet-cloud {name} needs {error.name}: pip install 'fleet-sync[cloud]'", file=sys.stderr)
-            return BAD_INPUT
-        code: int = module.run(arguments)
-        return code
-
-    return run
+    relay.set_defaults(run=lambda arguments: run(arguments, "relay:run", "cloud.commands", lines_of))
 
 
 def _models(arguments: argparse.Namespace) -> int:

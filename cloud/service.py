@@ -72,7 +72,7 @@ class Service:
             settings.table,
             wait=system.pause,
             chance=system.chance,
-            token=lambda: system.random_hex(32),
+            token=system.token,
             on_call=self._called,
         )
         self.driver = Driver(
@@ -186,6 +186,7 @@ class Service:
             try:
                 await self.driver.run(self.accounts.find(message.device))
                 await self.driver.run(self.relay.on_message(message.device, message.payload))
+                await self.driver.run(self.accounts.note(message.device, message.payload, system.wall_ms()))
             except TableError as error:
                 self.counters["message_failed"] += 1
                 self.log.problem("message-failed", device=message.device, reason=f"{type(error).__name__}: {error}")

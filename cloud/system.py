@@ -30,3 +30,12 @@ def chance() -> float:
 
 def random_hex(digits: int) -> str:
     return os.urandom((digits + 1) // 2).hex()[:digits]
+
+
+def random_bytes(count: int) -> bytes:
+    return os.urandom(count)
+
+
+def token() -> str:
+    """32 characters, never the same twice: of a transaction."""
+    return random_hex(32)

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-import cloud.accounts
 import cloud.head
+import cloud.registry
 import cloud.stream_leases
 import cloud.stream_letters
 from agent.config import AgentConfig
@@ -296,7 +296,7 @@ def records() -> str:
 
 def process_records() -> str:
     """What a relay that runs for real keeps beside them, each as its module describes it."""
-    return _forms(cloud.stream_leases, cloud.stream_letters, cloud.accounts)
+    return _forms(cloud.stream_leases, cloud.stream_letters, cloud.registry)
 
 
 def _forms(*modules: ModuleType) -> str:

@@ -34,10 +34,10 @@ from relay_rig import FILE
 from agent.config import AgentConfig
 from agent.events import CONNECTED, DISCONNECTED, TIMER, Connect, Disconnect, Event, Received, Send
 from agent.protocol.topics import from_device, to_account, to_all, to_device
-from cloud.accounts import registration
 from cloud.dynamodb_table import create_table
 from cloud.head import public_image
-from cloud.table import PK, PRIVATE_PREFIX, SK, Key, Put
+from cloud.registry import registration
+from cloud.table import PK, PRIVATE_PREFIX, SK, Key
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIMIT_S: Final = 60.0
@@ -129,7 +129,7 @@ class Table:
         create_table(self.client, name)
         self.execute = adapter(self.client, name).execute
         for device, account in accounts.items():
-            self.execute(Put(registration(device, account)))
+            self.execute(registration(device, account, _wall_ms()))
 
     def items(self, private: bool = False) -> dict[Key, dict[str, Any]]:
         """What applications see; with `private` the relay's own items instead."""

@@ -73,4 +73,4 @@ def test_a_command_whose_extra_is_missing_says_what_to_install(
     monkeypatch.setitem(sys.modules, "trio", None)
     monkeypatch.delitem(sys.modules, "cloud.commands.relay", raising=False)
     assert main(["relay", "--table", "ioto"]) == 2
-    assert capsys.readouterr().err == "fleet-cloud relay needs trio: pip install 'fleet-sync[cloud]'\n"
+    assert capsys.readouterr().err == "fleet-cloud: trio is not installed (pip install 'fleet-sync[cloud]')\n"

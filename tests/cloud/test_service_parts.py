@@ -16,14 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.protocol.errors import InputError
-from cloud.accounts import KNOWN_MS, UNKNOWN_MS, Accounts, device_key, registration
+from agent.protocol.messages import Hello, encode
+from cloud.accounts import HEARD_MS, KNOWN_MS, UNKNOWN_MS, Accounts
+from cloud.registry import device_key
 from cloud.service_drive import Driver
 from cloud.service_inbox import DEVICE_MAX, Inbox, Incoming
 from cloud.service_log import AGAIN_MS, Log
 from cloud.service_metrics import Figures, serve
 from cloud.service_settings import settings_of
 from cloud.stream import ListShards, Pause, ReadRecords
-from cloud.table import Get, Item, Publish, Throttled
+from cloud.table import Get, Item, Publish, Throttled, Update
 
 # The inbox.
 
@@ -245,7 +247,7 @@ def test_counters_become_metrics_and_health_tells_what_is_wrong() -> None:
 def test_an_account_is_asked_for_once_in_a_while() -> None:
     clock = Clock()
     accounts = Accounts(clock)
-    items: dict[Any, Item] = {device_key("a"): registration("a", "main"), device_key("odd"): {"account": 7}}
+    items: dict[Any, Item] = {device_key("a"): {"account": "main"}, device_key("odd"): {"account": 7}}
     asked: list[str] = []
 
     def find(device: str) -> str | None:
@@ -262,15 +264,29 @@ def test_an_account_is_asked_for_once_in_a_while() -> None:
     assert find("no id/") is None
     assert asked == ["a", "b", "odd"]
     clock.ms += UNKNOWN_MS
-    items[device_key("b")] = registration("b", "other")
+    items[device_key("b")] = {"account": "other"}
     assert find("b") == "other"
     clock.ms += KNOWN_MS
-    items[device_key("a")] = registration("a", "moved")
+    items[device_key("a")] = {"account": "moved"}
     assert find("a") == "moved"
     assert Accounts(clock, "every").of("whoever") == "every"
-    for device, account in (("a/b", "main"), ("a", ""), ("all", "main")):
-        with pytest.raises(ValueError, match="is no id"):
-            registration(device, account)
+
+
+def test_a_registered_device_is_noted_by_its_hello_now_and_then() -> None:
+    clock = Clock()
+    accounts = Accounts(clock)
+    hello = encode(Hello(epoch="e", hn="h", n=1, schema="1", feeds={}))
+    assert list(accounts.note("a", hello, 5)) == []  # nobody knows it
+    with pytest.raises(StopIteration):
+        work = accounts.find("a")
+        next(work)
+        work.send({"account": "main"})
+    assert list(accounts.note("a", b"rubbish", 5)) == []
+    (noted,) = accounts.note("a", hello, 5)
+    assert isinstance(noted, Update) and noted.key == device_key("a") and noted.set["seen"] == 5
+    assert list(accounts.note("a", hello, 6)) == []
+    clock.ms += HEARD_MS
+    assert len(list(accounts.note("a", hello, 7))) == 1
 
 
 # The driver.
