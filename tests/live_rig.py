@@ -19,6 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -117,6 +118,11 @@ def mosquitto(folder: Path, *lines: str) -> Iterator[Mosquitto]:
 
 
 # The table.
+
+
+def table_name(test: str) -> str:
+    """Of a test's own table: short, since the tokens of transactions begin with it."""
+    return f"live-{zlib.crc32(test.encode()):08x}"
 
 
 class Table:

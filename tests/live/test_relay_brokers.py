@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from live_rig import LIMIT_S, Mosquitto, RelayProcess, Table, devices, free_port, mosquitto, pump, same
+from live_rig import LIMIT_S, Mosquitto, RelayProcess, Table, devices, free_port, mosquitto, pump, same, table_name
 from relay_rig import config, stored
 
 from cloud.table import Put
@@ -18,7 +18,7 @@ ACCOUNTS = {"home-1": "main"}
 @pytest.fixture
 def table(request: pytest.FixtureRequest, ministack: str, broker: Mosquitto) -> Table:
     """`broker` is asked for so that a missing one is told in the same way as elsewhere."""
-    return Table(ministack, f"brokers-{request.node.name}"[:60], ACCOUNTS)
+    return Table(ministack, table_name(request.node.nodeid), ACCOUNTS)
 
 
 def works(table: Table, relay: RelayProcess, port: int) -> None:

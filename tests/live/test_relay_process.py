@@ -22,6 +22,7 @@ from live_rig import (
     devices,
     pump,
     same,
+    table_name,
 )
 from paho.mqtt import client as paho
 from paho.mqtt import publish
@@ -29,6 +30,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from relay_rig import EPOCH, config, fault, hello, notice, op, setting, stored, up
 
 from agent.protocol.messages import MESSAGE_BYTES_MAX, encode
+from cloud.registry import device_key
 from cloud.stream_letters import LETTERS_PK
 from cloud.table import Delete, Put, Query
 
@@ -36,8 +38,7 @@ ACCOUNTS = {"home-1": "main", "home-2": "main", "away-1": "other"}
 
 
 def made(request: pytest.FixtureRequest, emulator: str) -> Table:
-    name = "".join(char if char.isalnum() else "-" for char in request.node.name)[-60:]
-    return Table(str(request.getfixturevalue(emulator)), f"live-{name}", ACCOUNTS)
+    return Table(str(request.getfixturevalue(emulator)), table_name(request.node.nodeid), ACCOUNTS)
 
 
 @pytest.fixture(params=["moto", "ministack"])
@@ -94,6 +95,7 @@ def test_a_device_and_the_table_become_equal_through_the_process(
         assert figures['fleet_relay_messages_total{event="done"}'] >= 6
         assert figures["fleet_relay_message_seconds_count"] >= 6
         assert figures['fleet_relay_table_calls_total{operation="TransactWriteItems"}'] > 0
+        assert table.items(private=True)[device_key("home-1")]["seen"] > 0  # for `fleet-cloud devices`
         assert relay.health() == (200, {"status": "ok", "problems": []})
         assert relay.terminate() == 0
         assert relay.said[-1]["event"] == "stopped" and "unfinished" not in relay.said[-1]
