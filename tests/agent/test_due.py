@@ -15,6 +15,7 @@ from relay_rig import NOW_MS
 
 from agent.due import ITEMS_MAX, release
 from agent.events import STOP
+from agent.protocol.errors import ModelError
 from agent.protocol.dates import from_ms
 from agent.protocol.messages import NO_IMAGE, Ack, Hello, Key, Row, Rows, Snapshot, SnapshotItem, Up, encode_image
 from agent.session import NEVER
@@ -77,7 +78,7 @@ def operations(device: Device) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("model", ["Session", "Alarm", "Lease", "User"])
 def test_an_item_whose_life_is_over_is_absent_to_every_read_and_write(model: str) -> None:
-    device = whole()
+    device = online()
     database = device.database
     database.create(model, {"id": "a", "ttl": at(SOON_S)})
     device.set_ms = SOON_S * 1000 - 1
@@ -87,7 +88,7 @@ def test_an_item_whose_life_is_over_is_absent_to_every_read_and_write(model: str
     assert not list(database.find(model)) and not list(database.items()) and not list(database.export_items())
     assert database.statistics().items == 0
     assert not database.remove(model, {"id": "a"})
-    assert [change.event for change in device.changes] == ["created", "expired"], "the first write found it over"
+    assert device.events() == ["created", "expired"], "the first write found it over"
     database.create(model, {"id": "a", "ttl": at(SOON_S + 50)})
     assert database.get(model, {"id": "a"}) is not None
     assert database.check() == []
@@ -198,7 +199,38 @@ def test_an_item_that_comes_down_after_its_life_is_not_there_and_not_told() -> N
     assert [change.key[1] for change in device.changes] == ["offer#b"]
     assert device.store.base_keys(PK, "offer#") == ["offer#b"]
     device.hear(rows(7, told("Offer", "b", 2, ttl=SOON_S)))
-    assert [change.event for change in device.changes] == ["created", "removed"]
+    assert [change.event for change in device.changes] == ["created", "expired"], "it came over"
+
+
+def test_an_item_that_went_in_the_cloud_while_it_was_over_here_is_told_to_be_expired() -> None:
+    """Nobody has told the applications that they cannot read it any more."""
+    device = online()
+    device.hear(rows(5, told("Offer", "a", ttl=SOON_S), told("Offer", "b", ttl=SOON_S), told("Offer", "c")))
+    device.set_ms = SOON_S * 1000 + 5
+    device.hear(rows(8, Row((PK, "offer#a"), NO_IMAGE), told("Offer", "b", 2, ttl=SOON_S + 900)))
+    assert device.events() == ["created", "created", "created", "expired", "created"]
+    assert device.database.check() == []
+
+
+@pytest.mark.parametrize(("model", "kinds"), [("Alarm", ["create"]), ("Lease", ["create"]), ("Session", [])])
+def test_what_is_hidden_by_a_clock_that_the_relay_has_not_set_is_not_thrown_away(model: str, kinds: list[str]) -> None:
+    """A write takes its place, and nothing else does; what stays in this file alone goes by the device's own clock."""
+    device = whole()
+    database = device.database
+    database.create(model, {"id": "a", "ttl": at(SOON_S)})
+    key = (PK, f"{model.lower()}#a")
+    device.set_ms = (SOON_S + 10) * 1000
+    assert not database.remove(model, {"id": "a"})
+    with pytest.raises(ModelError, match="does not exist"):
+        database.update(model, {"id": "a", "ttl": None})
+    assert (database.store.visible(*key).image is None) == (not kinds)
+    assert [row.kind for row in device.store.outbox("kind<>'sweep'")] == kinds
+    assert database.check() == []
+    database.create(model, {"id": "a", "ttl": at(SOON_S + 50)})
+    assert database.get(model, {"id": "a"}) is not None
+    assert [row.kind for row in device.store.outbox("kind<>'sweep'")] == kinds
+    assert device.events() == (["created", "created"] if kinds else ["created", "expired", "created"])
+    assert database.check() == [] and database.expire() == 0
 
 
 def test_a_longer_life_from_the_cloud_wins_over_an_expiry_here() -> None:
