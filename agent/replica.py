@@ -272,7 +272,8 @@ class Replica:
                 if first.head is not None:
                     self.refuse_rolled_back(first.head)
                 keys = self.feed_keys(feed)
-                touched = {*keys, *(item.key for item in items)}
+                came = {item.key for item in items}
+                touched = {*keys, *came}
                 if first.head is not None:
                     touched.update((row.pk, row.sk) for row in self.both_operations())
                 before = {key: store.visible(*key) for key in sorted(touched)}
@@ -282,7 +283,8 @@ class Replica:
                 store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed])
                 for key, was in before.items():
                     place = self.schema.locate(key)
-                    self.note_change(key, place.model.name if place is not None else "", was, changes)
+                    name = place.model.name if place is not None else ""
+                    self.note_change(key, name, was, changes, expired=key in came)
         except _RolledBackError:
             return Outcome.ROLLED_BACK
         self.database.emit(changes)

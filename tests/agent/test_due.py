@@ -15,8 +15,8 @@ from relay_rig import NOW_MS
 
 from agent.due import ITEMS_MAX, release
 from agent.events import STOP
-from agent.protocol.errors import ModelError
 from agent.protocol.dates import from_ms
+from agent.protocol.errors import ModelError
 from agent.protocol.messages import NO_IMAGE, Ack, Hello, Key, Row, Rows, Snapshot, SnapshotItem, Up, encode_image
 from agent.session import NEVER
 from agent.store import HELD, SENT, UNSENT
