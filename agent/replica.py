@@ -127,12 +127,21 @@ class Replica:
             store.drop_operation(n)
         else:
             store.mark_acked(n)  # the overlay stays until the feed shows it
+            if place is not None and place.model.ttl_attribute is not None and image is not None:
+                self.end_life(place.model, row)
         if verdict and verdict != "lost":
             store.bury(self.database.clock.now_ms(), pk, sk, kind, image, updated, verdict)
             changes.append(Change("rejected", "sync", name, key, image, None, updated, verdict))
             self.probes["rejected"] += 1
         else:
             changes.append(Change("lost" if verdict else "synced", "sync", name, key, image, None, updated))
+
+    def end_life(self, model: Model, row: OutboxRow) -> None:
+        """An operation that was accepted under a later one of its item, and is over by now, never shows again: or the
+        item would end once more when the later one is lost."""
+        covered = self.store.visible(row.pk, row.sk).n != row.n
+        if covered and self.is_surely_over(model, stored_image(row.image or b"")):
+            self.store.end_life(row.n)
 
     # ---------------------------------------------------------------- rule 12: rows
 

@@ -141,7 +141,7 @@ class AppSide(WireSide):
                 self._read_otherwise(t_us, d, item, rev)
         elif d.timed and left_us is not None:
             self.checks.expired.dropped(t_us, device, key, rev, min(-left_us, t_us - d.clock_us))
-        if item.receives:
+        if item.receives and not own:
             seen = self._seen(d, item)
             index = item.find(None, seen)
             if index > seen:
