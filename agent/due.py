@@ -82,9 +82,9 @@ def expire(db: Database) -> int:
         now_s = db.clock.now_ms() // 1000
         for table in db.indexing.tables:
             while table.next_end_s is not None and table.next_end_s <= now_s:
-                keys = table.due(now_s, ITEMS_MAX)
-                count += _expire_page(db, table, keys)
-                if not keys:  # what was to end first had gone, or was renewed: the next one is known now
+                dropped = _expire_page(db, table, table.due(now_s, ITEMS_MAX))
+                count += dropped
+                if not dropped:  # what was to end first had gone, or was renewed: the next one is known now
                     break
     return count
 
