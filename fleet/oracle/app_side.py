@@ -148,7 +148,6 @@ class AppSide(WireSide):
                 self._reached(d, item, index, t_us)
         self._vanish(t_us, d, item)
         if own and item.sends:
-            item.ended_ms = updated_ms
             self._take_write(item, (rev or 0, updated_ms, t_us, True))
         elif not item.sends and not item.receives:
             self._forget(item)

@@ -152,7 +152,6 @@ class Item:
         "base",
         "cloud",
         "dying",
-        "ended_ms",
         "ends",
         "feed",
         "history",
@@ -225,7 +224,6 @@ class Item:
         # Of a model with a ttl: rev -> when the life of that state ends, in seconds since 1970. None: of any other.
         self.ends: dict[int, int] | None = None if model.ttl_attribute is None else {}
         self.limit_ends = _ENDS_MIN
-        self.ended_ms = ABSENT  # the stamp of the delete with which the owner last ended it for its age
         self.swept = NEVER_SWEPT
         if receives_wide(feed):
             assert feed is not None

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from agent.protocol.messages import Key
 from fleet.oracle import stored
-from fleet.oracle.checks.lives import ahead_us
 from fleet.oracle.ledger import Move, TableRecord
 from fleet.oracle.log_side import Image, LogSide
 from fleet.oracle.payload import REV
@@ -180,8 +179,6 @@ class TableSide(LogSide):
                 sent = next((s for s in open_deletes if s.fate is None), None)
             if sent is not None:
                 self._take_effect(t_us, device, item, sent, None)
-                if sent.updated == item.ended_ms:
-                    self._ended(t_us, device, item, sent)
                 if item.receives and old is not None:
                     self._replaced(t_us, device, item, sent, old, None)
                 return True
@@ -193,14 +190,6 @@ class TableSide(LogSide):
         else:
             self.checks.invented.nobody(t_us, name, item.key, item.rev, None)
         return False
-
-    def _ended(self, t_us: int, device: Device, item: Item, sent: Sent) -> None:
-        """The delete of an item that was over on the device takes effect on what may have been renewed since."""
-        left_us, early = self._left_us(item, item.rev, t_us), self.checks.early
-        if sent.updated * 1000 - self._start_us > t_us + ahead_us(t_us):
-            early.excused += left_us is None or left_us > ahead_us(t_us)
-        else:
-            early.gone(t_us, device.name, item.key, item.rev, left_us, ahead_us(t_us))
 
     def _take_effect(self, t_us: int, device: Device, item: Item, sent: Sent, rev: int | None) -> None:
         if sent.applied:

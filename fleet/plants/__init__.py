@@ -109,7 +109,7 @@ _ALL: Final = (
         "every-write-decided convergence read-your-writes",
         "lifetimes",
     ),
-    _relay("renewal-undone", "ingest_type", relay.DeletingIngest, "no-early-expiry", "lifetimes"),
+    _relay("renewal-undone", "ingest_type", relay.DeletingIngest, "conflict-policy", "lifetimes"),
     _relay("repeats-applied", "ingest_type", relay.RepeatingIngest, "no-double-apply"),
     _agent("row-taken-for-ack", "replica", agent.RowIsAckReplica, "no-epoch-change resend-identical"),
     _relay("serve-holes", "catchup_type", relay.HoleCatchUp, "convergence no-gap"),

@@ -367,6 +367,17 @@ class SimDevice:
             return None
         return result
 
+    def has(self, model: str, properties: Mapping[str, Any]) -> bool:
+        """Whether an application can read such an item. It cannot when the device has no power (any more)."""
+        database = self.database
+        if database is None:
+            return False
+        try:
+            return database.get(model, properties) is not None
+        except fuse.PowerCutError:
+            self._cut()
+            return False
+
     def _changed(self, change: Change) -> None:
         world = self.world
         now = world.clock._now

@@ -146,8 +146,7 @@ class DeviceWriter(Writer):
         return 0 if database is None else database.clock.now_ms()
 
     def _exists(self, name: str) -> bool:
-        database = self._device.database
-        return database is not None and database.get(self._plan.model, self._named(name)) is not None
+        return self._device.has(self._plan.model, self._named(name))
 
     def _create(self, properties: dict[str, Any]) -> str | None:
         made = self._device.write("create", self._plan.model, properties)

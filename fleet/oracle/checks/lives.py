@@ -31,12 +31,11 @@ class NoEarlyExpiry(Check):
     name = "no-early-expiry"
     statement = (
         "An item goes for its age only when its time to live has passed, by true time: the table sweeps none before, "
-        "a device drops and hides none before, but for a second and what a clock gains at 200 ppm, and the delete that "
-        "it sends ends none that was renewed since. Exceptions, counted: from its boot until the relay has told it the "
-        "time a device may hide items by its own clock, which may be wrong; it drops none. And what was written by a "
-        "clock that was ahead has a stamp in the future, which the end of its life inherits."
+        "and a device drops and hides none before, but for a second and what a clock gains at 200 ppm. One exception, "
+        "counted: from its boot until the relay has told it the time a device may hide items by its own clock, which "
+        "may be wrong; it drops none. (What was renewed in the cloud since is a matter of `conflict-policy`.)"
     )
-    excuse = "items hidden by a clock that the relay had not set yet, or ended by a stamp in the future"
+    excuse = "items hidden by a clock that the relay had not set yet"
 
     def gone(self, t_us: int, device: str, key: Key, rev: int | None, left_us: int | None, bound_us: int) -> None:
         """`left_us`: of the life that the state `rev` has; None: it has no end."""
