@@ -33,7 +33,7 @@ class NoEarlyExpiry(Check):
         "An item goes for its age only when its time to live has passed, by true time: the table sweeps none before, "
         "and a device drops and hides none before, but for a second and what a clock gains at 200 ppm. One exception, "
         "counted: from its boot until the relay has told it the time a device may hide items by its own clock, which "
-        "may be wrong; it drops none. (What was renewed in the cloud since is a matter of `conflict-policy`.)"
+        "may be wrong; it drops none. Whether an end that a device knows undoes a renewal is up to `conflict-policy`."
     )
     excuse = "items hidden by a clock that the relay had not set yet"
 
