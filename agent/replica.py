@@ -281,7 +281,7 @@ class Replica:
                 if first.head is not None:
                     self.refuse_rolled_back(first.head)
                 keys = self.feed_keys(feed)
-                came = {item.key for item in items}
+                came = dict.fromkeys(item.key for item in items)
                 touched = {*keys, *came}
                 if first.head is not None:
                     touched.update((row.pk, row.sk) for row in self.both_operations())
