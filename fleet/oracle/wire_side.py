@@ -262,6 +262,7 @@ class WireSide(TableSide):
                 if self._is_quiet:
                     self._content(t_us, d)
         elif message.t == "snapshot":
+            d.asked = 0  # a snapshot ends the hello: an answer that comes after it may teach nothing
             self._delivered(t_us, d, message.items)
             reach = d.reach.get(message.feed)
             if reach is None:
