@@ -26,7 +26,7 @@ from agent.protocol.evolution import Difference
 from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, encode_image
 from agent.protocol.schema import Context, Model, Schema
 from agent.search import FIND_PAGE_ITEMS as FIND_PAGE_ITEMS
-from agent.store import HELD, UNSENT, DeadLetter, Store, StoreError, Visible
+from agent.store import HELD, SCHEMA_VERSION, UNSENT, DeadLetter, Store, StoreError, Visible
 from agent.transaction import Block
 
 LOCAL_ITEM_BYTES_MAX: Final = 400 * 1024
@@ -84,9 +84,10 @@ class Database:
     def _opened(self, store: Store) -> Store:
         self.indexing = Indexing(self.schema, lambda name: IndexTable(lambda: store.execute, name))
         self._plans = self.indexing.plans
-        if store.is_new():
+        version = store.version()
+        if version == 0:
             store.initialise(ids.epoch(self.random))
-        else:
+        elif version < SCHEMA_VERSION:
             store.upgrade()
         if any(model.mem for model in self.schema.models.values()):
             store.keep_in_memory(self._is_in_memory)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from agent.file_errors import stored_image
 from agent.index_table import LEAST, MOST
 from agent.protocol.errors import ModelError
-from agent.protocol.indexes import Scalar
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.indexes import Scalar
 from agent.protocol.schema import Model
 from agent.store import prefix_end
 

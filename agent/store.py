@@ -16,7 +16,7 @@ from agent import tables
 from agent.file_errors import DAMAGED_HINT
 from agent.file_errors import StoreError as StoreError  # raised here: callers find it here
 from agent.index_table import IndexTable
-from agent.protocol.messages import Kind
+from agent.protocol.messages import Key, Kind
 from agent.records import ACKED as ACKED  # so are these
 from agent.records import HELD as HELD
 from agent.records import NOTHING, ROW, Identity
@@ -42,12 +42,15 @@ SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) AND (pk, sk) NOT IN (SELECT
 UNION ALL SELECT pk, sk, image FROM own WHERE kind<>'delete' ORDER BY pk, sk LIMIT ?
 """
 _BASE_PAGE_OF_ALL: Final = "SELECT pk, sk, image FROM item WHERE (pk, sk)>(?, ?) ORDER BY pk, sk LIMIT ?"
+_RECENT_MAX: Final = 4  # a device writes few items again and again: these are read from memory, not from the file
+_RECENT_BYTES_MAX: Final = 4096
 KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
 
 _IDENTITY: Final = "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"  # one row
 _COUNTS: Final = (
     f"SELECT count(*), count(CASE state WHEN {UNSENT} THEN 1 END), count(CASE state WHEN {SENT} THEN 1 END), "
-    f"max(CASE epoch WHEN ? THEN u END), min(CASE state WHEN {HELD} THEN due_ms END) FROM outbox"
+    f"max(CASE epoch WHEN ? THEN u END), min(CASE state WHEN {HELD} THEN due_ms END), "
+    "ifnull(max(CASE kind WHEN 'sweep' THEN n END), 0) FROM outbox"
 )  # one row
 
 # Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call.
@@ -110,7 +113,8 @@ class Store:
 
     __slots__ = (
         "_is_in_memory", "_models", "_pages", "_recent", "_transaction", "connection", "cursors", "epoch_next_u",
-        "execute", "held_due_ms", "identity", "in_flight", "indexes", "outbox_rows", "send_id", "unsent_rows",
+        "execute", "held_due_ms", "identity", "in_flight", "indexes", "outbox_rows", "send_id", "sweep_n",
+        "unsent_rows",
     )  # fmt: skip
 
     identity: Identity
@@ -122,11 +126,12 @@ class Store:
         self.connection = connection
         self.execute = connection.cursor().execute
         self._transaction = _Transaction(self)
-        self._recent: tuple[str, str, Visible] | None = None  # the item of the base that was last put
+        self._recent: dict[Key, Visible] = {}  # items of the base that were put last; see _RECENT_MAX
         self.cursors = {}
         self._models: dict[str, str] = {}  # feed -> the fingerprint of its models that the cursor was reached with
         self.in_flight = []
         self.outbox_rows = self.unsent_rows = 0
+        self.sweep_n = 0  # the row of the sweep; 0: there is none. It hides no item
         self.epoch_next_u = 1
         self.held_due_ms: int | None = None  # when the first row is due that waits for its period
         self.indexes: tuple[IndexTable, ...] = ()
@@ -136,9 +141,13 @@ class Store:
 
     # ---------------------------------------------------------------- opening
 
+    def version(self) -> int:
+        """The format's; 0: the file is empty. Raises StoreError when it is something else than a database of ours."""
+        return tables.version_of(self.execute)
+
     def is_new(self) -> bool:
         """Whether the file is empty. Raises StoreError when it is something else than a database of this agent."""
-        return tables.version_of(self.execute) == 0
+        return self.version() == 0
 
     def initialise(self, epoch: str) -> None:
         """Makes the tables of a new file, with its first epoch and its first sweep, in one transaction."""
@@ -150,9 +159,8 @@ class Store:
         tables.make(self.connection, self.execute, first_rows)
 
     def upgrade(self) -> None:
-        """A file of an older version becomes one of this version. Others are left alone."""
-        if tables.version_of(self.execute) < SCHEMA_VERSION:
-            tables.upgrade(self.connection, self.execute)
+        """A file of an older version becomes one of this version."""
+        tables.upgrade(self.connection, self.execute)
 
     def keep_in_memory(self, is_in_memory: Callable[[str, str], bool]) -> None:
         """From now on the items whose keys (pk, sk) `is_in_memory` names are kept beside the file, and are none yet."""
@@ -167,7 +175,7 @@ class Store:
             raise StoreError("damaged: no identity", DAMAGED_HINT)
         self.identity = Identity(row[0], bool(row[1]), *row[2:])
         counts = self.execute(_COUNTS, (row[0],)).fetchone()
-        self.outbox_rows, self.unsent_rows, sent_rows, highest, self.held_due_ms = counts
+        self.outbox_rows, self.unsent_rows, sent_rows, highest, self.held_due_ms, self.sweep_n = counts
         cursors = self.execute("SELECT feed, epoch, seq, models FROM cursor ORDER BY feed").fetchall()
         self.cursors = {feed: (epoch, seq) for feed, epoch, seq, _ in cursors}
         self._models = {feed: models for feed, _, _, models in cursors}
@@ -176,7 +184,7 @@ class Store:
             sql = f"SELECT {_OUTBOX} FROM outbox WHERE state={SENT} AND epoch=? ORDER BY n"
             self.in_flight = [OutboxRow(*found) for found in self.execute(sql, (self.identity.epoch,))]
         self.epoch_next_u = max(highest or 0, self.identity.acked_u) + 1
-        self._recent = None
+        self._recent = {}
         for index in self.indexes:
             index.load()
 
@@ -196,7 +204,7 @@ class Store:
             raise StoreError("the disk had failed; what it holds was read again", "nothing was changed; call again")
 
         self.execute = load_first
-        self._recent = None  # so that no read is answered without a statement
+        self._recent = {}  # so that no read is answered without a statement
 
     def transaction(self) -> _Transaction:
         return self._transaction
@@ -210,15 +218,25 @@ class Store:
 
     def visible(self, pk: str, sk: str) -> Visible:
         """What an application reads of one item."""
-        if self.outbox_rows:
+        rows = self.outbox_rows
+        if rows and (rows > 1 or not self.sweep_n):
             row = self.execute(_VISIBLE_OWN, (pk, sk)).fetchone()
             if row is not None:
                 return Visible(None if row[0] == "delete" else row[1], row[2], row[3], row[4])
-        recent = self._recent
-        if recent is not None and recent[1] == sk and recent[0] == pk:
-            return recent[2]
-        row = self.execute(_BASE if self._is_in_memory is None else self._base_of(pk, sk), (pk, sk)).fetchone()
+        key = (pk, sk)
+        recent = self._recent.get(key)
+        if recent is not None:
+            return recent
+        row = self.execute(_BASE if self._is_in_memory is None else self._base_of(pk, sk), key).fetchone()
         return NOTHING if row is None else Visible(row[0], row[1])
+
+    def _remember(self, key: Key, visible: Visible) -> None:
+        """The oldest goes: at each put an item becomes the newest."""
+        recent = self._recent
+        if recent.pop(key, None) is None and len(recent) >= _RECENT_MAX:
+            del recent[next(iter(recent))]
+        if visible.image is not None and len(visible.image) <= _RECENT_BYTES_MAX:
+            recent[key] = visible
 
     def _base_of(self, pk: str, sk: str) -> str:
         """The statement that reads the base of a key, in a database that keeps some items in memory."""
@@ -275,12 +293,12 @@ class Store:
     def put_base(self, pk: str, sk: str, image: bytes, updated: int, rejected: str | None = None) -> None:
         sql = _PUT_BASE if self._is_in_memory is None or not self._in_memory(pk, sk) else _PUT_IN_MEMORY
         self.execute(sql, (pk, sk, image, updated, rejected))
-        self._recent = (pk, sk, Visible(image, updated))
+        self._remember((pk, sk), Visible(image, updated))
 
     def delete_base(self, pk: str, sk: str) -> None:
         sql = _DELETE_BASE if self._is_in_memory is None or not self._in_memory(pk, sk) else _DELETE_IN_MEMORY
         self.execute(sql, (pk, sk))
-        self._recent = None
+        self._recent.pop((pk, sk), None)
 
     def add_operation(self, pk: str, sk: str, kind: Kind, image: bytes | None, updated: int) -> int:
         """One row more. Returns its u. A single statement: durable by itself. When the session is ready to send it at
@@ -352,6 +370,8 @@ class Store:
         """Of a row that was sent: only its own acknowledgement, or its image in the feed, ends it."""
         self.execute("DELETE FROM outbox WHERE n=?", (n,))
         self.outbox_rows -= 1
+        if n == self.sweep_n:
+            self.sweep_n = 0
 
     def mark_acked(self, n: int) -> None:
         self.execute(_MARK_ACKED, (n,))
@@ -436,8 +456,12 @@ class Store:
         for row in self.outbox():
             if row.n not in kept:
                 self.execute("DELETE FROM outbox WHERE n=?", (row.n,))
+        self.sweep_n = 0
         for u, (kind, row) in enumerate(pending, 1):
-            self.execute(_INSERT, (u, epoch, row.pk, row.sk, kind, row.image, row.updated, "", UNSENT))
+            values = (u, epoch, row.pk, row.sk, kind, row.image, row.updated, "", UNSENT)
+            n = self.execute(_INSERT, values).lastrowid
+            if kind == "sweep":
+                self.sweep_n = n or 0
         self.execute("UPDATE identity SET epoch=?, adopted=0, replaces=?, acked_u=0, acked_id=NULL", (epoch, replaces))
         self.identity = Identity(epoch, False, replaces, 0, None, self.identity.correction_ms)
         self.in_flight = []

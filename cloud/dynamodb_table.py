@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError
 
-from agent.protocol.attributes import key_attributes
+from agent.protocol.onetable.attributes import key_attributes
 from cloud.dynamodb_errors import RAISED, Unusable, fault_of, unusable
 from cloud.table import PK, PRIVATE_PREFIX, SK, Key
 

@@ -16,7 +16,7 @@ from typing import Final
 from agent.commands.failure import CommandError, note
 from agent.commands.system import SystemRandom, monotonic_ms, pause, wall_ms
 from agent.database import Database
-from agent.file_errors import StoreError
+from agent.file_errors import FileInUseError, StoreError
 from agent.files import MEMORY, open_file
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
@@ -24,7 +24,6 @@ from agent.protocol.topics import valid_id
 
 DATABASE: Final = "agent.db"
 SCHEMA: Final = "schema.json5"
-_OWNERS: Final = (": in use by process ", ": in use by this process ", ": in use by another process")
 _TRIES: Final = 25  # while another command has the file: each has it for some milliseconds
 _TRY_S: Final = 0.02
 _LAST: Final = "\U0010ffff"  # after every sort key
@@ -98,16 +97,9 @@ def _patiently(path: Path) -> sqlite3.Connection:
     for _ in range(_TRIES):
         try:
             return open_file(path)
-        except StoreError as error:
-            if not is_in_use(error):
-                raise
-        pause(_TRY_S)
+        except FileInUseError:
+            pause(_TRY_S)
     return open_file(path)
-
-
-def is_in_use(error: StoreError) -> bool:
-    """Whether another command or an agent has the file: it lets go some time."""
-    return any(owner in error.message for owner in _OWNERS)
 
 
 def _id(text: str | None, what: str) -> str:

@@ -18,9 +18,9 @@ from typing import Any, Final, TextIO
 from agent.commands import tables
 from agent.commands.failure import CommandError, note
 from agent.commands.typed import json_value, to_json
-from agent.protocol.model import Model
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import ACCOUNT, DEVICE
 from agent.protocol.process import Context
-from agent.protocol.template import ACCOUNT, DEVICE
 
 COLUMNS: Final = 100  # where no terminal says how many it has
 _MEASURED: Final = 500  # rows that are read before the first is printed, to see how wide the columns are

@@ -1,7 +1,8 @@
 """Between what a person types or pipes and what the database takes: fields by their types, and back as JSON.
 
 Never touches a file. What JSON has no type for is text where the field's type tells what it is (dates, bytes as base64,
-sets as arrays), and tagged as in agent.protocol.values elsewhere. Called by the commands that take or print items.
+sets as arrays), and tagged as in agent.protocol.onetable.values elsewhere. Called by the commands that take or print
+items.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from decimal import Decimal
 from typing import Any, Final
 
 from agent.commands.failure import CommandError
-from agent.protocol import values
-from agent.protocol.dates import from_ms, iso_text, to_ms
-from agent.protocol.fields import BUFFERS, Field, shown
-from agent.protocol.inspector import did_you_mean
 from agent.protocol.keys import HASH, SORT
-from agent.protocol.model import Model
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import from_ms, iso_text, to_ms
+from agent.protocol.onetable.fields import BUFFERS, Field, shown
+from agent.protocol.onetable.inspector import did_you_mean
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import ACCOUNT, DEVICE, IDS
 from agent.protocol.process import Context
-from agent.protocol.template import ACCOUNT, DEVICE, IDS
 
 STDIN: Final = "-"
 _ASSIGNMENT: Final = re.compile(r"([^=:\s]+)(:?)=(.*)", re.S)
@@ -34,12 +35,16 @@ def properties(
     model: Model, words: Sequence[str], context: Context, read_stdin: Callable[[], bytes], *, writing: bool
 ) -> dict[str, Any]:
     """The properties that the words of a command line give. Raises CommandError and ModelError."""
+    kept = stamps(model) if writing else ()
     given: dict[str, Any] = {}
     piped: dict[str, Any] = {}
     key_names = [name for name in key_fields(model) if not _is_assigned(name, words)]
     for word in words:
         if word == STDIN:
-            piped = _piped(model, read_stdin())
+            for name, value in _piped(model, read_stdin()).items():
+                if name not in kept:  # an item that was read goes in again as it is
+                    piped[name] = from_json(_field(model, name, context), value)
+                    _check_id(model, name, piped[name], context)
             continue
         match = _ASSIGNMENT.fullmatch(word)
         if match is not None:
@@ -54,16 +59,11 @@ def properties(
             raise CommandError(f"{word!r}: expected FIELD=VALUE", f"the key of {model.name} has: {keys or 'no field'}")
         if name in given:
             raise CommandError(f"{word!r}: {name} is given twice")
-        if writing and name in stamps(model):
+        if name in kept:
             raise CommandError(f"{model.name}.{name}: the database itself keeps this stamp", "leave it out")
         _check_id(model, name, value, context)
         given[name] = value
-    for name, value in piped.items():
-        if not (writing and name in stamps(model)):
-            field = _field(model, name, context)
-            piped[name] = from_json(field, value)
-            _check_id(model, name, piped[name], context)
-    return {name: value for name, value in {**piped, **given}.items() if not (writing and name in stamps(model))}
+    return {**piped, **given}
 
 
 def key_fields(model: Model) -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from agent import ids
-from agent.protocol.dates import from_ms
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.dates import from_ms
 from agent.protocol.schema import Context, Model, Schema
 from cloud.memory import MemoryTable
 from cloud.table import PK, SK, Delete, Get, Put, TableError, Update, Write

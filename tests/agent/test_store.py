@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import pytest
-from device_rig import dump, fresh_memory, memory_of
+from device_rig import PK, dump, fresh_memory, memory_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,6 @@ from agent.files import open_memory
 from agent.protocol.messages import Kind
 from agent.store import ACKED, KEY_FACTOR, SENT, UNSENT, OutboxRow, Store, StoreError, prefix_end
 
-PK = "device#home-1"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 
 
@@ -359,3 +358,70 @@ def test_a_row_set_aside_again_replaces_the_one_before() -> None:
         ("a", 3, "oversize"),
         ("a", 4, "size"),
     ]
+
+
+# Answers from memory
+
+WAYS = st.sampled_from(["put", "put large", "delete", "create", "remove", "undo", "sweep", "epoch"])
+LARGE: Final = b"x" * 5_000
+
+
+class _UndoneError(Exception):
+    pass
+
+
+def do(store: Store, way: str, sk: str, number: int) -> None:
+    if way.startswith("put"):
+        store.put_base(PK, sk, LARGE + b"%d" % number if way == "put large" else b"%d" % number, number)
+    elif way == "delete":
+        store.delete_base(PK, sk)
+    elif way in ("create", "remove"):
+        kind: Kind = "create" if way == "create" else "delete"
+        store.add_operation(PK, sk, kind, b"own %d" % number if way == "create" else None, number)
+    elif way == "undo":
+        with suppress(_UndoneError), store.transaction():
+            store.put_base(PK, sk, b"undone", number)
+            store.delete_base(PK, "a")
+            store.add_operation(PK, sk, "create", b"undone", number)
+            raise _UndoneError
+    elif way == "epoch":
+        sweep = OutboxRow(0, 0, "", "", "", "sweep", None, 0, "", UNSENT, 0)
+        with store.transaction():
+            store.new_epoch(f"epoch {number}", None, [], [("sweep", sweep)])
+    elif store.sweep_n:  # it is the first row, and travels alone
+        (row,) = store.take_batch(98, 100_000, "boot-1")
+        store.drop_operation(row.n)
+        store.set_acked(row.u, row.id)
+        store.in_flight = []
+
+
+@given(st.lists(st.tuples(WAYS, st.sampled_from("abcdefg")), max_size=30))
+def test_what_is_remembered_of_items_is_what_the_file_has(steps: list[tuple[str, str]]) -> None:
+    store = opened()
+    for number, (way, sk) in enumerate(steps):
+        do(store, way, sk, number)
+        fresh = Store(store.connection)
+        fresh.load()
+        assert memory_of(store) == memory_of(fresh)
+        for name in "abcdefg":
+            assert store.visible(PK, name) == fresh.visible(PK, name), (way, name)
+
+
+def test_an_item_that_is_written_again_and_again_is_not_read_from_the_file() -> None:
+    store = opened()
+    store.put_base(PK, "status", b"{}", 1)
+    for number in range(3):
+        store.put_base(PK, f"other {number}", b"{}", 1)
+    run: list[str] = []
+    execute = store.execute
+
+    def watched(sql: str, values: Any = (), /) -> sqlite3.Cursor:
+        run.append(sql)
+        return execute(sql, values)
+
+    store.execute = watched
+    assert store.visible(PK, "status").image == b"{}"
+    assert run == []  # no statement for the outbox either: a sweep hides no item
+    store.put_base(PK, "other 4", b"{}", 1)
+    assert store.visible(PK, "status").image == b"{}"
+    assert len(run) == 2  # only so many are remembered

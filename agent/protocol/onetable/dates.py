@@ -1,6 +1,6 @@
 """Dates in their stored forms: milliseconds, seconds of a ttl, or text as JavaScript's toISOString writes it.
 
-Never reads a clock. Called by agent.protocol.writing, checking, reading, model and field_reader.
+Never reads a clock. Called by agent.protocol.onetable.writing, checking, reading, model and field_reader.
 """
 
 from __future__ import annotations

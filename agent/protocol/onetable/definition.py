@@ -1,14 +1,14 @@
-"""What a model is made of: plain data. Made by agent.protocol.loader, held by agent.protocol.model."""
+"""What a model is made of: plain data. Made by loader, held by model, both beside it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.protocol.fields import Field
-from agent.protocol.indexes import Index
 from agent.protocol.messages import FeedName
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.indexes import Index
+from agent.protocol.onetable.template import Template
 from agent.protocol.process import Process
-from agent.protocol.template import Template
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Whether a stored value from outside is one that its field could hold: what another device or application sent.
 
-Never changes a value. Called by agent.protocol.model, which asks once per model for the functions below. Errors are
-ModelErrors with the codes `type`, `required`, `enum`, `validate`.
+Never changes a value. Called by agent.protocol.onetable.model, which asks once per model for the functions below.
+Errors are ModelErrors with the codes `type`, `required`, `enum`, `validate`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agent.protocol import values
-from agent.protocol.dates import MS_MAX, iso_ms
-from agent.protocol.fields import BUFFERS, Field, shown
-from agent.protocol.values import INT_MAX, INT_MIN
-from agent.protocol.writing import stored_number, writer
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import MS_MAX, iso_ms
+from agent.protocol.onetable.fields import BUFFERS, Field, shown
+from agent.protocol.onetable.values import INT_MAX, INT_MIN
+from agent.protocol.onetable.writing import stored_number, writer
 
 Verify = Callable[[Any], Any]
 
@@ -54,7 +54,7 @@ def _number_verifier(field: Field) -> Verify:
             elif stored_number(field, value).__class__ is dict:
                 field.refuse("type", "a whole number of more than 64 bits without its tag")
         if enum and value not in enum:
-            field.refuse("enum", f"expected one of {', '.join(map(str, enum))}; found {shown(value)}")
+            field.refuse_unlisted(value)
 
     return number
 

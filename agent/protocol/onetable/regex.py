@@ -1,6 +1,6 @@
 """Regular expressions of a schema's `validate`, written for JavaScript, made Python's.
 
-Never runs an expression. Called by agent.protocol.loader.
+Never runs an expression. Called by agent.protocol.onetable.loader.
 Differences that matter are translated: `$` (Python's also matches before a last newline), `.`, named groups, `\\d`,
 `\\w` and `\\b` (ASCII in JavaScript), `\\s`, letters without a meaning, characters that Python reserves in a class.
 """

@@ -1,7 +1,7 @@
 """Binds the variables of templates to the fields that they name, and says which cannot be.
 
 A template of a nested field sees its neighbours in the same object, one of a top field all top fields. Called by
-agent.protocol.field_reader and model_reader.
+agent.protocol.onetable.field_reader and model_reader.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from agent.protocol.fields import BUFFERS, Field
-from agent.protocol.inspector import Inspector, did_you_mean
-from agent.protocol.json5 import Node
 from agent.protocol.keys import HASH, SORT
-from agent.protocol.template import IDS, Part, Template, Variable
+from agent.protocol.onetable.fields import BUFFERS, Field
+from agent.protocol.onetable.inspector import Inspector, did_you_mean
+from agent.protocol.onetable.json5 import Node
+from agent.protocol.onetable.template import IDS, Part, Template, Variable
 
 _NO_TEXT = ("array", "set", *BUFFERS)
 

@@ -1,6 +1,6 @@
 """One update expression under construction: clauses, and the names and values that they stand for.
 
-Knows DynamoDB's grammar and no schema. Called by agent.protocol.expressions.
+Knows DynamoDB's grammar and no schema. Called by agent.protocol.onetable.expressions.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from agent.protocol.attributes import Attribute, to_attribute
 from agent.protocol.errors import ModelError
+from agent.protocol.onetable.attributes import Attribute, to_attribute
 
 Path = tuple[str, ...]  # attribute, members
 _CLAUSES: Final = ("SET", "REMOVE", "ADD", "DELETE")

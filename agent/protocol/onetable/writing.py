@@ -1,8 +1,8 @@
 """From an application's value of a field to its stored form in an image, with every check that the schema asks for.
 
-Never looks at more than one field's value and never changes a value in place. Called by agent.protocol.model and
-field_reader, which ask once per model for the functions below and then call them for every item: they are closures for
-speed. Errors are ModelErrors with the codes `type`, `required`, `enum`, `validate`, `key`.
+Never looks at more than one field's value and never changes a value in place. Called by agent.protocol.onetable.model
+and field_reader, which ask once per model for the functions below and then call them for every item: they are closures
+for speed. Errors are ModelErrors with the codes `type`, `required`, `enum`, `validate`, `key`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from agent.protocol import values
-from agent.protocol.dates import store_ms, to_ms
-from agent.protocol.fields import BUFFERS, Field, shown
-from agent.protocol.values import DEPTH_MAX, INT_MAX, INT_MIN
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import store_ms, to_ms
+from agent.protocol.onetable.fields import BUFFERS, Field, shown
+from agent.protocol.onetable.values import DEPTH_MAX, INT_MAX, INT_MIN
 
 Convert = Callable[..., Any]  # of a value; where the field `generates`, also of the source of ids
 Merge = Callable[[Any, Any], Any]  # (value, what is stored) -> what to store
@@ -36,7 +36,7 @@ def encodable(field: Field, text: str) -> str:
 
 
 def stored_number(field: Field, value: Any) -> values.Number:
-    """In its one form (agent.protocol.values): an integral float becomes an int, the table has one type of number."""
+    """In its one form (see values): an integral float becomes an int, the table has one type of number."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         field.refuse("type", f"expected a number, found {shown(value)}")
     try:
@@ -134,9 +134,9 @@ def _string_writer(field: Field) -> Convert:
                 field.refuse("type", f"expected a text, found {shown(value)}")
             value = encodable(field, value)
         if enum and value not in enum:
-            field.refuse("enum", f"expected one of {', '.join(map(str, enum))}; found {shown(value)}")
+            field.refuse_unlisted(value)
         if search is not None and search(value) is None:
-            field.refuse("validate", f"{shown(value)} does not match {field.validate}")
+            field.refuse_unmatched(value)
         text: str = value
         return text
 
@@ -169,7 +169,7 @@ def _number_writer(field: Field) -> Convert:
         if value.__class__ is not int or not INT_MIN <= value <= INT_MAX:
             value = stored_number(field, value)
         if enum and value not in enum:
-            field.refuse("enum", f"expected one of {', '.join(map(str, enum))}; found {shown(value)}")
+            field.refuse_unlisted(value)
         result: values.Number = value
         return result
 
@@ -249,20 +249,23 @@ def _object_writer(field: Field, creating: bool) -> Convert:
 
 def put_template(field: Field, text: str | None, image: dict[str, Any]) -> None:
     """What a template gave, or nothing where a variable was missing."""
-    if text is not None:
-        image[field.attribute] = field_text(field, text)
-    elif field.required:
-        field.refuse("required", f"is required, and {field.template} lacks a variable")
+    checked = template_text(field, text)
+    if checked is not None:
+        image[field.attribute] = checked
     else:
         image.pop(field.attribute, None)
 
 
-def field_text(field: Field, text: str) -> str:
-    """What a template gave, checked as the field wants it."""
+def template_text(field: Field, text: str | None) -> str | None:
+    """What a template gave (None: a variable was missing), checked as the field wants it."""
+    if text is None:
+        if field.required:
+            field.refuse("required", f"is required, and {field.template} lacks a variable")
+        return None
     if field.pattern is not None and field.pattern.search(text) is None:
-        field.refuse("validate", f"{shown(text)} does not match {field.validate}")
+        field.refuse_unmatched(text)
     if field.enum and text not in field.enum:
-        field.refuse("enum", f"expected one of {', '.join(map(str, field.enum))}; found {shown(text)}")
+        field.refuse_unlisted(text)
     return text
 
 

@@ -1,6 +1,6 @@
 """The keys of one model's items: made from properties and context, looked for, compared.
 
-Never does I/O, never changes an image. The base of agent.protocol.model.Model, which adds the fields.
+Never does I/O, never changes an image. The base of agent.protocol.onetable.model.Model, which adds the fields.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from agent.protocol.definition import Definition
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import shown
 from agent.protocol.keys import HASH, HASH_BYTES_MAX, SORT, SORT_BYTES_MAX
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.definition import Definition
+from agent.protocol.onetable.fields import shown
+from agent.protocol.onetable.template import IDS, id_of, pattern
+from agent.protocol.onetable.writing import writer
 from agent.protocol.process import Context, Sync
-from agent.protocol.template import ACCOUNT, DEVICE, pattern
-from agent.protocol.writing import writer
 
 
 class Keyed:
@@ -35,7 +35,9 @@ class Keyed:
         self._key_names = frozenset(names)
         self._key_ids = tuple(name for name in names if name not in modelled)
         self._key_plan = tuple(
-            (name, modelled[name].attribute, writer(modelled[name], True)) for name in names if name in modelled
+            (name, modelled[name].attribute, writer(modelled[name], True), name in IDS)
+            for name in names
+            if name in modelled
         )
 
     @property
@@ -45,21 +47,22 @@ class Keyed:
 
     def key(self, props: Mapping[str, Any], context: Context) -> Key:
         """The key that `props` and the context give. Raises ModelError "key" when a variable is missing."""
+        return self._key(props, self._scope(props, context), context)
+
+    def _scope(self, props: Mapping[str, Any], context: Context) -> Image:
+        """The variables of the key that are fields, as they are stored. Ids are the context's, where it has them."""
         scope: Image = {}
-        for name, attribute, write in self._key_plan:
-            value = self._id(name, context) or props.get(name)
+        for name, attribute, write, is_id in self._key_plan:
+            value = (id_of(name, context) or props.get(name)) if is_id else props.get(name)
             if value is not None:
                 scope[attribute] = write(value)
-        return self._key(props, scope, context)
+        return scope
 
     def search(self, props: Mapping[str, Any], context: Context) -> tuple[str, str]:
         """Where the items are that have these properties: the hash key, and how their sort keys begin (the template up
         to its first variable that is not given). Raises ModelError "key" when the hash key cannot be told."""
-        scope: Image = {name: text for name in self._key_ids if (text := self._id(name, context))}
-        for name, attribute, write in self._key_plan:
-            value = self._id(name, context) or props.get(name)
-            if value is not None:
-                scope[attribute] = write(value)
+        scope = {name: text for name in self._key_ids if (text := id_of(name, context))}
+        scope.update(self._scope(props, context))
         definition = self._definition
         pk = definition.hash_template.render(scope) if definition.hash_template else None
         if HASH in props:
@@ -74,15 +77,9 @@ class Keyed:
             prefix = props[SORT]
         return pk, prefix
 
-    @staticmethod
-    def _id(name: str, context: Context) -> str:
-        if name == DEVICE:
-            return context.device_id
-        return context.account_id if name == ACCOUNT else ""
-
     def _key(self, props: Mapping[str, Any], scope: Image, context: Context) -> Key:
         if self._key_ids:
-            scope = {**scope, **{name: text for name in self._key_ids if (text := self._id(name, context))}}
+            scope = {**scope, **{name: text for name in self._key_ids if (text := id_of(name, context))}}
         definition = self._definition
         pk = definition.hash_template.render(scope) if definition.hash_template else None
         sk = definition.sort_template.render(scope) if definition.sort_template else None

@@ -1,8 +1,8 @@
 """A reader of JSON5 that keeps the place of every key and value, so that a mistake can be shown where it stands.
 
 Never touches the file system and never raises anything but InputError, whatever the text. Called by
-agent.protocol.loader. The grammar is the JSON5 1.0.0 specification's. Tighter than it in two points: half a surrogate
-pair is refused (it could not be stored), and a key that comes twice in one object is reported.
+agent.protocol.onetable.loader. The grammar is the JSON5 1.0.0 specification's. Tighter than it in two points: half a
+surrogate pair is refused (it could not be stored), and a key that comes twice in one object is reported.
 """
 
 from __future__ import annotations

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from agent.protocol.definition import Definition
 from agent.protocol.errors import InputError, Problem
-from agent.protocol.indexes import Index, key_limits, read_indexes
-from agent.protocol.inspector import Inspector, kind_of
-from agent.protocol.json5 import CHARS_MAX, Node, read
 from agent.protocol.keys import HASH, PRIVATE_ATTRIBUTES, SORT
-from agent.protocol.model_reader import Params, Parts, read_model
+from agent.protocol.onetable.definition import Definition
+from agent.protocol.onetable.indexes import Index, key_limits, read_indexes
+from agent.protocol.onetable.inspector import Inspector, kind_of
+from agent.protocol.onetable.json5 import CHARS_MAX, Node, read
+from agent.protocol.onetable.model_reader import Params, Parts, read_model
+from agent.protocol.onetable.rules import check_overlaps, check_sync, feed_of, read_process
 from agent.protocol.process import Process
-from agent.protocol.rules import check_overlaps, check_sync, feed_of, read_process
 
 BYTES_MAX: Final = CHARS_MAX
 FILES_MAX: Final = 32  # of one schema, itself among them

@@ -1,6 +1,6 @@
 """From the node of one field in a schema file to a Field, with every mistake noted.
 
-Never looks at another field but those nested in it. Called by agent.protocol.model_reader.
+Never looks at another field but those nested in it. Called by agent.protocol.onetable.model_reader.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from agent.protocol.binding import Binder
-from agent.protocol.dates import MS_MAX, iso_ms, store_ms
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import BUFFERS, Encode, Field
-from agent.protocol.inspector import Inspector, did_you_mean, kind_of
-from agent.protocol.json5 import Node
 from agent.protocol.keys import HASH, PRIVATE_ATTRIBUTES, SORT
-from agent.protocol.layout import place_of
-from agent.protocol.regex import PatternError, compile_pattern
-from agent.protocol.template import Part, TemplateError, parse
-from agent.protocol.values import base64_bytes, looks_tagged
-from agent.protocol.writing import writer
+from agent.protocol.onetable.binding import Binder
+from agent.protocol.onetable.dates import MS_MAX, iso_ms, store_ms
+from agent.protocol.onetable.fields import BUFFERS, Encode, Field
+from agent.protocol.onetable.inspector import Inspector, did_you_mean, kind_of
+from agent.protocol.onetable.json5 import Node
+from agent.protocol.onetable.layout import place_of
+from agent.protocol.onetable.regex import PatternError, compile_pattern
+from agent.protocol.onetable.template import Part, TemplateError, parse
+from agent.protocol.onetable.values import base64_bytes, looks_tagged
+from agent.protocol.onetable.writing import writer
 
 TYPES: Final = ("string", "number", "boolean", "date", "object", "array", "set", *BUFFERS)
 INDEXED: Final = ("string", "number", "date", *BUFFERS)

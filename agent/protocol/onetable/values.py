@@ -3,8 +3,8 @@
 An image is JSON. Such a value is an object of one member whose name is a tag: `{"$B": base64}`, `{"$N": digits}`,
 `{"$SS": [text, ...]}`, `{"$NS": [number, ...]}`, `{"$BS": [base64, ...]}`, the lists in rising order without repeats.
 An object of an application that looks like one gets a `$` more (`{"$$B": ...}`): nothing is ambiguous. Each value has
-one form only: equal values are equal images. Never looks at a schema. Called by agent.protocol.writing, checking,
-reading and attributes. Raises ValueError.
+one form only: equal values are equal images. Never looks at a schema. Called by agent.protocol.onetable.writing,
+checking, reading and attributes. Raises ValueError.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ NUMBERS: Final = "$NS"
 BINARIES: Final = "$BS"
 SETS: Final = (TEXTS, NUMBERS, BINARIES)
 _TAGS: Final = frozenset((BINARY, NUMBER, *SETS))
+_DIGITS: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _LOOKS_TAGGED: Final = re.compile(r"\$+(?:B|N|SS|NS|BS)")
 
 Tagged = dict[str, Any]
@@ -150,7 +151,7 @@ def decimal_of(value: Any) -> Decimal:
 
 def parsed(text: Any) -> Number:
     """A number from its digits, as the table gives them."""
-    if not isinstance(text, str) or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", text, re.ASCII):
+    if not isinstance(text, str) or _DIGITS.fullmatch(text) is None:
         raise ValueError("expected the digits of a number")
     if len(text) > 500:
         raise ValueError("a number of too many digits")

@@ -1,39 +1,33 @@
 """One model of a schema: makes, changes, checks and reads items. On the path of every message.
 
 Never does I/O, never reads a clock, never changes an image in place: what it returns shares what did not change.
-Called by the agent's database and session, by the relay, by workloads and the oracle. Made by agent.protocol.loader.
-All per-field work is planned when the model is made: tuples of functions, no look-ups by name while writing.
+Called by the agent's database and session, by the relay, by workloads and the oracle. Made by
+agent.protocol.onetable.loader. All per-field work is planned when the model is made: tuples of functions, no look-ups
+by name while writing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from agent.protocol import values
-from agent.protocol.checking import verifier
-from agent.protocol.dates import date_ms, store_ms
-from agent.protocol.definition import Definition
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field, shown
-from agent.protocol.indexes import Index, IndexKey, Scalar
-from agent.protocol.keys import HASH, HASH_BYTES_MAX, PRIVATE_ATTRIBUTES, SORT, SORT_BYTES_MAX
-from agent.protocol.layout import Layout
+from agent.protocol.keys import HASH, PRIVATE_ATTRIBUTES, SORT
 from agent.protocol.messages import FeedName, Image, Key
-from agent.protocol.model_keys import Keyed
-from agent.protocol.process import Conflict, Context, Enable, Orphans, Process, Sync
-from agent.protocol.reading import as_it_is, reader
-from agent.protocol.template import DEVICE, IDS, Render, Template
-from agent.protocol.unique import unique_keys
-from agent.protocol.writing import key_text, merger, put_template, writer
-
-__all__ = [
-    "HASH", "HASH_BYTES_MAX", "PRIVATE_ATTRIBUTES", "SORT", "SORT_BYTES_MAX", "Conflict", "Context", "Definition",
-    "Enable", "Model", "Orphans", "Process", "Sync",
-]  # fmt: skip
-
-NewId = Callable[[str], str]
+from agent.protocol.onetable import values
+from agent.protocol.onetable.checking import verifier
+from agent.protocol.onetable.dates import date_ms, store_ms
+from agent.protocol.onetable.definition import Definition
+from agent.protocol.onetable.fields import Field, shown
+from agent.protocol.onetable.indexes import Index, IndexKey, Scalar
+from agent.protocol.onetable.layout import Layout
+from agent.protocol.onetable.model_keys import Keyed
+from agent.protocol.onetable.reading import as_they_are, reader
+from agent.protocol.onetable.template import DEVICE, IDS, Render, Template, id_of
+from agent.protocol.onetable.unique import unique_keys
+from agent.protocol.onetable.writing import NewId, key_text, merger, put_template, writer
+from agent.protocol.process import Conflict, Context, Enable, Orphans
 
 
 class Model(Keyed):
@@ -138,7 +132,7 @@ class Model(Keyed):
         self._stamped_plan = tuple((field, render) for field, render, names in self._template_plan if updated in names)
         self._check_plan = tuple((field.attribute, *verifier(field), field) for field in everything)
         self._read_plan = tuple(
-            (field.name, field.attribute, as_it_is(field), reader(field)) for field in everything if not field.hidden
+            (field.name, field.attribute, as_they_are(field), reader(field)) for field in everything if not field.hidden
         )
         places = self._layout.places if self._layout is not None else ()
         self._known = frozenset((self.type_field, *places, *(field.attribute for field in everything)))
@@ -153,9 +147,7 @@ class Model(Keyed):
 
     # --- writing
 
-    def create(
-        self, props: Mapping[str, Any], context: Context, now_ms: int, new_id: Callable[[str], str]
-    ) -> tuple[Key, Image]:
+    def create(self, props: Mapping[str, Any], context: Context, now_ms: int, new_id: NewId) -> tuple[Key, Image]:
         """A new item: context, defaults, generated ids, templates, stamps. `new_id` gets "ulid", "uuid", "uid" or
         "uid(N)". A property that is None is left out, and nothing is put in its place. Properties that the schema does
         not know are dropped, as OneTable does."""
@@ -279,13 +271,10 @@ class Model(Keyed):
             props[HASH] = key[0]
         if visible[1]:
             props[SORT] = key[1]
-        for name, attribute, kind, back in self._read_plan:
+        for name, attribute, classes, back in self._read_plan:
             if attribute in image:
                 value = image[attribute]
-                if type(value) is kind or value is None:
-                    props[name] = value
-                else:
-                    props[name] = back(value)
+                props[name] = value if value.__class__ in classes else back(value)
         return props
 
     def check(self, key: Key, image: Image) -> None:
@@ -312,7 +301,11 @@ class Model(Keyed):
 
     def check_key(self, key: Key, image: Image) -> None:
         """Whether the image's key is the one that its templates give. Raises ModelError `key`."""
-        self._check_key(key, self._layout.open(key, image) if self._layout else image)
+        self._check_key(key, self._opened(key, image))
+
+    def _opened(self, key: Key, image: Image) -> Image:
+        """With every field in its place; not a copy where there is nothing to be opened."""
+        return image if self._layout is None else self._layout.open(key, image)
 
     def _check_key(self, key: Key, image: Image) -> None:
         definition = self._definition
@@ -340,7 +333,7 @@ class Model(Keyed):
         """Field -> what is wrong with its stored value: what an older or newer schema left there. Never raises. Such a
         value is read as it is, and stays until it is written."""
         found: dict[str, ModelError] = {}
-        opened = self._layout.open(key, image) if self._layout is not None else image
+        opened = self._opened(key, image)
         for attribute, _, _, verify, field in self._check_plan:
             value = opened.get(attribute)
             try:
@@ -362,8 +355,17 @@ class Model(Keyed):
         """The keys of the items that stand for this item's unique values. Raises ModelError `scope`, `key`."""
         if not self.unique_fields:
             return ()
-        opened = self._layout.open(key, image) if self._layout is not None else image
-        return unique_keys(self.unique_fields, opened)
+        return unique_keys(self.unique_fields, self._opened(key, image))
+
+    @property
+    def own_indexes(self) -> tuple[Index, ...]:
+        """Those of the schema's indexes that items of this model can be in: it has fields for their keys."""
+        attributes = {HASH, SORT, *(field.attribute for field in self.fields.values())}
+        return tuple(
+            index
+            for index in self.indexes.values()
+            if index.hash in attributes and (index.sort is None or index.sort in attributes)
+        )
 
     def index_keys(self, key: Key, image: Image) -> dict[str, IndexKey]:
         """Index -> where the item stands in it; only those that it is in."""
@@ -377,7 +379,7 @@ class Model(Keyed):
         found = self.indexes.get(index)
         if found is None:
             self._refuse("index", f"no index {index!r} in the schema")
-        scope: Image = {name: text for name in IDS if (text := self._id(name, context))}
+        scope: Image = {name: text for name in IDS if (text := id_of(name, context))}
         for name, value in props.items():
             if name in self._update_plan and value is not None:
                 attribute, write, _, _ = self._update_plan[name]
@@ -416,10 +418,6 @@ class Model(Keyed):
     def definition(self) -> Definition:
         """For the schema's own use: templates as parts."""
         return self._definition
-
-    @property
-    def has_updated(self) -> bool:
-        return self._updated is not None
 
 
 def _render(field: Field, template: Template) -> Render:

@@ -1,7 +1,8 @@
 """Unique values: the items that stand for them in the table, one for each, beside the item that has the value.
 
-Key and content are those of the JavaScript library, which shares the table. Does no I/O. Called by agent.protocol.model
-and expressions. Errors are ModelErrors: `scope` for a scope that lacks a variable, `key` for a value too long.
+Key and content are those of the JavaScript library, which shares the table. Does no I/O. Called by
+agent.protocol.onetable.model and expressions. Errors are ModelErrors: `scope` for a scope that lacks a variable, `key`
+for a value too long.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from agent.protocol.fields import Field, shown
 from agent.protocol.keys import HASH_BYTES_MAX
 from agent.protocol.messages import Image, Key
-from agent.protocol.template import text_of
+from agent.protocol.onetable.fields import Field, shown
+from agent.protocol.onetable.template import text_of
 
 UNIQUE: Final = "_unique#"
 UNIQUE_TYPE: Final = "_Unique"

@@ -1,7 +1,7 @@
 """Indexes of the table: which attributes they sort items by, and where an item stands in each.
 
-An index is sparse: an item without the index's attributes is not in it. Does no I/O. Read by agent.protocol.loader; the
-keys are computed for the database by agent.protocol.model.
+An index is sparse: an item without the index's attributes is not in it. Does no I/O. Read by
+agent.protocol.onetable.loader; the keys are computed for the database by agent.protocol.onetable.model.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.protocol.inspector import Inspector
-from agent.protocol.json5 import Node
 from agent.protocol.keys import HASH, HASH_BYTES_MAX, SORT, SORT_BYTES_MAX
 from agent.protocol.messages import Image, Key
-from agent.protocol.template import Template
+from agent.protocol.onetable.inspector import Inspector
+from agent.protocol.onetable.json5 import Node
+from agent.protocol.onetable.template import Template
 
 PRIMARY: Final = "primary"
 INDEX_KEYS: Final = ("hash", "sort", "project", "type", "description", "follow")

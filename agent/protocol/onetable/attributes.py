@@ -2,8 +2,8 @@
 
 Nothing is lost either way: a number keeps all of its 38 digits, a set stays a set, and what no schema knows is carried.
 A number of the map that is whole and of 64 bits becomes an int; one that a float says exactly becomes a float; every
-other keeps its digits (agent.protocol.values). Never looks at a schema, does no I/O. Called by whoever talks to the
-table. Errors are ModelErrors with the code `type` that name the attribute.
+other keeps its digits (agent.protocol.onetable.values). Never looks at a schema, does no I/O. Called by whoever talks
+to the table. Errors are ModelErrors with the code `type` that name the attribute.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from agent.protocol import values
 from agent.protocol.errors import ModelError
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Image, Key
-from agent.protocol.template import text_of
-from agent.protocol.values import BINARIES, BINARY, DEPTH_MAX, NUMBER, TEXTS
+from agent.protocol.onetable import values
+from agent.protocol.onetable.template import text_of
+from agent.protocol.onetable.values import BINARIES, BINARY, DEPTH_MAX, NUMBER, TEXTS
 
 Attribute = dict[str, Any]  # one member: type -> value
 AttributeMap = dict[str, Attribute]

@@ -1,7 +1,7 @@
 """One field of a model, as the schema defines it: plain data.
 
 Never holds a value of an item: writing, checking and reading (in agent.protocol) make functions from it that do.
-Made by agent.protocol.model_reader.
+Made by agent.protocol.onetable.model_reader.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from agent.protocol.errors import ModelError
-from agent.protocol.template import Template
+from agent.protocol.onetable.template import Template
 
 BUFFERS: Final = ("buffer", "binary", "arraybuffer")
 
@@ -27,7 +27,8 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`attribute`: its place in an item as agent.protocol.layout opens it: for most fields the attribute's name.
+    """`attribute`: its place in an item as agent.protocol.onetable.layout opens it: for most fields the attribute's
+    name.
 
     `path`: for messages. `packed`: (attribute, member), where several fields share one attribute."""
 
@@ -58,6 +59,12 @@ class Field:
 
     def refuse(self, code: str, text: str) -> NoReturn:
         raise ModelError(code, f"{self.model}.{self.path}: {text}", model=self.model, field=self.path)
+
+    def refuse_unlisted(self, value: Any) -> NoReturn:
+        self.refuse("enum", f"expected one of {', '.join(map(str, self.enum))}; found {shown(value)}")
+
+    def refuse_unmatched(self, text: str) -> NoReturn:
+        self.refuse("validate", f"{shown(text)} does not match {self.validate}")
 
     @property
     def generates(self) -> bool:

@@ -13,17 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.protocol.assignments import UNKNOWN, Assignments, Before, Unknown, needs_before
-from agent.protocol.attributes import AttributeMap, key_attributes, to_item
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field
 from agent.protocol.keys import HASH, SORT
-from agent.protocol.layout import Layout
 from agent.protocol.messages import Image, Key
-from agent.protocol.model import Context, Model, NewId
-from agent.protocol.unique import UNIQUE_TYPE, unique_key
-from agent.protocol.update_expression import UpdateExpression
-from agent.protocol.writing import writer
+from agent.protocol.onetable.assignments import UNKNOWN, Assignments, Before, Unknown, needs_before
+from agent.protocol.onetable.attributes import AttributeMap, key_attributes, to_item
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.layout import Layout
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.unique import UNIQUE_TYPE, unique_key
+from agent.protocol.onetable.update_expression import UpdateExpression
+from agent.protocol.onetable.writing import NewId
+from agent.protocol.process import Context
 
 ABSENT: Final = "attribute_not_exists(#pk) and attribute_not_exists(#sk)"
 PRESENT: Final = "attribute_exists(#pk) and attribute_exists(#sk)"
@@ -51,14 +52,13 @@ class Write:
 class Requests:
     """The writes of one model into one table. `new_id`: see Model.create. Times in milliseconds since 1970."""
 
-    __slots__ = ("_assignments", "_fields", "_layout", "_model", "_table", "_writers")
+    __slots__ = ("_assignments", "_fields", "_layout", "_model", "_table")
 
     def __init__(self, model: Model, table: str) -> None:
         self._model = model
         self._table = table
         self._fields = {field.name: field for field in model.definition.fields}
         self._layout = Layout(self._fields.values())
-        self._writers = {field.name: writer(field, False) for field in self._fields.values()}
         self._assignments = Assignments(model, self._layout)
 
     # --- operations
@@ -142,7 +142,7 @@ class Requests:
         ):
             for name, value in wanted.items():
                 field = self._arithmetic_field(kind, name, types, props)
-                stored = self._writers[name](list(value) if kind == "push" and isinstance(value, tuple) else value)
+                stored = self._assignments.stored(field, value)
                 if kind == "push":
                     expression.append((field.attribute,), stored)
                 elif kind == "add":

@@ -1,7 +1,8 @@
 """From a stored value to the one that an application gets: dates, bytes and sets as Python has them.
 
 Never raises for a value of another form than the schema says: tables hold what older schemas and other applications
-wrote, and such a value is given as it is. What is given shares nothing with the image. Called by agent.protocol.model.
+wrote, and such a value is given as it is. What is given shares nothing with the image. Called by
+agent.protocol.onetable.model.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from agent.protocol import values
-from agent.protocol.dates import date_ms, from_ms
-from agent.protocol.fields import BUFFERS, Field
-from agent.protocol.values import plain
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import date_ms, from_ms
+from agent.protocol.onetable.fields import BUFFERS, Field
+from agent.protocol.onetable.values import plain
 
 Back = Callable[[Any], Any]
-_AS_IT_IS: Final = {"string": str, "number": int, "boolean": bool}
+_SCALARS: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
+_NULL: Final[frozenset[type]] = frozenset({type(None)})
 
 
-def as_it_is(field: Field) -> type | None:
-    """The class whose stored values an application gets as they are: what most have. None: there is no such class."""
-    return _AS_IT_IS.get(field.type)
+def as_they_are(field: Field) -> frozenset[type]:
+    """The classes whose stored values an application gets as they are, which most are."""
+    return _SCALARS if field.type in ("string", "number", "boolean") else _NULL
 
 
 def reader(field: Field) -> Back:

@@ -1,7 +1,7 @@
 """Helpers that look at a schema's nodes and note what is wrong with them, each mistake with its place and a hint.
 
 Never raises for a mistake: it notes it and goes on, so that a person sees all of them at once.
-Called by agent.protocol.model_reader, agent.protocol.rules and agent.protocol.loader.
+Called by agent.protocol.onetable.model_reader, agent.protocol.onetable.rules and agent.protocol.onetable.loader.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from agent.protocol.errors import Problem
-from agent.protocol.json5 import Node
+from agent.protocol.onetable.json5 import Node
 
 T = TypeVar("T")
 _KINDS = {dict: "an object", list: "an array", str: "a text", bool: "true or false", type(None): "null"}

@@ -2,19 +2,19 @@
 
 `open` takes an image apart, so that every field has a place of its own (`Field.attribute`); `close` puts it together as
 the table stores it. A model without such fields has no layout and pays nothing. Never changes an image in place. Called
-by agent.protocol.model. A place that is no attribute begins or ends with a zero character, which no message shows.
+by agent.protocol.onetable.model. A place that is no attribute begins or ends with a zero character, which no message
+shows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from agent.protocol import values
-from agent.protocol.fields import Field, shown
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable import values
+from agent.protocol.onetable.fields import Field, shown
 
 _ZERO: Final = "\0"
 
@@ -125,8 +125,6 @@ class Layout:
 def _number(text: str) -> Any:
     """Also with the padding that a template put before it. The text as it is where it is no number."""
     try:
-        if math.isfinite(float(text)):
-            return values.parsed(text)
+        return values.parsed(text)
     except ValueError:
-        pass
-    return text
+        return text

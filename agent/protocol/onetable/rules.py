@@ -1,7 +1,7 @@
 """What a schema may not ask of sync: keys that do not say whose an item is, directions that cannot be kept.
 
-Never changes a definition; notes what is wrong. Called by agent.protocol.loader. The reasons are in docs/protocol.md:
-which feed an item belongs to, and whose it is, is read off its key alone.
+Never changes a definition; notes what is wrong. Called by agent.protocol.onetable.loader. The reasons are in
+docs/protocol.md: which feed an item belongs to, and whose it is, is read off its key alone.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from agent.protocol.definition import Definition
-from agent.protocol.inspector import Inspector, did_you_mean
-from agent.protocol.json5 import Node
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import FeedName
-from agent.protocol.model_reader import Parts
+from agent.protocol.onetable.definition import Definition
+from agent.protocol.onetable.inspector import Inspector, did_you_mean
+from agent.protocol.onetable.json5 import Node
+from agent.protocol.onetable.model_reader import Parts
+from agent.protocol.onetable.template import ACCOUNT, DEVICE, Template, Variable, overlap, unseparated
 from agent.protocol.process import Conflict, Enable, Orphans, Process, Sync
-from agent.protocol.template import ACCOUNT, DEVICE, Template, Variable, overlap, unseparated
 
 PROCESS_KEYS: Final = (
     "enable", "sync", "period", "mem", "orphans", "conflict", "notify", "metrics", "triggers", "actions",

@@ -1,7 +1,7 @@
 """From a model's nodes in a schema file to its fields and templates, with every mistake noted.
 
-Never looks at more than one model and never decides about sync (agent.protocol.rules does). Called by
-agent.protocol.loader.
+Never looks at more than one model and never decides about sync (agent.protocol.onetable.rules does). Called by
+agent.protocol.onetable.loader.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from agent.protocol.binding import Binder
-from agent.protocol.field_reader import FieldReader, Params
-from agent.protocol.fields import Encode, Field
-from agent.protocol.inspector import Inspector, did_you_mean
-from agent.protocol.json5 import Node
 from agent.protocol.keys import HASH, SORT
-from agent.protocol.layout import place_shown
-from agent.protocol.template import Template, Variable
+from agent.protocol.onetable.binding import Binder
+from agent.protocol.onetable.field_reader import FieldReader, Params
+from agent.protocol.onetable.fields import Encode, Field
+from agent.protocol.onetable.inspector import Inspector, did_you_mean
+from agent.protocol.onetable.json5 import Node
+from agent.protocol.onetable.layout import place_shown
+from agent.protocol.onetable.template import Template, Variable
 
 __all__ = ["Params", "Parts", "read_model"]
 
@@ -35,19 +35,16 @@ class Parts:
 
 def read_model(see: Inspector, name: str, node: Node, params: Params) -> Parts:
     """Never raises; what is wrong is noted, and left out of the result."""
-    return _ModelReader(see, name, params).read(node)
+    return _ModelReader(FieldReader(see, name, params)).read(node)
 
 
 class _ModelReader:
     __slots__ = ("key", "name", "nodes", "params", "reader", "see")
 
-    def __init__(self, see: Inspector, name: str, params: Params) -> None:
-        self.see = see
-        self.name = name
-        self.key = f"models.{name}"
-        self.params = params
+    def __init__(self, reader: FieldReader) -> None:
+        self.reader = reader
+        self.see, self.name, self.key, self.params = reader.see, reader.name, reader.key, reader.params
         self.nodes: dict[str, Node] = {}
-        self.reader = FieldReader(see, name, params)
 
     def read(self, node: Node) -> Parts:
         params = self.params

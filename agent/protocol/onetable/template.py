@@ -1,7 +1,7 @@
 """Value templates of a OneTable schema, `device#${deviceId}`: parsed once, then rendered from a stored image.
 
-Never reads a schema's file and never decides what a model may do. Called by agent.protocol.loader (parse, overlap),
-agent.protocol.model (render) and agent.protocol.schema (patterns of keys).
+Never reads a schema's file and never decides what a model may do. Called by agent.protocol.onetable.loader (parse,
+overlap), agent.protocol.onetable.model (render) and agent.protocol.schema (patterns of keys).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from agent.protocol.dates import date_ms, iso_text
-from agent.protocol.values import NUMBER
+from agent.protocol.onetable.dates import date_ms, iso_text
+from agent.protocol.onetable.values import NUMBER
+from agent.protocol.process import Context
 
 DEVICE: Final = "deviceId"
 ACCOUNT: Final = "accountId"
@@ -46,6 +47,13 @@ class Variable:
     def is_id(self) -> bool:
         """A plain deviceId or accountId."""
         return self.name in IDS and not self.path and not self.pad_size
+
+
+def id_of(name: str, context: Context) -> str:
+    """The context's id of this name; "" where it has none, and for any other name."""
+    if name == DEVICE:
+        return context.device_id
+    return context.account_id if name == ACCOUNT else ""
 
 
 Part = str | Variable

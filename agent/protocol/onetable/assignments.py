@@ -1,24 +1,25 @@
 """Which attributes and members a write assigns: the clauses of an update, without reading the item where that will do.
 
-Never decides about keys, conditions or transactions: agent.protocol.expressions does, the only caller. Errors are
-ModelErrors: those of the fields, and `before` where only the stored item tells what to write.
+Never decides about keys, conditions or transactions: agent.protocol.onetable.expressions does, the only caller. Errors
+are ModelErrors: those of the fields, and `before` where only the stored item tells what to write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
-from agent.protocol import values
-from agent.protocol.dates import store_ms
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field
-from agent.protocol.layout import Layout
 from agent.protocol.messages import Image, Key
-from agent.protocol.model import Context, Model
-from agent.protocol.template import DEVICE, IDS, Variable
-from agent.protocol.update_expression import Path, UpdateExpression
-from agent.protocol.writing import writer
+from agent.protocol.onetable import values
+from agent.protocol.onetable.dates import store_ms
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.layout import Layout
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import IDS, Variable, id_of
+from agent.protocol.onetable.update_expression import Path, UpdateExpression
+from agent.protocol.onetable.writing import Convert, template_text, writer
+from agent.protocol.process import Context
 
 
 class Unknown:
@@ -34,7 +35,7 @@ def needs_before(model: str, why: str) -> NoReturn:
 
 
 class Assignments:
-    """Of one model. `given` are properties; `made`, `before` and `after` images; places as in agent.protocol.layout."""
+    """Of one model. `given` are properties; `made`, `before` and `after` images; places as layout has them."""
 
     __slots__ = ("_fields", "_layout", "_model", "_packs", "_writers")
 
@@ -42,7 +43,7 @@ class Assignments:
         self._model = model
         self._layout = layout
         self._fields = {field.name: field for field in model.definition.fields}
-        self._writers = {field.name: writer(field, False) for field in self._fields.values()}
+        self._writers = dict(_writers_of(self._fields.values()))
         self._packs: dict[str, list[Field]] = {}
         for field in self._fields.values():
             if field.packed:
@@ -86,6 +87,10 @@ class Assignments:
 
     # --- one field
 
+    def stored(self, field: Field, value: Any) -> Any:
+        """A value of a field, or of one within a partial object, in stored form."""
+        return self._writers[field.path](value)
+
     def _put_field(self, expression: UpdateExpression, field: Field, value: Any, before: Before, after: Before) -> None:
         if field.encode is not None or field.packed is not None:
             return
@@ -96,7 +101,7 @@ class Assignments:
             present = UNKNOWN if isinstance(before, Unknown) else (before or {}).get(field.attribute)
             self._put_leaves(expression, field, path, value, present)
         else:
-            stored = self._writers[field.name](value) if isinstance(after, Unknown) else (after or {})[field.attribute]
+            stored = self.stored(field, value) if isinstance(after, Unknown) else (after or {})[field.attribute]
             expression.set(path, stored)
 
     @staticmethod
@@ -115,7 +120,7 @@ class Assignments:
         known = not isinstance(present, Unknown)
         members = values.members_of(present) if known else None
         if known and members is None:
-            expression.set(path, writer(field, False)(given))
+            expression.set(path, self.stored(field, given))
             return
         subs = field.fields or ()
         if not known and not any(sub.name in given for sub in subs):
@@ -132,7 +137,7 @@ class Assignments:
             elif _by_leaves(sub) and isinstance(value, Mapping):
                 self._put_leaves(expression, sub, below, value, scope.get(sub.attribute) if known else UNKNOWN)
             else:
-                scope[sub.attribute] = writer(sub, False)(value)
+                scope[sub.attribute] = self.stored(sub, value)
                 expression.set(below, scope[sub.attribute])
         for sub in subs:
             if sub.template is None or sub.name in given:
@@ -159,7 +164,7 @@ class Assignments:
                 else:
                     expression.set((attribute,), value)
             elif not known and len(given) == len(fields) and all(props[field.name] is not None for field in fields):
-                whole = {_member(field): self._writers[field.name](props[field.name]) for field in fields}
+                whole = {_member(field): self.stored(field, props[field.name]) for field in fields}
                 expression.set((attribute,), values.escaped(whole))
             else:
                 for field in given:
@@ -167,19 +172,19 @@ class Assignments:
                     if props[field.name] is None:
                         self._put_none(expression, field, path)
                     else:
-                        expression.set(path, self._writers[field.name](props[field.name]))
+                        expression.set(path, self.stored(field, props[field.name]))
 
     def _put_context(
         self, expression: UpdateExpression, props: Mapping[str, Any], context: Context, before: Before
     ) -> None:
-        """The ids of who acts, but over nothing that is known to be there."""
+        """The ids of who acts, but over nothing that is known to be there: a unique value may have one as its scope."""
         for name in IDS:
             field = self._fields.get(name)
-            value = _id(name, context)
+            value = id_of(name, context)
             if field is None or not value or field.encode is not None or field.packed is not None:
                 continue
             if isinstance(before, Unknown) or (name not in props and field.attribute not in (before or {})):
-                expression.set((field.attribute,), self._writers[name](value))
+                expression.set((field.attribute,), self.stored(field, value))
 
     def _put_updated(self, expression: UpdateExpression, now_ms: int) -> None:
         updated = self._model.definition.updated
@@ -218,20 +223,26 @@ class Assignments:
             _put_text(expression, field, (field.attribute,), self._model.render(field, scope))
 
     def _in_context(self, name: str, context: Context) -> bool:
-        return name in self._fields and bool(_id(name, context))
+        return name in self._fields and bool(id_of(name, context))
 
     def _scope(self, key: Key, props: Mapping[str, Any], context: Context, now_ms: int) -> Image:
         """What is known of the item without reading it."""
         scope = self._layout.open(key, {})
-        for name, write in self._writers.items():
-            value = _id(name, context) or props.get(name)
-            field = self._fields[name]
+        for name, field in self._fields.items():
+            value = id_of(name, context) or props.get(name)
             if value is not None:
-                scope[field.attribute] = _leaves(field, value) if _by_leaves(field) else write(value)
+                scope[field.attribute] = self._leaves(field, value)
         updated = self._model.definition.updated
         if updated is not None:
             scope[updated.attribute] = store_ms(now_ms, iso=updated.iso, ttl=False)
         return scope
+
+    def _leaves(self, field: Field, value: Any) -> Any:
+        """In stored form: of a partial object what is given of it, of any other field the whole value."""
+        if not _by_leaves(field) or not isinstance(value, Mapping):
+            return self.stored(field, value)
+        given = [sub for sub in field.fields or () if value.get(sub.name) is not None]
+        return {sub.attribute: self._leaves(sub, value[sub.name]) for sub in given}
 
     def _is_told(self, variable: Variable, props: Mapping[str, Any], scope: Image) -> bool:
         """Whether a variable can be told without the stored item, also when that is: it has no value."""
@@ -318,15 +329,12 @@ def _by_leaves(field: Field) -> bool:
     return field.partial and field.fields is not None
 
 
-def _leaves(field: Field, value: Any) -> Any:
-    """What is given of a partial object, in stored form."""
-    if not isinstance(value, Mapping):
-        return writer(field, False)(value)
-    given = [sub for sub in field.fields or () if value.get(sub.name) is not None]
-    return {
-        sub.attribute: _leaves(sub, value[sub.name]) if _by_leaves(sub) else writer(sub, False)(value[sub.name])
-        for sub in given
-    }
+def _writers_of(fields: Iterable[Field]) -> Iterator[tuple[str, Convert]]:
+    """Path of a field -> its writer, for these fields and those within partial objects: made once, not per write."""
+    for field in fields:
+        yield field.path, writer(field, False)
+        if _by_leaves(field):
+            yield from _writers_of(field.fields or ())
 
 
 def _member(field: Field) -> str:
@@ -335,19 +343,12 @@ def _member(field: Field) -> str:
 
 
 def _put_text(expression: UpdateExpression, field: Field, path: Path, text: str | None) -> None:
-    if text is not None:
-        expression.set(path, text)
-    elif field.required:
-        field.refuse("required", f"is required, and {field.template} lacks a variable")
+    checked = template_text(field, text)
+    if checked is not None:
+        expression.set(path, checked)
     else:
         expression.remove(path)
 
 
 def _removed(names: Mapping[str, None], props: Mapping[str, Any]) -> bool:
     return any(name in props and props[name] is None for name in names)
-
-
-def _id(name: str, context: Context) -> str:
-    if name not in IDS:
-        return ""
-    return context.device_id if name == DEVICE else context.account_id
