@@ -13,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Final, TextIO
 
-from agent.commands.failure import BAD_INPUT, OK, CommandError, note, show
 from agent.commands.items import model_of
 from agent.commands.opening import database_path, opened
-from agent.commands.output import json_line, print_json
-from agent.commands.typed import parsed_json
+from agent.protocol.commands.failure import BAD_INPUT, OK, CommandError, note, show
+from agent.protocol.commands.output import json_line, print_json
+from agent.protocol.commands.typed import parsed_json
 from agent.transfer import ImportResult
 
 STANDARD: Final = "-"

@@ -9,12 +9,12 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from agent.commands.failure import OK, CommandError, note
 from agent.commands.opening import opened
-from agent.commands.output import columns, print_json, print_rows, short_date, wants_json
-from agent.commands.typed import to_json
 from agent.database import Database
 from agent.file_errors import stored_image
+from agent.protocol.commands.failure import OK, CommandError, note
+from agent.protocol.commands.output import columns, print_json, print_rows, short_date, wants_json
+from agent.protocol.commands.typed import to_json
 from agent.protocol.onetable.dates import from_ms, iso_text
 from agent.records import ROW, DeadLetter
 

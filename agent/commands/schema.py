@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.commands.failure import BAD_INPUT, OK, show
-from agent.commands.output import print_json, print_rows
 from agent.protocol import listing
+from agent.protocol.commands.failure import BAD_INPUT, OK, show
+from agent.protocol.commands.output import print_json, print_rows
 from agent.protocol.errors import InputError, Problem
 from agent.protocol.onetable.loader import read_text
 from agent.protocol.onetable.model import Model

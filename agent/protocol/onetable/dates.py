@@ -11,6 +11,7 @@ from typing import Any, Final
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MS_MAX: Final = 2**53  # what JavaScript counts without a gap
+MS_OLDEST: Final = -62_135_596_800_000  # the first of the year 1: no date is older
 _MS: Final = timedelta(milliseconds=1)
 _ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z", re.ASCII)
 

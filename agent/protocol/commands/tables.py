@@ -1,7 +1,7 @@
 """Aligned columns for a terminal: as wide as they need to be, as narrow as they must, each row on one line.
 
 Pure text in, lines out; never prints. A character that a terminal would act on is shown as its escape. Called by the
-commands and by agent.commands.output.
+commands and by agent.protocol.commands.output.
 """
 
 from __future__ import annotations

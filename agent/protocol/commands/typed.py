@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from agent.commands.failure import CommandError
+from agent.protocol.commands.failure import CommandError
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.onetable import values
 from agent.protocol.onetable.dates import from_ms, iso_text, to_ms
@@ -23,6 +23,7 @@ from agent.protocol.onetable.inspector import did_you_mean
 from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.template import ACCOUNT, DEVICE, IDS
 from agent.protocol.process import Context
+from agent.protocol.topics import valid_id
 
 STDIN: Final = "-"
 _ASSIGNMENT: Final = re.compile(r"([^=:\s]+)(:?)=(.*)", re.S)
@@ -64,6 +65,13 @@ def properties(
         _check_id(model, name, value, context)
         given[name] = value
     return {**piped, **given}
+
+
+def checked_id(text: str | None, what: str) -> str:
+    """The id of a device or an account, as --device, --account or the environment gives it; "" for none."""
+    if text and not valid_id(text):
+        raise CommandError(f"{text!r} is no {what}'s id", "1 to 128 letters, digits and :_.- , and not 'all'")
+    return text or ""
 
 
 def key_fields(model: Model) -> list[str]:

@@ -15,9 +15,9 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any, Final, TextIO
 
-from agent.commands import tables
-from agent.commands.failure import CommandError, note
-from agent.commands.typed import json_value, to_json
+from agent.protocol.commands import tables
+from agent.protocol.commands.failure import CommandError, note
+from agent.protocol.commands.typed import json_value, to_json
 from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.template import ACCOUNT, DEVICE
 from agent.protocol.process import Context
@@ -27,9 +27,9 @@ _MEASURED: Final = 500  # rows that are read before the first is printed, to see
 
 
 def wants_json(arguments: argparse.Namespace) -> bool:
-    if arguments.json and arguments.table:
-        raise CommandError("--json and --table are two ways to print", "name one")
-    return bool(arguments.json or not (arguments.table or sys.stdout.isatty()))
+    if arguments.json and arguments.as_table:
+        raise CommandError("two ways to print were asked for", "name one")
+    return bool(arguments.json or not (arguments.as_table or sys.stdout.isatty()))
 
 
 def columns() -> int | None:
