@@ -143,6 +143,7 @@ class Sequencer:
         if item is None:
             if by_ttl:
                 row["expired"] = True
+                self.counters["row_expired"] += 1
             return
         image = public_image(item)
         size_bytes = len(encode_image(image))
