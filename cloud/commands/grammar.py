@@ -39,8 +39,8 @@ COMMANDS: Final = (
             ((("--yes",), {**_YES, "help": "change a table that exists"}),
              (("--dry-run",), {"action": "store_true", "help": "only show what would be done"}), JSON)),
     Command("register", "devices:register", "make a device known, and say whose it is",
-            "Makes a device known to the relay, which refuses all others, and prints its topics. A device that is "
-            "registered stays as it is; --yes gives it to another account.",
+            "Makes a device known, and says whose it is (--account); the relay refuses all others. Prints its topics. "
+            "A device that is registered stays as it is; --yes gives it to another account.",
             ((("device_id",), {"metavar": "DEVICE", "help": "its id: its user name, or its thing's name"}),
              (("--yes",), {**_YES, "help": "also when it belongs to another account so far"}), _PREFIX, JSON)),
     Command("devices", "devices:devices", "what is known of the devices",

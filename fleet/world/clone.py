@@ -34,6 +34,15 @@ class Unheard(Oracle):
     def device_booted(self, t_us: int, device: str) -> None:
         return
 
+    def device_file(self, t_us: int, device: str, keys: Iterable[Key]) -> None:
+        return
+
+    def device_sets_end(self, key: Key, rev: int, end_s: Any) -> None:
+        return
+
+    def device_expired(self, t_us: int, device: str, key: Key, rev: int | None, updated_ms: int, *, own: bool) -> None:
+        return
+
     def device_reads(self, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
         return
 

@@ -98,27 +98,20 @@ class World:
         self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
         self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
         members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-        self.oracle = Oracle(self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down)
+        self.oracle = Oracle(
+            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
+        )
         self.table = MemoryTable(shards=plan.cloud.shards, retain_ms=2 * plan.cloud.record_life_us // 1000)
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.subscribe(self._committed)
         self.broker = Broker(self.clock, self._broker_settings(), self.trace)
         accounts = dict(members)
-        relay = types.relay(
-            self.schema,
-            self._relay_config(),
-            self.now_ms,
-            rng(plan.seed, "cloud", "relay").hex,
-            self.probes,
-            accounts.get,
-        )
+        relay = self._relay(types.relay, accounts.get)
         self.cloud = types.cloud(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
         self.cloud.on_restored = self._restored
-        if not self._is_restored():
-            relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
         self.surroundings = surroundings = Surroundings(
             clock=self.clock,
             broker=self.broker,
@@ -129,6 +122,8 @@ class World:
             seed=plan.seed,
             types=types.agent,
             configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
+            ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
+            in_memory=any(model.mem for model in self.schema.models.values()),
         )
         profiles = [Profile(group.link) for group in plan.groups]
         self.devices: dict[str, SimDevice] = {}
@@ -166,6 +161,13 @@ class World:
             hop_jitter=plan.hop_jitter,
             cloud_prefix=f"{topics.PREFIX}/service/",
         )
+
+    def _relay(self, kind: type[Relay], account_of: Callable[[str], str | None]) -> Relay:
+        chance = rng(self.plan.seed, "cloud", "relay").hex
+        relay = kind(self.schema, self._relay_config(), self.now_ms, chance, self.probes, account_of)
+        if not self._is_restored():
+            relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
+        return relay
 
     def _relay_config(self) -> RelayConfig:
         plan = self.plan.cloud
@@ -316,7 +318,17 @@ class World:
                 return False
         if self.converged_us is not None:
             self._advance(self.clock.now + plan.quiesce_us)
+            if self.surroundings.ends:
+                self._outlive(limit + plan.quiesce_us)
         return True
+
+    def _outlive(self, limit_us: int) -> None:
+        """Nobody writes any more, but lives go on to end: the final read waits for a moment when nothing is on its way
+        because of one."""
+        while self.clock.now < limit_us:
+            if self.cloud.idle() and all(self._in_step(device) for device in self.devices.values()):
+                return
+            self._advance(min(self.clock.now + LOOK_EVERY_US, limit_us))
 
     def _advance(self, until_us: int) -> None:
         """Runs, and closes the timeline's intervals on the way."""
