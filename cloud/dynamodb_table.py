@@ -41,10 +41,12 @@ def connect(
     service: str = "dynamodb",
     timeouts: Timeouts | None = None,
     connections_max: int = 32,
+    keys: tuple[str, str] | None = None,
 ) -> Any:
     """boto3's client of `service` (also `dynamodbstreams`), without retries of its own. Sends nothing.
 
-    What is not given comes from the environment and the files that AWS tools share. Raises Unusable."""
+    `keys`: the id of an access key and its secret. What is not given comes from the environment and the files that AWS
+    tools share. Raises Unusable."""
     import boto3  # takes a third of a second, which no other command should wait for
     from botocore.config import Config
 
@@ -58,9 +60,10 @@ def connect(
         max_pool_connections=connections_max,
         **own_address,
     )
+    given = {} if keys is None else {"aws_access_key_id": keys[0], "aws_secret_access_key": keys[1]}
     try:
         session = boto3.session.Session(profile_name=profile, region_name=region)
-        return session.client(service, endpoint_url=endpoint_url, config=config)
+        return session.client(service, endpoint_url=endpoint_url, config=config, **given)
     except (BotoCoreError, ValueError) as error:
         raise unusable(error) from None
 
@@ -124,7 +127,7 @@ def create_table(client: Any, name: str) -> str:
 
     A table of that name that exists is left as it is, and refused."""
     address = str(client.meta.endpoint_url)
-    if not _on_this_machine(address):
+    if not on_this_machine(address):
         raise Unusable(
             f"{address} is no emulator on this machine, and only there tables are made without asking",
             "Use `fleet-cloud provision`, which shows what it would do, and asks",
@@ -135,7 +138,8 @@ def create_table(client: Any, name: str) -> str:
     return str(answer["TableDescription"]["LatestStreamArn"])
 
 
-def _on_this_machine(address: str) -> bool:
+def on_this_machine(address: str) -> bool:
+    """Whether a URL leads to this machine itself, so that nobody else's table can be behind it."""
     host = urlsplit(address).hostname or ""
     if host == "localhost":
         return True

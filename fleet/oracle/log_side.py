@@ -84,7 +84,7 @@ class LogSide(Ledger):
             item.oversize = False
             image = row.get("image")
             rev = image.get(REV) if image is not None else None
-            if image is not None and (item.image is None or image.get("text") is not item.image.get("text")):
+            if image is not None and (item.image is None or image.get("text") != item.image.get("text")):
                 checks.invented.image(t_us, owner, key, image, "in the log")
             index = _logged_index(item, rev)
         if index < item.logged or index == UNKNOWN:

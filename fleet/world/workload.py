@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 from agent import ids
 from agent.protocol.messages import Image, Key
 from agent.protocol.schema import Context, Model, Schema
-from cloud.memory import MemoryTable
 from cloud.table import PK, SK, Delete, Get, Put, TableError, Update, Write
 from fleet.oracle import Oracle
 from fleet.oracle.payload import text_for
@@ -177,7 +176,7 @@ class CloudWriter(Writer):
         self._model: Model = schema.models[plan.model]
         self._context = context
         self._cloud = cloud
-        self._table: MemoryTable = cloud.table
+        self._table = cloud.table
         self._oracle = oracle
         self._trace = trace
         self._new_id: Callable[[str], str] = ids.generator(self._stream, self._now_ms)

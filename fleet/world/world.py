@@ -19,7 +19,6 @@ from agent.protocol.messages import Key
 from agent.protocol.schema import Context, Schema
 from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
-from cloud.memory import MemoryTable
 from cloud.relay import Relay
 from cloud.table import PRIVATE_PREFIX, Record
 from fleet.oracle import CheckResult, Oracle
@@ -33,6 +32,7 @@ from fleet.world.connection import BrokerSettings
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
+from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
 from reports.histogram import LatencyRecorder
@@ -81,10 +81,16 @@ class NotDone:
 
 
 class World:
-    """One run. `run` may be called once."""
+    """One run. `run` may be called once. `table`: an empty one; None: in memory."""
 
     def __init__(
-        self, plan: Plan, types: Types | None = None, *, trace_path: Path | None = None, hashed: bool = True
+        self,
+        plan: Plan,
+        types: Types | None = None,
+        *,
+        table: WorldTable | None = None,
+        trace_path: Path | None = None,
+        hashed: bool = True,
     ) -> None:
         types = types or Types()
         self.plan = plan
@@ -96,10 +102,10 @@ class World:
         self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
         members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
         self.oracle = Oracle(self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down)
-        self.table = MemoryTable(shards=plan.cloud.shards, retain_ms=2 * plan.cloud.record_life_us // 1000)
+        self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
-        self.table.subscribe(self._committed)
+        self.table.stream.subscribe(self._committed)
         self.broker = Broker(self.clock, self._broker_settings(), self.trace)
         accounts = dict(members)
         relay = types.relay(

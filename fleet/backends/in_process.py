@@ -1,0 +1,35 @@
+"""moto, within this process: boto3's clients answered without a network, and the housekeeping that moto does not do.
+
+moto copies a whole table for each transaction, its stream included, and keeps all records and iterators for ever. The
+service drops records after a day; here those that have been read are dropped at once, or a run of some thousand writes
+would take hours. Imported only when moto is asked for. Used by fleet.backends.opening.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodbstreams.models import dynamodbstreams_backends
+
+from fleet.backends.stream import StreamReader, Told
+
+
+class TidyReader(StreamReader):
+    """Leaves nothing behind of what it has read."""
+
+    def __init__(self, client: Any, arn: str) -> None:
+        _, _, _, region, account, resource = arn.split(":", 5)
+        self._table = resource.split("/")[1]
+        self._tables = dynamodb_backends[account][region].tables
+        self._iterators = dynamodbstreams_backends[account][region].shard_iterators
+        super().__init__(client, arn)
+
+    def read(self) -> list[Told]:
+        found = super().read()
+        shard = self._tables[self._table].stream_shard
+        assert shard is not None
+        shard.starting_sequence_number += len(shard.items)
+        shard.items.clear()
+        self._iterators.clear()
+        return found

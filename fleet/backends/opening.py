@@ -1,0 +1,123 @@
+"""Which table a run is on, and the way to it: what may be asked for, a table of the run's own, and its end.
+
+moto runs within this process, behind boto3's clients. Another emulator is reached at its address, which must be on this
+machine: nothing here ever talks to AWS, and the credentials of the environment are never used. The table is made for
+the run under a name that no other has, and deleted at its end. Called by fleet.run and by `fleet run`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import count
+from typing import Final
+
+from agent.protocol.errors import InputError, Problem
+from fleet.scenario.plan import CloudPlan
+from fleet.world.table import WorldTable, retain_ms
+
+REGION: Final = "us-east-1"
+KEYS: Final = ("fleet", "fleet")  # emulators look at no signature
+KINDS: Final = ("memory", "moto", "dynamodb")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What was asked for."""
+
+    kind: str  # one of KINDS
+    endpoint_url: str = ""
+
+
+MEMORY: Final = Backend("memory")
+
+
+def check(kind: str, endpoint_url: str) -> Backend:
+    """What a person asked for, if it can be had. Sends nothing. Raises InputError."""
+    if kind not in KINDS:
+        raise _refused("--backend", kind, f"no such backend; one of {', '.join(KINDS)}")
+    if kind != "dynamodb":
+        if endpoint_url:
+            raise _refused("--endpoint-url", endpoint_url, "only with --backend dynamodb")
+        if kind == "moto" and find_spec("moto") is None:
+            raise _refused("--backend", kind, "moto is not installed", "pip install 'fleet-sync[moto]'")
+        return Backend(kind)
+    if not endpoint_url:
+        raise _refused(
+            "--backend", kind, "the emulator's address is missing", "add --endpoint-url http://127.0.0.1:PORT"
+        )
+    from cloud.dynamodb_table import on_this_machine
+
+    if not endpoint_url.startswith(("http://", "https://")):
+        raise _refused("--endpoint-url", endpoint_url, "no address", "http://127.0.0.1:PORT")
+    try:
+        here = on_this_machine(endpoint_url)
+    except ValueError as error:
+        raise _refused("--endpoint-url", endpoint_url, f"no address: {error}", "http://127.0.0.1:PORT") from None
+    if not here:
+        raise _refused(
+            "--endpoint-url",
+            endpoint_url,
+            "not on this machine: a run makes and deletes a table, which it does on emulators here only",
+            "start the emulator on 127.0.0.1",
+        )
+    return Backend(kind, endpoint_url)
+
+
+def _refused(option: str, value: str, message: str, hint: str = "") -> InputError:
+    return InputError([Problem(option, 0, 0, value, message, hint)])
+
+
+@contextmanager
+def opened(backend: Backend, plan: CloudPlan) -> Iterator[WorldTable | None]:
+    """The table of one run, empty; None: the world makes its own in memory. Raises InputError when there is no emulator
+    at the address, and BackendFailed."""
+    if backend.kind == "memory":
+        yield None
+    elif backend.kind == "dynamodb":
+        with _table(backend.endpoint_url, backend.endpoint_url, plan) as table:
+            yield table
+    else:
+        from moto import mock_aws
+
+        # The service's own addresses are those that moto answers. A variable of the environment could lead elsewhere.
+        address, streams = (f"https://{name}.{REGION}.amazonaws.com" for name in ("dynamodb", "streams.dynamodb"))
+        with mock_aws(), _table(address, streams, plan, moto=True) as table:
+            yield table
+
+
+@contextmanager
+def _table(address: str, streams: str, plan: CloudPlan, *, moto: bool = False) -> Iterator[WorldTable]:
+    from cloud.dynamodb import DynamoTable
+    from cloud.dynamodb_errors import RAISED, Unusable
+    from cloud.dynamodb_table import connect, create_table, definition
+    from fleet.backends.stream import StreamReader
+    from fleet.backends.table import EmulatedTable
+
+    own = secrets.token_hex(8)  # names the table and its transactions: emulators remember these after the run
+    name = f"fleet-run-{own}"
+    try:
+        client = connect(region=REGION, endpoint_url=address, keys=KEYS)
+        stream_client = connect(region=REGION, endpoint_url=streams, keys=KEYS, service="dynamodbstreams")
+        if moto:
+            arn = str(client.create_table(**definition(name))["TableDescription"]["LatestStreamArn"])
+        else:
+            arn = create_table(client, name)  # refuses whatever is not on this machine
+    except Unusable as error:
+        raise _refused("--endpoint-url", address, error.problem, error.hint) from None
+    numbers = count()
+    try:
+        reader: type[StreamReader] = StreamReader
+        if moto:
+            from fleet.backends.in_process import TidyReader as reader
+        table = DynamoTable(client, name, wait=time.sleep, chance=lambda: 1.0, token=lambda: f"{own}.{next(numbers)}")
+        yield EmulatedTable(
+            client, table, reader(stream_client, arn), plan.shards, retain_ms=retain_ms(plan), wait=time.sleep
+        )
+    finally:
+        with suppress(*RAISED):  # an emulator that is gone has taken its tables with it
+            client.delete_table(TableName=name)
