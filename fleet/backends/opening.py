@@ -14,11 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent.protocol.errors import InputError, Problem
 from fleet.scenario.plan import CloudPlan
 from fleet.world.table import WorldTable, retain_ms
+
+if TYPE_CHECKING:
+    from cloud.dynamodb_errors import Unusable
 
 REGION: Final = "us-east-1"
 KEYS: Final = ("fleet", "fleet")  # emulators look at no signature
@@ -79,6 +82,7 @@ def opened(backend: Backend, plan: CloudPlan) -> Iterator[WorldTable | None]:
     if backend.kind == "memory":
         yield None
     elif backend.kind == "dynamodb":
+        check(backend.kind, backend.endpoint_url)
         with _table(backend.endpoint_url, backend.endpoint_url, plan) as table:
             yield table
     else:
@@ -100,24 +104,28 @@ def _table(address: str, streams: str, plan: CloudPlan, *, moto: bool = False) -
 
     own = secrets.token_hex(8)  # names the table and its transactions: emulators remember these after the run
     name = f"fleet-run-{own}"
+    numbers = count()
     try:
         client = connect(region=REGION, endpoint_url=address, keys=KEYS)
         stream_client = connect(region=REGION, endpoint_url=streams, keys=KEYS, service="dynamodbstreams")
-        if moto:
-            arn = str(client.create_table(**definition(name))["TableDescription"]["LatestStreamArn"])
-        else:
-            arn = create_table(client, name)  # refuses whatever is not on this machine
     except Unusable as error:
-        raise _refused("--endpoint-url", address, error.problem, error.hint) from None
-    numbers = count()
+        raise _unusable(address, error) from None
     try:
-        reader: type[StreamReader] = StreamReader
         if moto:
-            from fleet.backends.in_process import TidyReader as reader
+            from fleet.backends.in_process import TidyReader
+
+            arn = str(client.create_table(**definition(name))["TableDescription"]["LatestStreamArn"])
+            reader: StreamReader = TidyReader(stream_client, arn)
+        else:
+            reader = StreamReader(stream_client, create_table(client, name))  # only on this machine
         table = DynamoTable(client, name, wait=time.sleep, chance=lambda: 1.0, token=lambda: f"{own}.{next(numbers)}")
-        yield EmulatedTable(
-            client, table, reader(stream_client, arn), plan.shards, retain_ms=retain_ms(plan), wait=time.sleep
-        )
+        yield EmulatedTable(client, table, reader, plan.shards, retain_ms=retain_ms(plan), wait=time.sleep)
+    except Unusable as error:
+        raise _unusable(address, error) from None
     finally:
         with suppress(*RAISED):  # an emulator that is gone has taken its tables with it
             client.delete_table(TableName=name)
+
+
+def _unusable(address: str, error: Unusable) -> InputError:
+    return _refused("--endpoint-url", address, error.problem, error.hint)

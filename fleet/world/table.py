@@ -1,7 +1,8 @@
 """What the simulated cloud needs of its table, wherever that is: in memory, or on an emulator (fleet.backends).
 
 No logic. A table's `stream` is filled by the table itself at each write, before `execute` returns: readers and the
-oracle see commits in their order, at their virtual time. Used by the layers of fleet.world.cloud and by fleet.world.world.
+oracle see commits in their order, at their virtual time. Used by the layers of fleet.world.cloud and by
+fleet.world.world.
 """
 
 from __future__ import annotations
