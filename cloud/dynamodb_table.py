@@ -53,6 +53,8 @@ def connect(
     timeouts = timeouts or Timeouts()
     # Botocore may put the account into the address, which leads away from the one that was given.
     own_address: dict[str, Any] = {"account_id_endpoint_mode": "disabled"} if endpoint_url else {}
+    if endpoint_url and on_this_machine(endpoint_url):
+        own_address["proxies"] = {}  # to a proxy, `127.0.0.1` would be the proxy's machine
     config = Config(
         connect_timeout=timeouts.connect_s,
         read_timeout=timeouts.read_s,
@@ -140,11 +142,9 @@ def create_table(client: Any, name: str) -> str:
 
 def on_this_machine(address: str) -> bool:
     """Whether a URL leads to this machine itself, so that nobody else's table can be behind it."""
-    host = urlsplit(address).hostname or ""
-    if host == "localhost":
-        return True
     try:
-        return ip_address(host).is_loopback
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 

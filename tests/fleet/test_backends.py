@@ -377,6 +377,24 @@ def test_a_run_leaves_no_table_behind_and_touches_no_other(tmp_path: Path) -> No
         assert server.list_tables()["TableNames"] == []
 
 
+def test_a_proxy_of_the_environment_is_not_asked(tmp_path: Path, moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://proxy.invalid:3128")
+    with opened(Backend("dynamodb", moto), busy_plan(tmp_path).cloud) as table:
+        assert table is not None and items(table) == {}
+
+
+def test_neither_credentials_nor_addresses_of_the_environment_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_DYNAMODB_STREAMS"):
+        monkeypatch.setenv(name, "http://db.invalid:8000")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    with opened(MOTO, busy_plan(tmp_path).cloud) as table:
+        assert table is not None and items(table) == {}
+
+
 def test_ctrl_c_ends_in_good_order_and_deletes_the_table(tmp_path: Path, moto: str) -> None:
     scenario = write(tmp_path, CALM.replace("duration: 12m", "duration: 30h"))
     words = command(
@@ -418,7 +436,7 @@ def test_an_emulator_that_dies_on_the_way_is_the_harness_failing(
         ("memory", "http://127.0.0.1:8000", "only with --backend dynamodb"),
         ("moto", "http://127.0.0.1:8000", "only with --backend dynamodb"),
         ("dynamodb", "127.0.0.1:8000", "no address"),
-        ("dynamodb", "http:/" + "/[::1", "no address"),
+        ("dynamodb", "http:/" + "/[::1", "not on this machine"),
         ("dynamodb", "https://dynamodb.eu-west-1.amazonaws.com", "not on this machine"),
         ("dynamodb", "http://db.example:8000", "not on this machine"),
         ("dynamodb", f"http://{HERE}@db.example:8000", "not on this machine"),
