@@ -24,7 +24,11 @@ class StoreError(Exception):
 
     def at(self, path: str) -> StoreError:
         """The same error, naming the file."""
-        return self if self.message.startswith(f"{path}: ") else StoreError(f"{path}: {self.message}", self.hint)
+        return self if self.message.startswith(f"{path}: ") else type(self)(f"{path}: {self.message}", self.hint)
+
+
+class FileInUseError(StoreError):
+    """A command or an agent has the file: it lets go some time."""
 
 
 def other_application() -> StoreError:

@@ -15,7 +15,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from agent.file_errors import DAMAGED_HINT, StoreError, newer_version, other_application
+from agent.file_errors import DAMAGED_HINT, FileInUseError, StoreError, newer_version, other_application
 from agent.store import APPLICATION_ID, SCHEMA_VERSION, Store
 
 MEMORY: Final = ":memory:"
@@ -140,7 +140,7 @@ class _Lock:
             who = f"process {owner}" if owner.isdigit() else "another process"
             if owner == str(os.getpid()):
                 who = f"this process ({owner})"
-            raise StoreError(
+            raise FileInUseError(
                 f"{path}: in use by {who}",
                 "one process owns a database: ask the agent that runs on it, or stop that one first",
             ) from None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import uuid
 from collections.abc import Callable
 from typing import Protocol
 
-_UID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
+from agent.protocol import new_ids
 
 
 class Random(Protocol):
@@ -32,20 +31,10 @@ def nonce(random: Random) -> str:
 
 def generator(random: Random, now_ms: Callable[[], int]) -> Callable[[str], str]:
     """The function that a schema's `generate` calls with its kind: `ulid`, `uuid`, `uid` or `uid(N)`."""
-    ulid_of: Callable[[bytes], object] | None = None
+    return new_ids.generator(random.bytes, now_ms, _ulid)
 
-    def generate(kind: str) -> str:
-        nonlocal ulid_of
-        if kind == "ulid":
-            if ulid_of is None:
-                from ulid import ULID  # here: it takes longer to import than a command that makes none takes to run
 
-                ulid_of = ULID.from_bytes
-            at_ms = max(now_ms(), 0)  # a clock may be set before 1970
-            return str(ulid_of(at_ms.to_bytes(6, "big") + random.bytes(10)))
-        if kind == "uuid":
-            return str(uuid.UUID(bytes=random.bytes(16), version=4))
-        length = int(kind[4:-1]) if kind.startswith("uid(") else 10
-        return "".join(_UID_ALPHABET[byte & 31] for byte in random.bytes(length))
+def _ulid(data: bytes) -> str:
+    from ulid import ULID  # here: it takes longer to import than a command that makes none takes to run
 
-    return generate
+    return str(ULID.from_bytes(data))

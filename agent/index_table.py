@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Callable, Collection
 from typing import Final
 
-from agent.protocol.indexes import Scalar
 from agent.protocol.messages import Key
+from agent.protocol.onetable.indexes import Scalar
 
 Entry = tuple[str, Scalar, Scalar]  # (name of the index, hash value, sort value)
 Place = tuple[Scalar, str, str]  # (sort value, pk, sk): in this order items stand in an index

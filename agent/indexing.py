@@ -13,9 +13,8 @@ from typing import Final
 
 from agent.index_table import END_OF_LIFE, Entry, IndexTable
 from agent.protocol.errors import ModelError
-from agent.protocol.indexes import Index
-from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.indexes import Index
 from agent.protocol.schema import Model, Schema
 
 NOTE: Final = "indexes"
@@ -31,11 +30,8 @@ class Plan:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.in_memory = model.mem
-        attributes = {HASH, SORT, *(field.attribute for field in model.fields.values())} if model.indexes else ()
         self._indexes: tuple[tuple[str, Index], ...] = tuple(
-            (f"{index.name}:{model.name}", index)
-            for index in model.indexes.values()
-            if index.hash in attributes and (index.sort is None or index.sort in attributes)
+            (f"{index.name}:{model.name}", index) for index in model.own_indexes
         )
 
     @property

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from agent.file_errors import stored_image
 from agent.index_table import LEAST, MOST
 from agent.protocol.errors import ModelError
-from agent.protocol.indexes import Scalar
 from agent.protocol.keys import HASH, SORT
+from agent.protocol.matching import has
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.indexes import Scalar
 from agent.protocol.schema import Model
 from agent.store import prefix_end
 
@@ -59,27 +60,12 @@ def find(
         if (exactly is not None and key[1] != exactly) or not db.is_shown(m, key, image):
             return None
         item = m.read(key, image)
-        if wanted and not _has(item, wanted, image, m):
+        if wanted and not has(m, item, image, wanted):
             return None
         return item if where is None or where(item) else None
 
     read = (chosen(key, image) for key, image in found)
     return islice((item for item in read if item is not None), limit)
-
-
-def _has(item: dict[str, Any], wanted: Mapping[str, Any], image: Image, m: Model) -> bool:
-    """Whether an item has these values. A hidden field is compared as it is stored; a name that the schema does not
-    know is no field of any item."""
-    for name, value in wanted.items():
-        if name in item:
-            if item[name] != value:
-                return False
-        elif name in m.fields and m.fields[name].hidden:
-            if image.get(m.fields[name].attribute) != value:
-                return False
-        elif value is not None:
-            return False
-    return True
 
 
 def _text(m: Model, text: str) -> str:

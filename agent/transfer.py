@@ -1,8 +1,8 @@
 """Items out of a database and into one, as values for JSON lines: {"model": name, "key": [pk, sk], "item": {...}}.
 
 `item` is the stored item, by attribute, exact: what JSON has not is tagged (`{"$B": base64}`, `{"$N": digits}`, sets:
-agent.protocol.values), dates are as the schema stores them, attributes that the schema does not know are there too.
-What comes in is checked as an item from the cloud would be, and is then an own write with a new stamp. Called by
+agent.protocol.onetable.values), dates are as the schema stores them, attributes that the schema does not know are there
+too. What comes in is checked as an item from the cloud would be, and is then an own write with a new stamp. Called by
 Database, whose methods they are.
 """
 

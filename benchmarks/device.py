@@ -142,6 +142,7 @@ def run(effort: Effort) -> Result:
     with tempfile.TemporaryDirectory(prefix="fleet-benchmark-") as folder:
         db = database(open_file(Path(folder) / "device.db"), schema())
         result.add(f"create, file, {BLOCK} in a transaction", rates(in_blocks(db, "Reading"), effort, WALL), "1/s wall")
+        result.add("create, file, by itself", rates(creates(db, "Local"), effort, WALL), "1/s wall")
         db.close()
         _large(result, Path(folder), effort)
     return result

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from agent.protocol.attributes import from_attributes, to_attributes
-from agent.protocol.expressions import Requests
 from agent.protocol.messages import decode_image, encode_image
+from agent.protocol.onetable.attributes import from_attributes, to_attributes
+from agent.protocol.onetable.expressions import Requests
 from agent.protocol.schema import Context, Schema
 from benchmarks.measure import Effort, Result, Work, rates
 

@@ -1,7 +1,7 @@
-"""The command `fleet-cloud`: what a person does on the cloud's side. So far: show what a schema makes of the table.
+"""The command `fleet-cloud`: what a person does on the cloud's side. Parses, and runs one command.
 
-Bad input is printed with its place, every mistake at once, and exits with 2; never a traceback. Installed as a console
-script.
+Has one command of its own; the others are in cloud.commands, each imported when it runs. Bad input is printed with its
+place, every mistake at once, and exits with 2; never a traceback. Installed as a console script.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import sys
 from collections.abc import Sequence
 
 from agent.protocol import listing
+from agent.protocol.commands.grammar import parsed
 from agent.protocol.errors import InputError
 from agent.protocol.schema import Schema
 from agent.protocol.version import __version__
+from cloud.commands.grammar import EPILOG, add_all
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit code; usage errors raise SystemExit(2), as argparse does."""
-    arguments = _parser().parse_args(argv)
+    arguments = parsed(_parser(), argv)
     try:
         code: int = arguments.run(arguments)
     except KeyboardInterrupt:
@@ -33,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fleet-cloud",
         description="The cloud's side: one table, and the relay that keeps devices in sync with it.",
-        epilog="Exit codes: 0 done, 2 bad input or usage.",
+        epilog=f"{EPILOG} `fleet-cloud COMMAND --help` says more.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("file", metavar="FILE", help="a schema file")
     models.add_argument("--json", action="store_true", help="print JSON")
     models.set_defaults(run=_models)
+    add_all(commands)
     return parser
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from agent.protocol.attributes import AttributeMap
+from agent.protocol.onetable.attributes import AttributeMap
 from cloud import dynamodb_requests as requests
 from cloud.dynamodb_errors import RAISED, Fault, fault_of
 from cloud.dynamodb_requests import Call

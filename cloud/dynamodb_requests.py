@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agent.protocol.attributes import AttributeMap, key_attributes
+from agent.protocol.onetable.attributes import AttributeMap, key_attributes
 from cloud.dynamodb_values import attributes_bytes, attributes_of
 from cloud.memory import BATCH_KEYS_MAX, TRANSACTION_BYTES_MAX
 from cloud.memory_items import check_key, key_of

@@ -7,6 +7,7 @@ an Unusable with its next step. Called by the relay's service, by commands and b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError
 
-from agent.protocol.attributes import key_attributes
+from agent.protocol.onetable.attributes import AttributeMap, key_attributes
 from cloud.dynamodb_errors import RAISED, Unusable, fault_of, unusable
 from cloud.table import PK, PRIVATE_PREFIX, SK, Key
 
@@ -64,6 +65,7 @@ def connect(
     )
     given = {} if keys is None else {"aws_access_key_id": keys[0], "aws_secret_access_key": keys[1]}
     try:
+        region = region or os.environ.get("AWS_REGION")  # as AWS's own tools do; boto3 alone does not
         session = boto3.session.Session(profile_name=profile, region_name=region)
         return session.client(service, endpoint_url=endpoint_url, config=config, **given)
     except (BotoCoreError, ValueError) as error:
@@ -81,18 +83,23 @@ def definition(name: str) -> dict[str, Any]:
     }
 
 
+def marker() -> AttributeMap:
+    """The item that says that a table is Fleet's."""
+    return {**key_attributes(MARKER_KEY), "_type": {"S": "_FleetTable"}}
+
+
 def open_table(client: Any, name: str) -> str:
     """The name (ARN) of the stream of a table that is fit and Fleet's own. Reads only. Raises Unusable."""
-    description = _asked(client, name, lambda: client.describe_table(TableName=name))["Table"]
-    stream = check_description(description, _place(client, name))
-    answer = _asked(
+    description = asked(client, name, lambda: client.describe_table(TableName=name))["Table"]
+    stream = check_description(description, place_of(client, name))
+    answer = asked(
         client,
         name,
         lambda: client.get_item(TableName=name, Key=key_attributes(MARKER_KEY), ConsistentRead=True),
     )
     if "Item" not in answer:
         raise Unusable(
-            f"{_place(client, name)} is not Fleet's: it has no marker item",
+            f"{place_of(client, name)} is not Fleet's: it has no marker item",
             "Nothing was changed. Give the name of a table made for Fleet; " + _PROVISION_HINT,
         )
     return stream
@@ -102,16 +109,7 @@ def check_description(description: Mapping[str, Any], place: str) -> str:
     """Whether a table is fit, as DescribeTable tells it: its state, keys and stream. Gives the stream's name (ARN).
 
     `place` is what messages call the table. Raises Unusable."""
-    status = description.get("TableStatus", "ACTIVE")
-    if status not in ("ACTIVE", "UPDATING"):
-        raise Unusable(f"{place} is {status}", "Wait until it is ACTIVE, and try again")
-    types = {each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]}
-    keys = {each["AttributeName"]: (each["KeyType"], types[each["AttributeName"]]) for each in description["KeySchema"]}
-    if keys != _KEYS:
-        raise Unusable(
-            f"The keys of {place} are {_keys_text(keys)}, and Fleet needs {_keys_text(_KEYS)}",
-            "The keys of a table cannot be changed: give another table. " + _PROVISION_HINT,
-        )
+    check_keys(description, place)
     stream = description.get("StreamSpecification", {})
     arn = description.get("LatestStreamArn")
     if not stream.get("StreamEnabled") or not arn:
@@ -124,6 +122,20 @@ def check_description(description: Mapping[str, Any], place: str) -> str:
     return str(arn)
 
 
+def check_keys(description: Mapping[str, Any], place: str) -> None:
+    """Whether a table is there to be used, and has Fleet's keys. Raises Unusable."""
+    status = description.get("TableStatus", "ACTIVE")
+    if status not in ("ACTIVE", "UPDATING"):
+        raise Unusable(f"{place} is {status}", "Wait until it is ACTIVE, and try again")
+    types = {each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]}
+    keys = {each["AttributeName"]: (each["KeyType"], types[each["AttributeName"]]) for each in description["KeySchema"]}
+    if keys != _KEYS:
+        raise Unusable(
+            f"The keys of {place} are {_keys_text(keys)}, and Fleet needs {_keys_text(_KEYS)}",
+            "The keys of a table cannot be changed: give another table. " + _PROVISION_HINT,
+        )
+
+
 def create_table(client: Any, name: str) -> str:
     """Makes a table on an emulator on this machine, with its marker; the ARN of its stream. Raises Unusable.
 
@@ -132,11 +144,10 @@ def create_table(client: Any, name: str) -> str:
     if not on_this_machine(address):
         raise Unusable(
             f"{address} is no emulator on this machine, and only there tables are made without asking",
-            "Use `fleet-cloud provision`, which shows what it would do, and asks",
+            "Use `fleet-cloud provision`, which shows what it does, and changes no table unasked",
         )
-    answer = _asked(client, name, lambda: client.create_table(**definition(name)))
-    marker = {**key_attributes(MARKER_KEY), "_type": {"S": "_FleetTable"}}
-    _asked(client, name, lambda: client.put_item(TableName=name, Item=marker))
+    answer = asked(client, name, lambda: client.create_table(**definition(name)))
+    asked(client, name, lambda: client.put_item(TableName=name, Item=marker()))
     return str(answer["TableDescription"]["LatestStreamArn"])
 
 
@@ -149,7 +160,8 @@ def on_this_machine(address: str) -> bool:
         return False
 
 
-def _place(client: Any, name: str) -> str:
+def place_of(client: Any, name: str) -> str:
+    """What messages call a table."""
     return f"table {name!r} in {client.meta.region_name} at {client.meta.endpoint_url}"
 
 
@@ -157,7 +169,7 @@ def _keys_text(keys: Mapping[str, tuple[str, str]]) -> str:
     return " and ".join(f"{name} ({kind}, {type_})" for name, (kind, type_) in keys.items())
 
 
-def _asked(client: Any, name: str, call: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+def asked(client: Any, name: str, call: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     """The answer; every error as an Unusable that names the table and its place."""
     try:
         return call()
@@ -165,12 +177,12 @@ def _asked(client: Any, name: str, call: Callable[[], Mapping[str, Any]]) -> Map
         response: Mapping[str, Any] = getattr(error, "response", None) or {}
         if response.get("Error", {}).get("Code") == "ResourceInUseException":
             raise Unusable(
-                f"There is a {_place(client, name)} already", "It was left as it is: give another name"
+                f"There is a {place_of(client, name)} already", "It was left as it is: give another name"
             ) from None
         found = fault_of(error).error
         if isinstance(found, Unusable):
-            raise Unusable(f"{_place(client, name)}: {found.problem}", found.hint) from None
+            raise Unusable(f"{place_of(client, name)}: {found.problem}", found.hint) from None
         raise Unusable(
-            f"{_place(client, name)}: {found}",
+            f"{place_of(client, name)}: {found}",
             "Check the endpoint, the region and the network, and try again",
         ) from None

@@ -1,8 +1,8 @@
 """Items as DynamoDB's attribute maps and back, and how many bytes the service counts for them.
 
-The values themselves are agent.protocol.attributes' part; here are whole items of the Table port, whose two key
-attributes are among the others. Pure. Raises InvalidRequest for what no table can hold. Called by cloud.dynamodb and
-cloud.dynamodb_requests.
+The values themselves are agent.protocol.onetable.attributes' part; here are whole items of the Table port, whose two
+key attributes are among the others. Pure. Raises InvalidRequest for what no table can hold. Called by cloud.dynamodb
+and cloud.dynamodb_requests.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.protocol.attributes import AttributeMap, from_attributes, to_attributes
 from agent.protocol.errors import ModelError
+from agent.protocol.onetable.attributes import AttributeMap, from_attributes, to_attributes
 from cloud.table import InvalidRequest, Item
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from agent.protocol.errors import MessageError, ModelError
 from agent.protocol.messages import ITEM_BYTES_MAX, OPS_MAX, Ack, Image, Key, Kind, Op, Reset, Up, decode_image
+from agent.protocol.onetable.dates import MS_OLDEST
 from agent.protocol.schema import Model, Schema
 from cloud import unique
 from cloud.answer import Answer
@@ -254,10 +255,13 @@ class Ingest:
         return {**image, PK: op.key[0], SK: op.key[1], OP: [batch.device, batch.epoch, op.u, op.id]}
 
     def stamp(self, batch: Batch, updated_ms: int, model: Model, present: Item | None) -> int:
-        """The operation's stamp, cut when it is too far ahead; yet a device never loses to what it wrote itself."""
+        """The operation's stamp, cut when it is too far ahead, or older than a date can be; yet a device never loses to
+        what it wrote itself."""
         now_ms = self.clock_ms()
         if updated_ms <= now_ms + self.config.future_ms:
-            return updated_ms
+            if updated_ms < MS_OLDEST:
+                self.counters["stamp_cut"] += 1
+            return max(updated_ms, MS_OLDEST)
         self.counters["stamp_cut"] += 1
         if present is not None:
             op = present.get(OP)

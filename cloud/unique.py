@@ -7,8 +7,8 @@ condition of its put; cloud.ingest then rejects the operation. Pure; called by c
 from __future__ import annotations
 
 from agent.protocol.errors import ModelError
+from agent.protocol.onetable.unique import UNIQUE_TYPE
 from agent.protocol.schema import Model
-from agent.protocol.unique import UNIQUE_TYPE
 from cloud.table import ITEM_ABSENT, PK, SK, Delete, Item, Key, Put
 
 

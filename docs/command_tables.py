@@ -1,30 +1,43 @@
-"""What the documents say of the commands of `fleet-agent`: made from the grammar that parses them.
+"""What the documents say of the commands of `fleet-agent` and `fleet-cloud`: made from the grammars that parse them.
 
 Runs nothing. Called by docs.generate.
 """
 
 from __future__ import annotations
 
-from agent.commands import grammar
+from agent.commands import grammar as agent_grammar
+from agent.protocol.commands.grammar import FIELDS, Command
+from cloud.commands import grammar as cloud_grammar
 from docs.markdown import code, table
 
 
 def agent_commands() -> str:
     """Each command with its arguments and its help."""
-    rows = [[code(_usage(command)), command.more] for command in grammar.COMMANDS]
+    rows = [[code(_usage(command)), command.more] for command in agent_grammar.COMMANDS]
     rows.append([code("schema check FILE…"), "Checks schemas and the files that they blend."])
     return table(["command", "what it does"], rows)
 
 
 def agent_arguments() -> str:
     """How fields are given, and where a command finds what it works on."""
-    return f"{grammar.FIELDS}\n\n{grammar.OPENS}"
+    return f"{FIELDS}\n\n{agent_grammar.OPENS}"
 
 
-def _usage(command: grammar.Command) -> str:
+def cloud_commands() -> str:
+    """The same of `fleet-cloud`."""
+    return table(
+        ["command", "what it does"], [[code(_usage(command)), command.more] for command in cloud_grammar.COMMANDS]
+    )
+
+
+def cloud_arguments() -> str:
+    return f"{FIELDS}\n\n{cloud_grammar.OPENS}"
+
+
+def _usage(command: Command) -> str:
     words = [command.name]
     for names, options in command.arguments:
-        if names in (("--json",), ("--table",)):
+        if names in (("--json",), ("--table",), ("--columns",)):
             continue  # of all that print; the text says so
         metavar = options.get("metavar", "")
         if not names[0].startswith("-"):

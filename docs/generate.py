@@ -40,6 +40,8 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "links": scenario_tables.links,
     "agent-commands": command_tables.agent_commands,
     "agent-arguments": command_tables.agent_arguments,
+    "cloud-commands": command_tables.cloud_commands,
+    "cloud-arguments": command_tables.cloud_arguments,
     "shipped": scenario_tables.shipped,
     "threshold-paths": scenario_tables.threshold_paths,
 }

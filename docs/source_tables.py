@@ -82,9 +82,12 @@ def required_checks() -> str:
 
 
 def plants() -> str:
-    """The planted bugs."""
-    rows = [[code(plant.name), plant.where, plant.statement] for plant in PLANTS.values()]
-    return table(["plant", "in the", "what it does"], rows)
+    """The planted bugs, each with the scenario that shows it and the checks that may catch it there."""
+    rows = [
+        [code(plant.name), plant.where, plant.statement, code(plant.scenario), ", ".join(map(code, plant.caught_by))]
+        for plant in PLANTS.values()
+    ]
+    return table(["plant", "in the", "what it does", "shown by", "caught by"], rows)
 
 
 def streams() -> str:

@@ -10,7 +10,7 @@
 - Files: under `tmp_path` only. A test leaves nothing behind, and reads nothing that another test wrote. What npm
   installs, once, is kept in tests/onetable/node_modules.
 - Real parts: a browser, a broker, the JavaScript library. With CI=true a missing one is a failure, never a skip.
-- Tiers: the fast tier (`make test`) is seconds; what needs minutes is marked `slow` (`make slow`).
+- Tiers: the fast tier (`make test`) is seconds; what needs minutes is marked `slow` (`make slow`) and has hours.
 
 test_tidy.py scans for the traps that can be seen in the source: sleeping, unseeded chance, skipped tests.
 """
@@ -36,6 +36,7 @@ settings.register_profile("ci", _common, max_examples=100, derandomize=True, dat
 settings.register_profile("deep", _common, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "dev"))
 
+_SLOW_LIMIT_S: Final = 7_200  # of a slow test that names none: it guards against one that hangs, not against load
 _LOOPBACK: Final = ("127.", "::1", "localhost")
 
 
@@ -48,6 +49,12 @@ def _refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_the_network)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_LIMIT_S))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,8 @@ from cloud.relay import Relay
 from cloud.table import Record
 from fleet.rng import rng
 
+PK: Final = "device#home-1"  # the hash key of the device's own items
+FEED: Final = "1700000000000" + "0" * 16  # a feed epoch
 TABLES: Final = ("item", "outbox", "cursor", "identity", "dead_letter", "item_index", "note")
 
 

@@ -12,6 +12,17 @@ from relay_rig import FILE
 from agent.protocol.schema import Schema
 
 _PK: Final = "pk: {type: 'string', value: 'device#${deviceId}'}, deviceId: {type: 'string', required: true}"
+_REV: Final = "rev: {type: 'number'}"
+_KIND: Final = "kind: {type: 'string'}"
+_TTL: Final = "ttl: {type: 'date', ttl: true}"
+
+
+def _by_id(name: str, *more: str) -> str:
+    return ", ".join(
+        (f"sk: {{type: 'string', value: '{name}#${{id}}'}}", "id: {type: 'string', required: true}", *more)
+    )
+
+
 _MODELS: Final = {
     # name: (process, fields)
     "Task": (
@@ -23,44 +34,15 @@ _MODELS: Final = {
     ),
     "Job": (
         "{enable: 'both', sync: 'up'}",
-        """sk: {type: 'string', value: 'job#${id}'}, id: {type: 'string', required: true},
-        kind: {type: 'string'}, rank: {type: 'number'}, body: {type: 'string'}""",
+        _by_id("job", _KIND, "rank: {type: 'number'}", "body: {type: 'string'}"),
     ),
-    "User": (
-        "{enable: 'device'}",
-        """sk: {type: 'string', value: 'user#${id}'}, id: {type: 'string', required: true},
-        email: {type: 'string', unique: true}, ttl: {type: 'date', ttl: true}""",
-    ),
-    "Session": (
-        "{enable: 'device'}",
-        """sk: {type: 'string', value: 'session#${id}'}, id: {type: 'string', required: true},
-        ttl: {type: 'date', ttl: true}""",
-    ),
-    "Lease": (
-        "{enable: 'both', sync: 'both'}",
-        """sk: {type: 'string', value: 'lease#${id}'}, id: {type: 'string', required: true}, rev: {type: 'number'},
-        ttl: {type: 'date', ttl: true}""",
-    ),
-    "Alarm": (
-        "{enable: 'both', sync: 'up'}",
-        """sk: {type: 'string', value: 'alarm#${id}'}, id: {type: 'string', required: true}, rev: {type: 'number'},
-        ttl: {type: 'date', ttl: true}""",
-    ),
-    "Offer": (
-        "{enable: 'both', sync: 'down'}",
-        """sk: {type: 'string', value: 'offer#${id}'}, id: {type: 'string', required: true}, rev: {type: 'number'},
-        ttl: {type: 'date', ttl: true}""",
-    ),
-    "Meter": (
-        "{enable: 'both', sync: 'up', period: 60}",
-        """sk: {type: 'string', value: 'meter#${id}'}, id: {type: 'string', required: true}, rev: {type: 'number'},
-        kind: {type: 'string'}""",
-    ),
-    "Weather": (
-        "{enable: 'both', sync: 'down', mem: true}",
-        """sk: {type: 'string', value: 'weather#${id}'}, id: {type: 'string', required: true}, rev: {type: 'number'},
-        kind: {type: 'string'}, ttl: {type: 'date', ttl: true}""",
-    ),
+    "User": ("{enable: 'device'}", _by_id("user", "email: {type: 'string', unique: true}", _TTL)),
+    "Session": ("{enable: 'device'}", _by_id("session", _TTL)),
+    "Lease": ("{enable: 'both', sync: 'both'}", _by_id("lease", _REV, _TTL)),
+    "Alarm": ("{enable: 'both', sync: 'up'}", _by_id("alarm", _REV, _TTL)),
+    "Offer": ("{enable: 'both', sync: 'down'}", _by_id("offer", _REV, _TTL)),
+    "Meter": ("{enable: 'both', sync: 'up', period: 60}", _by_id("meter", _REV, _KIND)),
+    "Weather": ("{enable: 'both', sync: 'down', mem: true}", _by_id("weather", _REV, _KIND, _TTL)),
 }
 
 

@@ -1,4 +1,5 @@
-"""A table that executes what agent.protocol.expressions makes, on attribute maps, as the service's documents say.
+"""A table that executes what agent.protocol.onetable.expressions makes, on attribute maps, as the service's documents
+say.
 
 It refuses what the service refuses: names and values that nothing uses, two clauses on overlapping paths, a path into
 what is no map. Knows no schema and shares no code with what it tests. Called by tests of expressions.

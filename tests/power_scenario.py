@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from device_rig import Device
+from device_rig import FEED, PK, Device
 from device_schema import with_models
 from relay_rig import NOW_MS, config, notice, setting
 
-from agent.protocol.dates import from_ms
 from agent.protocol.messages import (
     NO_IMAGE,
     Ack,
@@ -31,10 +30,9 @@ from agent.protocol.messages import (
     SnapshotItem,
     encode_image,
 )
+from agent.protocol.onetable.dates import from_ms
 from agent.store import ACKED, HELD, SENT, UNSENT, Store
 
-FEED: Final = "1700000000000" + "0" * 16
-PK: Final = "device#home-1"
 STATES: Final = {UNSENT: "unsent", SENT: "sent", ACKED: "acked", HELD: "held"}
 SCHEMA: Final = with_models("Meter", "Weather", "Session", "Alarm", "Task")  # period, in memory, lives, indexes
 

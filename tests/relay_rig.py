@@ -33,6 +33,7 @@ from cloud.config import RelayConfig
 from cloud.drive import run
 from cloud.head import head_key, log_feed, log_position
 from cloud.memory import MemoryTable
+from cloud.metered import MeteredTable
 from cloud.relay import Relay
 from cloud.table import Item, Key, Publish, Record, Request, TableError, TableRequest, Work
 
@@ -259,3 +260,12 @@ def killed_at_every_step(build: Callable[[], tuple[Rig, Callable[[], Work]]]) ->
         Task(rig, start()).finish()
         yield steps, rig
         steps += 1
+
+
+class MeteredRig(Rig):
+    """The same on a table with a bill."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = self.metered = MeteredTable(shards=1)
+        self.table.stream.wants = self.relay.wants

@@ -112,7 +112,7 @@ def test_a_batch_is_long_enough_to_be_measured() -> None:
 @pytest.mark.parametrize(
     ("module", "room"),
     [
-        ("agent/protocol/model.py", "agent.protocol: schema, messages"),
+        ("agent/protocol/onetable/model.py", "agent.protocol: schema, messages"),
         ("agent/store.py", "agent: database, session"),
         ("cloud/memory_items.py", "cloud: the table in memory"),
         ("fleet/oracle/checks/feed.py", "fleet.oracle"),

@@ -21,7 +21,14 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parent.parent
 OWN: Final = ("agent", "cloud", "fleet", "reports", "scenarios", "benchmarks", "docs")
 # Distributions whose import has another name.
-IMPORTS: Final = {"hdrhistogram": "hdrh", "python-ulid": "ulid", "ruamel.yaml": "ruamel.yaml", "fleet-sync": "agent"}
+IMPORTS: Final = {
+    "cfn-lint": "cfnlint",
+    "fleet-sync": "agent",
+    "hdrhistogram": "hdrh",
+    "paho-mqtt": "paho.mqtt",
+    "python-ulid": "ulid",
+    "ruamel.yaml": "ruamel.yaml",
+}
 # Room -> the extras that bring what it may import, as design has it; "" is the base install.
 ROOMS: Final = {
     "agent": ("",),

@@ -14,12 +14,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
+from emulators import KEY_ID, REGION, SECRET
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
@@ -72,8 +73,8 @@ def paths(text: str) -> Iterator[str]:
         yield match[0]
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+def run(command: str, folder: Path, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100", **(more or {})}
     shell = ["bash", "-o", "pipefail", "-c", command]
     return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
 
@@ -89,9 +90,9 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check_commands(block: Block, folder: Path) -> None:
+def check_commands(block: Block, folder: Path, more: Mapping[str, str] | None = None) -> None:
     for command in block.commands:
-        done = run(command, folder)
+        done = run(command, folder, more)
         said = f"{block.place}: $ {command}\n{done.stdout}{done.stderr}"
         assert done.returncode == expected_exit(command), said
         assert "Traceback" not in done.stderr, said
@@ -109,9 +110,17 @@ SCENARIOS: Final = [block for block in all_blocks("yaml") if block.text.startswi
 
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=by_place)
-def test_a_block_that_says_so_runs(block: Block, workplace: Path) -> None:
+def test_a_block_that_says_so_runs(block: Block, workplace: Path, request: pytest.FixtureRequest) -> None:
+    """A block that makes a table gets an emulator, as the document says, and a name that nobody else has."""
     assert block.commands, f"{block.place}: nothing to run"
-    check_commands(block, workplace)
+    emulator = {}
+    if "fleet-cloud provision" in block.text:
+        emulator = {
+            "FLEET_ENDPOINT_URL": request.getfixturevalue("moto"),
+            "FLEET_TABLE": f"documents-{RUNNABLE.index(block)}-{os.getpid()}",
+            **{"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": REGION},
+        }
+    check_commands(block, workplace, emulator)
 
 
 def check_session(name: str, text: str) -> None:

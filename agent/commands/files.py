@@ -13,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Final, TextIO
 
-from agent.commands.failure import BAD_INPUT, OK, CommandError, note, show
 from agent.commands.items import model_of
 from agent.commands.opening import database_path, opened
-from agent.commands.output import json_line, print_json
-from agent.commands.typed import parsed_json
+from agent.protocol.commands.failure import BAD_INPUT, OK, CommandError, note, show
+from agent.protocol.commands.output import json_line, print_json
+from agent.protocol.commands.typed import parsed_json
 from agent.transfer import ImportResult
 
 STANDARD: Final = "-"
@@ -26,7 +26,6 @@ SHOWN_MAX: Final = 20  # refused lines
 
 def backup(arguments: argparse.Namespace) -> int:
     target = Path(arguments.file)
-    _refuse_existing(target)
     with opened(arguments) as database:
         database.backup(target)
     size = target.stat().st_size
@@ -70,7 +69,8 @@ def _output(name: str) -> Iterator[TextIO]:
     if name == STANDARD:
         yield sys.stdout
         return
-    _refuse_existing(Path(name))
+    if Path(name).exists():
+        raise CommandError(f"{name}: exists already", "name another file: nothing is written over")
     part = f"{name}.part"
     try:
         with open(part, "w", encoding="utf-8") as file:
@@ -81,11 +81,6 @@ def _output(name: str) -> Iterator[TextIO]:
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
-
-
-def _refuse_existing(target: Path) -> None:
-    if target.exists():
-        raise CommandError(f"{target}: is there already", "name a new file")
 
 
 # --- import

@@ -6,65 +6,35 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Final, NamedTuple
+from typing import Final
 
+from agent.protocol.commands.grammar import FIND, JSON, KEY, MODEL, WORDS, Command, add, output
 from agent.protocol.version import __version__
 
-FIELDS: Final = (
-    "FIELD=VALUE is read by the type of the field: text as it is, a number, true or false, a date as "
-    "2026-01-02T03:04:05Z (or milliseconds since 1970), bytes as base64; sets, arrays and objects as JSON. "
-    "FIELD:=JSON gives any JSON value; null removes the field. A word alone is the value of the next field of the key. "
-    "`-` reads a JSON object from standard input."
-)
 OPENS: Final = (
     "The database is --database, $FLEET_DATABASE or agent.db here; the schema --schema, $FLEET_SCHEMA or schema.json5 "
     "beside the database; the device --device, $FLEET_DEVICE or the one whose items are in the database; the account "
     "likewise."
 )
+OUTPUT: Final = output("--table")
 EPILOG: Final = "Exit codes: 0 done, 2 bad input or usage, 4 an error of fleet-agent itself, 130 interrupted."
-
-_JSON: Final = (("--json",), {"action": "store_true", "help": "print JSON"})
-_OUTPUT: Final = (
-    (("--json",), {"action": "store_true", "help": "print JSON lines; so it is where the output is no terminal"}),
-    (("--table",), {"action": "store_true", "help": "print for a person, terminal or not"}),
-)
-_MODEL: Final = (("model",), {"metavar": "MODEL", "help": "a model of the schema"})
-_WORDS: Final = (("words",), {"nargs": "*", "metavar": "FIELD=VALUE", "help": "fields of the item, see below"})
-_KEY: Final = (("words",), {"nargs": "*", "metavar": "KEY", "help": "the fields of the key, see below"})
-Argument = tuple[tuple[str, ...], dict[str, Any]]
-
-
-class Command(NamedTuple):
-    """`run`: module and function. `about`: the command in a few words. `more`: whole sentences."""
-
-    name: str
-    run: str
-    about: str
-    more: str
-    arguments: tuple[Argument, ...]
-    fields: bool = False
-
 
 COMMANDS: Final = (
     Command("get", "items:get", "one item by its key", "Prints one item. Exits with 2 when there is none.",
-            (_MODEL, _KEY, *_OUTPUT), fields=True),
+            (MODEL, KEY, *OUTPUT), fields=True),
     Command("find", "items:find", "the items with these fields",
             "Prints the items whose fields have these values, in order of their sort keys. Fields that the sort "
             "key is made of may be left out, the last ones first.",
-            (_MODEL, _WORDS,
-             (("--index",), {"metavar": "NAME", "help": "look in this index, and in its order"}),
-             (("--reverse",), {"action": "store_true", "help": "the last one first"}),
-             (("--limit",), {"type": int, "metavar": "N", "help": "at most N items"}),
-             *_OUTPUT), fields=True),
+            (*FIND, *OUTPUT), fields=True),
     Command("create", "items:create", "a new item", "Makes a new item and prints it. Begins a database where there is "
-            "none.", (_MODEL, _WORDS, *_OUTPUT), fields=True),
+            "none.", (MODEL, WORDS, *OUTPUT), fields=True),
     Command("update", "items:update", "change fields of an item", "Changes the fields given and prints the item.",
-            (_MODEL, _WORDS, *_OUTPUT), fields=True),
+            (MODEL, WORDS, *OUTPUT), fields=True),
     Command("upsert", "items:upsert", "update an item, or create it", "Changes the fields given, or makes a new item "
             "where there is none, and prints it. Begins a database where there is none.",
-            (_MODEL, _WORDS, *_OUTPUT), fields=True),
+            (MODEL, WORDS, *OUTPUT), fields=True),
     Command("remove", "items:remove", "remove an item", "Removes an item and prints what it was.",
-            (_MODEL, _KEY, *_OUTPUT), fields=True),
+            (MODEL, KEY, *OUTPUT), fields=True),
     Command("watch", "watch:watch", "print changes as they happen",
             "Prints the changes that other commands make, and items that expire, until it is interrupted. It looks at "
             "the file now and then and holds it only while it reads: of several changes between two looks it shows the "
@@ -73,18 +43,18 @@ COMMANDS: Final = (
              (("--count",), {"type": int, "metavar": "N", "help": "end after N changes"}),
              (("--interval",), {"type": float, "default": 0.5, "metavar": "SECONDS",
                                 "help": "between two looks; default: %(default)s"}),
-             *_OUTPUT)),
+             *OUTPUT)),
     Command("rejected", "rejected:rejected", "writes that the cloud rejected",
             "Lists the writes that the cloud rejected, and the changes from the cloud that could not be applied, with "
             "the reason of each. --retry sends a write again, as a new one; --drop forgets it.",
             ((("--retry",), {"nargs": "*", "type": int, "metavar": "N", "help": "those with these numbers, or all"}),
              (("--drop", "--discard"), {"nargs": "*", "type": int, "metavar": "N",
                                         "help": "those with these numbers, or all"}),
-             *_OUTPUT)),
+             *OUTPUT)),
     Command("backup", "files:backup", "copy the database to a file",
             "Writes a whole, consistent copy of the database to FILE, which must not be there yet.",
-            ((("file",), {"metavar": "FILE", "help": "the copy"}), _JSON)),
-    Command("compact", "files:compact", "give unused space back", "Makes the file as small as it can be.", (_JSON,)),
+            ((("file",), {"metavar": "FILE", "help": "the copy"}), JSON)),
+    Command("compact", "files:compact", "give unused space back", "Makes the file as small as it can be.", (JSON,)),
     Command("export", "files:export", "all items as JSON lines",
             "Writes one JSON object an item: model, key and item, with a tag ($B, $N, $SS, $NS, $BS) where JSON has no "
             "such value. `import` reads them.",
@@ -94,7 +64,7 @@ COMMANDS: Final = (
             "Reads what `export` writes. An item that is there already is changed to what the line says. When a line "
             "is refused nothing is changed, but with --partial. Begins a database where there is none.",
             ((("file",), {"nargs": "?", "default": "-", "metavar": "FILE", "help": "default: standard input"}),
-             (("--partial",), {"action": "store_true", "help": "keep what can be imported"}), _JSON)),
+             (("--partial",), {"action": "store_true", "help": "keep what can be imported"}), JSON)),
 )  # fmt: skip
 
 
@@ -107,7 +77,11 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = main.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        _add(commands, command)
+        database = add(commands, command, (OPENS, EPILOG)).add_argument_group("database")
+        database.add_argument("--database", metavar="FILE", help="the database")
+        database.add_argument("--schema", metavar="FILE", help="its schema")
+        database.add_argument("--device", metavar="ID", help="whose device it is")
+        database.add_argument("--account", metavar="ID", help="whose account")
     schema = commands.add_parser("schema", help="work with schema files", description="Work with schema files.")
     verbs = schema.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = verbs.add_parser(
@@ -122,29 +96,3 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print JSON, one object per file")
     check.set_defaults(run="schema:check", parser=check)
     return main
-
-
-def _add(commands: Any, command: Command) -> None:
-    notes = [FIELDS] if command.fields else []
-    added = commands.add_parser(
-        command.name,
-        help=command.about,
-        description=command.more,
-        epilog="\n\n".join([*notes, OPENS, EPILOG]),
-        formatter_class=_Paragraphs,
-    )
-    for names, options in command.arguments:
-        added.add_argument(*names, **options)
-    database = added.add_argument_group("database")
-    database.add_argument("--database", metavar="FILE", help="the database")
-    database.add_argument("--schema", metavar="FILE", help="its schema")
-    database.add_argument("--device", metavar="ID", help="whose device it is")
-    database.add_argument("--account", metavar="ID", help="whose account")
-    added.set_defaults(run=command.run, parser=added)
-
-
-class _Paragraphs(argparse.HelpFormatter):
-    """Fills each paragraph by itself."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n\n".join(super(_Paragraphs, self)._fill_text(part, width, indent) for part in text.split("\n\n"))

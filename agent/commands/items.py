@@ -9,13 +9,13 @@ import argparse
 import sys
 from typing import Any
 
-from agent.commands.failure import OK, CommandError
 from agent.commands.opening import opened
-from agent.commands.output import print_item, print_items, wants_json
-from agent.commands.typed import properties
 from agent.database import Database
-from agent.protocol.inspector import did_you_mean
-from agent.protocol.model import Model
+from agent.protocol.commands.failure import OK, CommandError
+from agent.protocol.commands.output import print_item, print_items, wants_json
+from agent.protocol.commands.typed import properties
+from agent.protocol.onetable.inspector import did_you_mean
+from agent.protocol.onetable.model import Model
 
 
 def get(arguments: argparse.Namespace) -> int:

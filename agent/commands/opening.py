@@ -13,18 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent.commands.failure import CommandError, note
 from agent.commands.system import SystemRandom, monotonic_ms, pause, wall_ms
 from agent.database import Database
-from agent.file_errors import StoreError
+from agent.file_errors import FileInUseError, StoreError
 from agent.files import MEMORY, open_file
+from agent.protocol.commands.failure import CommandError, note
+from agent.protocol.commands.typed import checked_id
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
-from agent.protocol.topics import valid_id
 
 DATABASE: Final = "agent.db"
 SCHEMA: Final = "schema.json5"
-_OWNERS: Final = (": in use by process ", ": in use by this process ", ": in use by another process")
 _TRIES: Final = 25  # while another command has the file: each has it for some milliseconds
 _TRY_S: Final = 0.02
 _LAST: Final = "\U0010ffff"  # after every sort key
@@ -65,8 +64,8 @@ def opened_with(
 ) -> Iterator[Database]:
     """The same, for who has the schema at hand."""
     given = (
-        _id(arguments.device or os.environ.get("FLEET_DEVICE"), "device"),
-        _id(arguments.account or os.environ.get("FLEET_ACCOUNT"), "account"),
+        checked_id(arguments.device or os.environ.get("FLEET_DEVICE"), "device"),
+        checked_id(arguments.account or os.environ.get("FLEET_ACCOUNT"), "account"),
     )
     if not begin and (not path.exists() or (path.is_file() and not path.stat().st_size)):
         what = "empty" if path.exists() else "no such database"
@@ -98,22 +97,9 @@ def _patiently(path: Path) -> sqlite3.Connection:
     for _ in range(_TRIES):
         try:
             return open_file(path)
-        except StoreError as error:
-            if not is_in_use(error):
-                raise
-        pause(_TRY_S)
+        except FileInUseError:
+            pause(_TRY_S)
     return open_file(path)
-
-
-def is_in_use(error: StoreError) -> bool:
-    """Whether another command or an agent has the file: it lets go some time."""
-    return any(owner in error.message for owner in _OWNERS)
-
-
-def _id(text: str | None, what: str) -> str:
-    if text and not valid_id(text):
-        raise CommandError(f"{text!r} is no {what}'s id", "1 to 128 letters, digits and :_.- , and not 'all'")
-    return text or ""
 
 
 def _context(database: Database, device: str, account: str) -> Context:

@@ -9,23 +9,26 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from agent.commands.failure import OK, CommandError, note
 from agent.commands.opening import opened
-from agent.commands.output import columns, print_json, print_rows, short_date, wants_json
-from agent.commands.typed import to_json
 from agent.database import Database
 from agent.file_errors import stored_image
-from agent.protocol.dates import from_ms, iso_text
+from agent.protocol.commands.failure import OK, CommandError, note
+from agent.protocol.commands.output import columns, print_json, print_rows, short_date, wants_json
+from agent.protocol.commands.typed import to_json
+from agent.protocol.onetable.dates import from_ms, iso_text
 from agent.records import ROW, DeadLetter
 
 _REASONS: Final = {
     "direction": "the cloud's schema lets no device write this model",
     "enum": "a value that the cloud's schema does not list",
     "foreign": "the key belongs to another device or account",
+    "invalid": "the table itself does not take such an item",
     "key": "the key does not agree with the item",
     "malformed": "no item that could be read",
+    "model": "the item says that it is of another model than its key",
     "oversize": "too large to be sent to a device",
     "required": "a field that the cloud's schema requires is missing",
+    "scope": "a unique value lacks the field that it is unique within",
     "size": "too large for the table",
     "type": "a value of another type than the cloud's schema has",
     "unique": "another item has this unique value",

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.commands.failure import BAD_INPUT, OK, show
-from agent.commands.output import print_json, print_rows
 from agent.protocol import listing
+from agent.protocol.commands.failure import BAD_INPUT, OK, show
+from agent.protocol.commands.output import print_json, print_rows
 from agent.protocol.errors import InputError, Problem
-from agent.protocol.loader import read_text
-from agent.protocol.model import Model
+from agent.protocol.onetable.loader import read_text
+from agent.protocol.onetable.model import Model
 from agent.protocol.schema import Schema
 
 SOURCE_CHARS_MAX: Final = 96  # of a line that is shown; of a longer one the part around the mistake
@@ -100,13 +100,5 @@ def _notes(model: Model) -> Iterator[str]:
         yield f"ttl {next(field.name for field in model.fields.values() if field.ttl)}"
     if model.unique_fields:
         yield f"unique {' '.join(field.name for field in model.unique_fields)}"
-    used = [name for name, index in model.indexes.items() if _is_in(model, index.hash) and _is_in(model, index.sort)]
-    if used:
-        yield f"indexes {' '.join(used)}"
-
-
-def _is_in(model: Model, attribute: str | None) -> bool:
-    """Whether items of the model can have an attribute of an index."""
-    if attribute is None or attribute in ("pk", "sk"):
-        return True
-    return any(field.attribute == attribute for field in model.fields.values())
+    if model.own_indexes:
+        yield f"indexes {' '.join(index.name for index in model.own_indexes)}"

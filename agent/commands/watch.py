@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from agent.commands.failure import OK, CommandError, note
-from agent.commands.opening import database_path, is_in_use, load_schema, opened_with
-from agent.commands.output import columns, print_json, wants_json
+from agent.commands.opening import database_path, load_schema, opened_with
 from agent.commands.system import pause, wall_ms
-from agent.commands.tables import cell, cut
-from agent.commands.typed import stamps, to_json
 from agent.database import Database
-from agent.file_errors import StoreError
-from agent.protocol.dates import iso_text, to_ms
-from agent.protocol.inspector import did_you_mean
+from agent.file_errors import FileInUseError
+from agent.indexing import end_of_life_s
+from agent.protocol.commands.failure import OK, CommandError, note
+from agent.protocol.commands.output import columns, print_json, wants_json
+from agent.protocol.commands.tables import cell, cut
+from agent.protocol.commands.typed import stamps, to_json
 from agent.protocol.keys import HASH, SORT
 from agent.protocol.messages import Key
-from agent.protocol.model import Model
+from agent.protocol.onetable.dates import iso_text
+from agent.protocol.onetable.inspector import did_you_mean
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import IDS
 from agent.protocol.schema import Schema
-from agent.protocol.template import IDS
 from agent.records import ROW, DeadLetter
 
 _UNSETTLED_MS: Final = 100  # a file changed this short a time ago may change again without another time
@@ -72,7 +73,8 @@ class Looks:
         for model, key, image in database.items():
             if model.name in self.wanted:
                 item = model.read(key, image)
-                found[key] = Seen(model, item, _ends_ms(model, item))
+                end_s = end_of_life_s(model, image)
+                found[key] = Seen(model, item, _NEVER if end_s is None else end_s * 1000)
         before, self.seen = self.seen, found
         now_ms = database.clock.now_ms()
         for key, seen in found.items():
@@ -95,14 +97,6 @@ class Looks:
 
     def next_end_ms(self) -> int:
         return min((seen.ends_ms for seen in self.seen.values()), default=_NEVER)
-
-
-def _ends_ms(model: Model, item: Mapping[str, Any]) -> int:
-    ends = next((item.get(field.name) for field in model.fields.values() if field.ttl), None)
-    try:
-        return to_ms(ends) if ends is not None else _NEVER
-    except TypeError:  # no date: another application's
-        return _NEVER
 
 
 def watch(arguments: argparse.Namespace) -> int:
@@ -147,13 +141,11 @@ class _Watched:
         self._waiting = False
 
     def first(self, looks: Looks) -> None:
-        """What is there at the beginning is no change. Raises StoreError when somebody has the file."""
+        """What is there at the beginning is no change. Raises FileInUseError when somebody has the file."""
         try:
             self._look(looks)
-        except StoreError as error:
-            if is_in_use(error):
-                raise StoreError(error.message, f"stop it first; {_AGENT_HINT}") from None
-            raise
+        except FileInUseError as error:
+            raise FileInUseError(error.message, f"stop it first; {_AGENT_HINT}") from None
 
     def next(self, looks: Looks) -> list[Event]:
         """What has changed since the last look."""
@@ -161,9 +153,7 @@ class _Watched:
             return []
         try:
             events = self._look(looks)
-        except StoreError as error:
-            if not is_in_use(error):
-                raise
+        except FileInUseError as error:
             if not self._waiting:
                 note(f"waiting: {error.message} ({_AGENT_HINT})")
             self._waiting = True

@@ -1,8 +1,8 @@
 """Schemas that change: what differs between two of them, and what an item is to a schema that did not write it.
 
 Does no I/O and changes nothing. Called by the database when it opens a file that another schema wrote, and by command
-lines. An item is never lost to a schema: what a schema does not know it carries (agent.protocol.model), what it cannot
-read it gives as it is.
+lines. An item is never lost to a schema: what a schema does not know it carries (agent.protocol.onetable.model), what
+it cannot read it gives as it is.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.protocol.errors import ModelError
-from agent.protocol.fields import Field
-from agent.protocol.layout import place_shown
 from agent.protocol.messages import Image, Key
-from agent.protocol.model import Model
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.layout import place_shown
+from agent.protocol.onetable.model import Model
 from agent.protocol.schema import Schema
 
 Kind = Literal[

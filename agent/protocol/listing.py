@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agent.protocol.errors import Problem
-from agent.protocol.model import Model
+from agent.protocol.onetable.model import Model
 from agent.protocol.schema import Schema
 
 _PLACES: Final = {"both": "device and cloud", "device": "device only", "cloud": "cloud only"}

@@ -4,7 +4,7 @@ Pure values and two functions, `encode` and `decode`; no I/O. Used by the agent'
 On the wire a message is a JSON object (first byte `{`) or the same as MessagePack. `t` names its kind, `v` the version.
 Times are integers: milliseconds since 1970. An image is the raw item as the table stores it, without its two key
 attributes and without attributes that begin with `_fleet`, `_op`. What JSON has not (bytes, sets, long numbers) is
-held as agent.protocol.values says.
+held as agent.protocol.onetable.values says.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who acts, and what a schema's `process` section says of a model: plain data.
 
-Made by agent.protocol.rules and by whoever opens a database or serves a request.
+Made by agent.protocol.onetable.rules and by whoever opens a database or serves a request.
 """
 
 from __future__ import annotations

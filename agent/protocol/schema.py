@@ -15,14 +15,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent.protocol.definition import Definition
 from agent.protocol.errors import InputError, ModelError, Problem
-from agent.protocol.indexes import Index
 from agent.protocol.keys import HASH_BYTES_MAX
-from agent.protocol.loader import Loaded, ReadText, load_file, load_text
 from agent.protocol.messages import FeedName, Image, Key
-from agent.protocol.model import Context, Model
-from agent.protocol.template import ACCOUNT, DEVICE, Part, Template, Variable, pattern, resolve
+from agent.protocol.onetable.definition import Definition
+from agent.protocol.onetable.indexes import Index
+from agent.protocol.onetable.loader import Loaded, ReadText, load_file, load_text
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import ACCOUNT, DEVICE, Part, Template, Variable, pattern, resolve
+from agent.protocol.process import Context
 from agent.protocol.topics import valid_id
 
 __all__ = ["Context", "Image", "InputError", "Key", "Model", "ModelError", "Place", "Problem", "Schema"]

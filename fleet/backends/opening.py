@@ -7,8 +7,6 @@ the run under a name that no other has, and deleted at its end. Called by fleet.
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from agent.protocol.errors import InputError, Problem
+from cloud.system import pause, random_hex
 from fleet.scenario.plan import CloudPlan
 from fleet.world.table import WorldTable, retain_ms
 
@@ -98,7 +97,7 @@ def _table(address: str, streams: str, plan: CloudPlan, *, moto: bool = False) -
     from fleet.backends.stream import StreamReader
     from fleet.backends.table import EmulatedTable
 
-    own = secrets.token_hex(8)  # names the table and its transactions: emulators remember these after the run
+    own = random_hex(16)  # names the table and its transactions: emulators remember these after the run
     name = f"fleet-run-{own}"
     numbers = count()
     try:
@@ -114,8 +113,8 @@ def _table(address: str, streams: str, plan: CloudPlan, *, moto: bool = False) -
             reader: StreamReader = TidyReader(stream_client, arn)
         else:
             reader = StreamReader(stream_client, create_table(client, name))  # only on this machine
-        table = DynamoTable(client, name, wait=time.sleep, chance=lambda: 1.0, token=lambda: f"{own}.{next(numbers)}")
-        yield EmulatedTable(client, table, reader, plan.shards, retain_ms=retain_ms(plan), wait=time.sleep)
+        table = DynamoTable(client, name, wait=pause, chance=lambda: 1.0, token=lambda: f"{own}.{next(numbers)}")
+        yield EmulatedTable(client, table, reader, plan.shards, retain_ms=retain_ms(plan), wait=pause)
     except Unusable as error:
         raise _unusable(address, error) from None
     finally:

@@ -9,8 +9,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import typer
 
@@ -27,9 +28,14 @@ def show_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
         typer.echo(str(problem).encode("utf-8", "backslashreplace").decode(), err=err)
 
 
-def problem_values(problem: Problem) -> dict[str, Any]:
-    """For `--json`."""
-    return {name: getattr(problem, name) for name in ("file", "line", "column", "key", "message", "hint")}
+@contextmanager
+def cut_short_at_will() -> Iterator[None]:
+    """Who reads the output may have seen enough (`| head`): that is no error, and changes no exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it would break again at the end
 
 
 def show_crash(error: BaseException) -> None:

@@ -19,7 +19,7 @@ import msgspec
 import typer
 
 from agent.protocol.errors import InputError
-from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT
+from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, cut_short_at_will
 
 if TYPE_CHECKING:
     from fleet.backends.opening import Backend
@@ -179,10 +179,11 @@ def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_js
         except RunDirError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(EXIT_HARNESS) from None
-    if as_json:
-        typer.echo(json.dumps(json.loads(msgspec.json.encode(result.summary)), indent=2))
-    elif not quiet:
-        print_summary(result, sys.stdout)
-        typer.echo(f"   report     {directory / 'report.html'}")
-    typer.echo(str(directory))
+    with cut_short_at_will():
+        if as_json:
+            typer.echo(json.dumps(json.loads(msgspec.json.encode(result.summary)), indent=2))
+        elif not quiet:
+            print_summary(result, sys.stdout)
+            typer.echo(f"   report     {directory / 'report.html'}")
+        typer.echo(str(directory))
     raise typer.Exit(exit_code(result.summary))

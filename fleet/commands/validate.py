@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.protocol.errors import InputError
-from fleet.commands.common import EXIT_INPUT, problem_values, show_problems
+from fleet.commands.common import EXIT_INPUT, show_problems
 
 if TYPE_CHECKING:
     from fleet.scenario.model import Scenario
@@ -37,6 +37,7 @@ def validate(
 
     Prints every problem as FILE:LINE:COLUMN: KEY: what is wrong (what to do). Exits with 2 if there is one.
     """
+    from agent.protocol.listing import problem_values
     from fleet.scenario.load import load
 
     results: list[dict[str, Any]] = []
@@ -46,7 +47,7 @@ def validate(
             scenario = load(name, overrides or (), devices)
         except InputError as error:
             failed = True
-            results.append({"file": name, "ok": False, "problems": [problem_values(one) for one in error.problems]})
+            results.append({"file": name, "ok": False, "problems": list(map(problem_values, error.problems))})
             if not as_json:
                 show_problems(error.problems, err=False)
             continue

@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from agent.protocol.fields import Field
-from agent.protocol.model import Model
+from agent.protocol.onetable.fields import Field
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.template import ACCOUNT, DEVICE
 from agent.protocol.schema import Schema
-from agent.protocol.template import ACCOUNT, DEVICE
 
 REV: Final = "rev"  # a number field: the number of the write, by which the oracle tells writes apart
 FILLER: Final = "text"  # a text field that brings an item to its size

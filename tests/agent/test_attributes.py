@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.protocol import values
-from agent.protocol.attributes import from_attributes, from_item, to_attributes, to_item
 from agent.protocol.errors import ModelError
 from agent.protocol.messages import decode_image, encode_image
+from agent.protocol.onetable import values
+from agent.protocol.onetable.attributes import from_attributes, from_item, to_attributes, to_item
 
 # (attribute as the table holds it, the same in an image)
 PAIRS: list[tuple[dict[str, Any], Any]] = [

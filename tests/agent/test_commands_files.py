@@ -6,6 +6,7 @@ Called by pytest only.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def test_a_backup_is_a_database_of_the_same_items(begun: Shell) -> None:
 
 def test_a_backup_is_written_over_nothing(begun: Shell) -> None:
     (begun.folder / "there").write_text("precious")
-    assert "there: is there already (name a new file)" in begun.refused("backup", "there")
+    assert "there: exists already (name another file: nothing is written over)" in begun.refused("backup", "there")
     assert (begun.folder / "there").read_text() == "precious"
-    assert "agent.db: is there already" in begun.refused("backup", "agent.db")
+    assert "agent.db: exists already" in begun.refused("backup", "agent.db")
     assert "none/copy.db" in begun.refused("backup", "none/copy.db")
     assert sorted(path.name for path in begun.folder.iterdir()) == [
         "agent.db",
@@ -126,7 +127,7 @@ def test_export_and_import_take_files_and_models(begun: Shell) -> None:
     begun.ok("update", "Setting", "volume", "level=9")
     assert begun.ok("import", "out.jsonl").out == "0 created, 1 updated, 1 unchanged\n"
     assert begun.ok("get", "Setting", "volume").row["level"] == 3
-    assert "out.jsonl: is there already" in begun.refused("export", "out.jsonl")
+    assert "out.jsonl: exists already" in begun.refused("export", "out.jsonl")
     assert "no model 'Setings' (did you mean 'Setting'?)" in begun.refused("export", "x", "--model", "Setings")
     assert not (begun.folder / "x").exists()
 
@@ -257,10 +258,15 @@ def test_what_cannot_be_done_with_one_is_done_with_none(refusing: Shell, words: 
 
 
 def test_every_code_of_the_relay_has_its_reason(root: Path) -> None:
-    source = (root / "cloud/ingest.py").read_text()
-    codes = {part.split('"')[0] for part in source.split('_reject("')[1:]}
-    assert len(codes) >= 4
-    assert codes | {"unique", "type", "required", "enum", "validate", "oversize"} <= set(rejected._REASONS)
+    """Its own, and those of the model's check, which it passes on; beside them the device's own for a row."""
+    ingest = (root / "cloud/ingest.py").read_text()
+    codes = set(re.findall(r'_reject\("([\w-]+)"\)|refused\S* ?= "([\w-]+)"|refused\.update\(.*, "([\w-]+)"\)', ingest))
+    own = {code for group in codes for code in group if code}
+    assert own >= {"direction", "foreign", "malformed", "size", "unknown-model", "unique", "invalid"}
+    checks = [root / "agent/protocol/onetable" / f"{name}.py" for name in ("fields", "model", "unique", "writing")]
+    passed_on = set(re.findall(r'refuse\("([\w-]+)"', "".join(path.read_text() for path in checks))) - {"index"}
+    assert passed_on >= {"enum", "key", "model", "required", "scope", "type", "validate"}
+    assert own | passed_on | {"oversize"} == set(rejected._REASONS)
 
 
 # --- another schema

@@ -12,11 +12,11 @@ from command_rig import DEVICE, SCHEMA
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.commands import tables
-from agent.commands.failure import CommandError
-from agent.commands.typed import from_text, json_value, key_fields, parsed_json, properties, to_json
+from agent.protocol.commands import tables
+from agent.protocol.commands.failure import CommandError
+from agent.protocol.commands.typed import from_text, json_value, key_fields, parsed_json, properties, to_json
 from agent.protocol.errors import ModelError
-from agent.protocol.model import Model
+from agent.protocol.onetable.model import Model
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
 

@@ -34,11 +34,15 @@ def clock() -> Clock:
     return Clock()
 
 
+def database_of(schema: str, clock: Clock) -> Database:
+    parsed = Schema.parse(schema, "schema")
+    random = rng(1, "watch", "ids")
+    return Database(open_memory(), parsed, Context(DEVICE, ""), monotonic_ms=clock, wall_ms=clock, random=random)
+
+
 @pytest.fixture
 def database(clock: Clock) -> Database:
-    schema = Schema.parse(SCHEMA, "schema")
-    random = rng(1, "watch", "ids")
-    return Database(open_memory(), schema, Context(DEVICE, ""), monotonic_ms=clock, wall_ms=clock, random=random)
+    return database_of(SCHEMA, clock)
 
 
 @pytest.fixture
@@ -69,7 +73,9 @@ def test_of_several_changes_the_sum_is_told(database: Database, look: Callable[[
     assert look() == ["created Setting  name=volume  level=2"]
 
 
-def test_an_item_whose_life_is_over_has_expired(database: Database, clock: Clock) -> None:
+@pytest.mark.parametrize("ttl", ["ttl: true", "ttl: true, hidden: true"])
+def test_an_item_whose_life_is_over_has_expired(clock: Clock, ttl: str) -> None:
+    database = database_of(SCHEMA.replace("ttl: true", ttl), clock)
     until = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=START_MS + 60_000)
     database.create("Thing", {"group": "g", "id": "1", "until": until})
     looks = Looks(frozenset(("Thing",)))

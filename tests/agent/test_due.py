@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-from device_rig import Device, fresh_memory, memory_of
+from device_rig import FEED, PK, Device, fresh_memory, memory_of
 from device_schema import WHOLE
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,13 +15,11 @@ from relay_rig import NOW_MS
 
 from agent.due import ITEMS_MAX, release
 from agent.events import STOP
-from agent.protocol.dates import from_ms
 from agent.protocol.messages import NO_IMAGE, Ack, Hello, Key, Row, Rows, Snapshot, SnapshotItem, Up, encode_image
+from agent.protocol.onetable.dates import from_ms
 from agent.session import NEVER
 from agent.store import HELD, SENT, UNSENT
 
-FEED: Final = "1700000000000" + "0" * 16
-PK: Final = "device#home-1"
 SOON_S: Final = NOW_MS // 1000 + 100
 PERIOD_MS: Final = 60_000
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.protocol.attributes import from_attributes, to_attributes
 from agent.protocol.evolution import Difference, differences, inspect
+from agent.protocol.onetable.attributes import from_attributes, to_attributes
 from agent.protocol.schema import Context, Schema
 
 ME = Context("dev1", "main")

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from device_rig import Device
+from device_rig import FEED, Device
 from device_schema import schema_text
 
 from agent.files import open_file
+from agent.protocol.errors import ModelError
 from agent.protocol.messages import ITEM_BYTES_MAX, Hello, decode_image, encode_image
 from agent.protocol.schema import Schema
 
 FULL: Final = schema_text()
+EMAIL: Final = "email: {type: 'string', unique: true, scope: '${team}'}"
 
 
 def opened(folder: Path, text: str) -> Device:
@@ -61,6 +63,21 @@ def test_a_field_that_is_gone_is_kept_through_updates_and_told(tmp_path: Path) -
     device = opened(tmp_path, FULL)
     assert "Job.kind: field added" in said(device)
     assert (device.database.get("Job", {"id": "1"}) or {})["kind"] == "k"
+    device.database.close()
+
+
+def test_a_field_that_becomes_unique_holds_what_has_its_scope_and_shuts_nothing_out(tmp_path: Path) -> None:
+    plain = FULL.replace("email: {type: 'string', unique: true}", "email: {type: 'string'}, team: {type: 'string'}")
+    assert plain != FULL
+    device = opened(tmp_path, plain)
+    for name, team in (("1", "a"), ("2", None)):
+        device.database.create("User", {"id": name, "email": "x@y", "team": team})
+    device.database.close()
+    device = opened(tmp_path, plain.replace("email: {type: 'string'}", EMAIL))
+    with pytest.raises(ModelError, match="belongs to"):
+        device.database.create("User", {"id": "3", "email": "x@y", "team": "a"})
+    assert [item["id"] for item in device.database.find("User")] == ["1", "2"]
+    assert device.database.check() == []
     device.database.close()
 
 
@@ -127,7 +144,7 @@ def test_a_newly_added_model_is_asked_for(tmp_path: Path) -> None:
                         connection=open_file(tmp_path / "agent.db")).boot()  # fmt: skip
         if cursor:
             models = device.session.replica.fingerprints["device"]
-            device.store.set_cursor("device", "1700000000000" + "0" * 16, 5, models)
+            device.store.set_cursor("device", FEED, 5, models)
         device.connect()
         hello = device.sent()[-1]
         assert isinstance(hello, Hello)

@@ -11,9 +11,9 @@ from expression_table import ExpressionTable, Refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.protocol.attributes import from_item, to_item
-from agent.protocol.expressions import Requests
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.attributes import from_item, to_item
+from agent.protocol.onetable.expressions import Requests
 from agent.protocol.schema import Context, ModelError, Schema
 
 ME = Context("dev1", "main")
@@ -376,3 +376,101 @@ def test_a_scope_that_lacks_its_variable_is_an_error_and_no_text_undefined() -> 
     assert (
         code_of(lambda: USERS.create({"id": "1", "name": "n", "phone": 1, "nick": "x" * 2100}, ME, 1, new_id)) == "key"
     )
+
+
+TEMPLATED = Schema.parse(
+    """{
+    version: '1', indexes: {primary: {hash: 'pk', sort: 'sk'}},
+    models: {
+        Item: {
+            pk: {type: 'string', value: 'item#${id}'}, sk: {type: 'string', value: 'item#'},
+            id: {type: 'string', required: true}, code: {type: 'string'},
+            label: {type: 'string', value: 'x-${code}', validate: '/^x-[0-9]+$/'},
+            limits: {type: 'object', partial: true, schema: {
+                low: {type: 'string'}, name: {type: 'string', value: 'l${low}', enum: ['l1', 'l2']},
+            }},
+        },
+    },
+}""",
+    "templated.json5",
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"), [({"code": "abc"}, "validate"), ({"limits": {"low": "3"}}, "enum")], ids=["top", "nested"]
+)
+def test_what_a_template_gives_is_checked_also_where_the_item_was_not_read(changes: dict[str, Any], code: str) -> None:
+    templated = Requests(TEMPLATED.models["Item"], "t")
+    with pytest.raises(ModelError) as refused:
+        templated.update({"id": "1", **changes}, ME, 1)
+    assert refused.value.code == code
+    templated.update({"id": "1", "code": "7", "limits": {"low": "2"}}, ME, 1)
+
+
+def test_a_partial_object_that_is_given_empty_is_made_and_harms_none_that_is_there() -> None:
+    requests = Requests(TEMPLATED.models["Item"], "t")
+    table = ExpressionTable()
+    key = _created(table, requests, id="1")
+    table.run(requests.update({"id": "1", "limits": {}}, ME, 2).actions)
+    assert stored(table, key)["limits"] == {}
+    table.run(requests.update({"id": "1", "limits": {"low": "1"}}, ME, 3).actions)
+    table.run(requests.update({"id": "1", "limits": {}}, ME, 4).actions)
+    assert stored(table, key)["limits"] == {"low": "1", "name": "l1"}
+
+
+def test_an_upsert_that_removes_a_variable_removes_what_was_made_of_it() -> None:
+    requests = Requests(TEMPLATED.models["Item"], "t")
+    table = ExpressionTable()
+    key = _created(table, requests, id="1", code="7")
+    assert stored(table, key)["label"] == "x-7"
+    table.run(requests.upsert({"id": "1", "code": None}, ME, 2, new_id).actions)
+    assert not {"code", "label"} & set(stored(table, key))
+
+
+def test_the_ids_of_who_acts_go_over_nothing_that_was_read() -> None:
+    table = ExpressionTable()
+    key = _user(table, id="1", email="a@b")
+    before = stored(table, key)
+    table.run(USERS.update({"id": "1", "name": "n2"}, Context("dev2", "other"), 5, before=before).actions)
+    assert (stored(table, key)["name"], stored(table, key)["accountId"]) == ("n2", before["accountId"])
+    assert uniques(table) == ["main#User#email#a@b"]
+
+
+def test_a_scope_of_what_is_in_the_key_needs_the_stored_item_no_oftener() -> None:
+    schema = Schema.parse(
+        """{
+        version: '1', indexes: {primary: {hash: 'pk', sort: 'sk'}},
+        models: {Seat: {
+            pk: {type: 'string', value: 'room#${room}'}, sk: {type: 'string', value: 'seat#${id}'},
+            room: {type: 'string', encode: ['pk', '#', 1]}, id: {type: 'string'}, note: {type: 'string'},
+            label: {type: 'string', unique: true, scope: '${room}'},
+        }},
+    }""",
+        "seats.json5",
+    )
+    seats = Requests(schema.models["Seat"], "t")
+    table = ExpressionTable()
+    key = _created(table, seats, room="r", id="1", label="a")
+    table.run(seats.update({"room": "r", "id": "1", "note": "n"}, ME, 2).actions)
+    table.run(seats.update({"room": "r", "id": "1", "label": "b"}, ME, 3, before=stored(table, key)).actions)
+    assert uniques(table) == ["r#Seat#label#b"]
+    assert stored(table, key)["label"] == "b"
+
+
+def test_a_scope_that_has_changed_since_the_item_was_read_refuses_the_write() -> None:
+    nobody = Context("", "")
+    table = ExpressionTable()
+    key = _user(table, id="1", email="a@b")
+    stale = stored(table, key)
+    table.run(USERS.update({"id": "1", "accountId": "other"}, nobody, 5, before=stale).actions)
+    assert uniques(table) == ["other#User#email#a@b"]
+    with pytest.raises(Refused):
+        table.run(USERS.update({"id": "1", "email": "c@d"}, nobody, 6, before=stale).actions)
+    table.run(USERS.update({"id": "1", "email": "c@d"}, nobody, 7, before=stored(table, key)).actions)
+    assert uniques(table) == ["other#User#email#c@d"]
+
+
+def _created(table: ExpressionTable, requests: Requests, **props: Any) -> Key:
+    write = requests.create(props, ME, 1, new_id)
+    table.run(write.actions)
+    return write.key

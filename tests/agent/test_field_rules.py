@@ -174,3 +174,14 @@ def test_an_encoded_value_that_could_not_be_read_back_is_refused() -> None:
     )
     assert code_of(padded, id="7") == ("encode", "id")
     assert padded.create({"id": "007"}, ME, 1, str)[0][1] == "m#007"
+
+
+def test_a_set_that_the_javascript_library_stored_as_a_list_is_taken_and_reads_as_a_set() -> None:
+    m = model("s: {type: 'set'}")
+    key = ("d#dev1", "m#1")
+    image = {**made(m), "s": ["b", "a"]}
+    m.check(key, image)
+    assert m.misfits(key, image) == {}
+    assert m.read(key, image)["s"] == {"a", "b"}
+    with pytest.raises(ModelError, match="expected a set"):
+        m.check(key, {**image, "s": [["b"], "a"]})

@@ -17,6 +17,7 @@ from typing import Final
 import pytest
 from device_rig import Device, memory_of
 
+from agent.file_errors import FileInUseError
 from agent.files import open_file, open_memory
 from agent.store import APPLICATION_ID, Store, StoreError
 from fleet.rng import Stream, rng
@@ -120,8 +121,9 @@ def test_one_process_opens_a_file_once_by_whatever_name(file: Path) -> None:
     other = file.with_name("other.db")
     other.symlink_to(file)
     for name in (file, other):
-        with pytest.raises(StoreError, match=rf"in use by this process \({os.getpid()}\)"):
+        with pytest.raises(FileInUseError, match=rf"in use by this process \({os.getpid()}\)") as caught:
             open_file(name)
+        assert isinstance(caught.value.at("elsewhere"), FileInUseError), "it stays what it is"
     Store(connection).initialise("epoch")  # what it holds is still held
     connection.close()
     open_file(other).close()

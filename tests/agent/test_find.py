@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent.database import FIND_PAGE_ITEMS, Database
 from agent.protocol.errors import ModelError
 from agent.protocol.messages import encode_image
+from agent.protocol.schema import Schema
 from agent.upkeep import check
 
 IDS: Final = st.sampled_from(["a", "b", "ab", "é", "\U0010ffff"])
@@ -215,3 +216,24 @@ def test_a_unique_value_has_one_owner_in_this_database(database: Database) -> No
     database.remove("User", {"id": "1"})
     database.create("User", {"id": "3", "email": "c@x"})
     assert check(database) == []
+
+
+HIDDEN: Final = """{
+    version: '1', indexes: {primary: {hash: 'pk', sort: 'sk'}, ranks: {hash: 'kind', sort: 'rank'}},
+    process: {Task: {enable: 'device'}},
+    models: {Task: {
+        pk: {type: 'string', value: 'task'}, sk: {type: 'string', value: 'task#${id}'}, id: {type: 'string'},
+        kind: {type: 'string'}, rank: {type: 'number', hidden: true},
+    }},
+}"""
+
+
+@pytest.mark.parametrize("index", [None, "ranks"])
+def test_a_hidden_field_finds_what_has_its_very_value(index: str | None) -> None:
+    database = Device(schema=Schema.parse(HIDDEN, "hidden.json5")).open()
+    for name, rank in (("a", 5), ("b", 5.5), ("c", 6), ("d", 5)):
+        database.create("Task", {"id": name, "kind": "k", "rank": rank})
+    for rank, found in ((5, ["a", "d"]), (5.5, ["b"]), (6, ["c"]), (4, [])):
+        wanted = {"kind": "k", "rank": rank}
+        assert [item["id"] for item in database.find("Task", wanted, index=index)] == found
+    assert "rank" not in (database.get("Task", {"id": "a"}) or {})

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.protocol.errors import InputError, Problem
-from agent.protocol.json5 import CHARS_MAX, DEPTH_MAX, Node, read
+from agent.protocol.onetable.json5 import CHARS_MAX, DEPTH_MAX, Node, read
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _SCALARS = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False) | _TEXTS

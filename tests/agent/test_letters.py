@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from device_rig import Device
+from device_rig import PK, Device
 from relay_rig import NOW_MS
 
 from agent.protocol.errors import ModelError
 from agent.protocol.messages import Ack, Up
 from agent.store import SENT
-
-PK = "device#home-1"
 
 
 def rejected(model: str, action: str = "create") -> Device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.protocol.regex import PatternError, compile_pattern
+from agent.protocol.onetable.regex import PatternError, compile_pattern
 
 
 @pytest.mark.parametrize(

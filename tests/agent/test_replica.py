@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-from device_rig import Device, PowerCut, arm, dump, fresh_memory, memory_of
+from device_rig import FEED, PK, Device, PowerCut, arm, dump, fresh_memory, memory_of
 from relay_rig import NOW_MS, config, notice, setting, status
 
 from agent.changes import Change
@@ -33,8 +33,6 @@ from agent.protocol.messages import (
 from agent.replica import Outcome
 from agent.store import ACKED, SENT, UNSENT
 
-FEED: Final = "1700000000000" + "0" * 16
-PK: Final = "device#home-1"
 Written = tuple[Key, dict[str, Any]]
 
 

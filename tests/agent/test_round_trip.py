@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.protocol.attributes import from_item, to_item
-from agent.protocol.fields import BUFFERS
 from agent.protocol.messages import Image, Key, decode_image, encode_image
+from agent.protocol.onetable.attributes import from_item, to_item
+from agent.protocol.onetable.fields import BUFFERS
 from agent.protocol.schema import Context, Model, Schema
 
 ME = Context("dev1", "main")

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.protocol import schema as schema_module
+from agent.protocol.onetable.loader import FILES_MAX
 from agent.protocol.schema import Context, InputError, Key, Place, Problem, Schema
 
 ME = Context("dev1", "main")
@@ -246,6 +247,23 @@ def test_a_mistake_in_blending_is_shown_in_its_file(tmp_path: Path, blend: str, 
     with pytest.raises(InputError) as caught:
         Schema.load(tmp_path / "top.json5")
     assert any(str(problem).removeprefix(f"{tmp_path}/").startswith(message) for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_schema_blends_so_many_files_and_no_more(tmp_path: Path, more: int) -> None:
+    names = [f"{n}.json5" for n in range(FILES_MAX - 1 + more)]  # and itself
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    top = tmp_path / "top.json5"
+    top.write_text(f"{{blend: {names}, {HEAD}, models: {{}}}}")
+    if not more:
+        assert Schema.load(top).models == {}
+        return
+    with pytest.raises(InputError) as caught:
+        Schema.load(top)
+    assert [str(problem).partition("blend: ")[2] for problem in caught.value.problems] == [
+        f"too many files (at most {FILES_MAX} files)"
+    ]
 
 
 def test_text_alone_cannot_blend() -> None:

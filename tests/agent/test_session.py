@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-from device_rig import Device, memory_of
+from device_rig import FEED, Device, memory_of
 from hypothesis import given
 from hypothesis import strategies as st
 from relay_rig import NOW_MS, config, setting
@@ -53,7 +53,6 @@ from agent.protocol.messages import (
 from agent.session import NEVER, Session
 from agent.transitions import TRANSITIONS, IllegalTransitionError
 
-FEED: Final = "1700000000000" + "0" * 16
 EVENTS: Final = (Boot, Connected, Disconnected, Received, LocalChange, Timer, Stop)
 MINUTE_MS: Final = 60_000
 

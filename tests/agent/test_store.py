@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import pytest
-from device_rig import dump, fresh_memory, memory_of
+from device_rig import PK, dump, fresh_memory, memory_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,6 @@ from agent.files import open_memory
 from agent.protocol.messages import Kind
 from agent.store import ACKED, KEY_FACTOR, SENT, UNSENT, OutboxRow, Store, StoreError, prefix_end
 
-PK = "device#home-1"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.protocol.template import (
+from agent.protocol.onetable.template import (
     ACCOUNT,
     DEVICE,
     Part,

@@ -57,7 +57,6 @@ def test_items_of_no_model_are_counted_as_such() -> None:
 
 # Check
 
-PK: Final = "device#home-1"
 HARM: Final[dict[str, tuple[str, str]]] = {
     "an image that is none": ("UPDATE item SET image=x'7b' WHERE sk='user#a'", r"item .*user#a.*damaged"),
     "an operation's image": ("UPDATE outbox SET image=x'00' WHERE sk='job#03'", r"outbox .*job#03.*damaged"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from relay_rig import NOW_MS, Rig, config, hello, op, setting, status, stored, up
+from relay_rig import NOW_MS, MeteredRig, config, hello, notice, op, setting, status, stored, up
 
-from agent.protocol.messages import FeedState
+from agent.protocol.messages import FeedName, FeedState
 from cloud.metered import MeteredTable
 from cloud.table import (
     ITEM_ABSENT,
@@ -72,12 +72,7 @@ def test_a_failed_condition_costs_and_a_refused_request_does_not() -> None:
     assert table.write_units == {"Put": 2}
 
 
-class Metered(Rig):
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = self.metered = MeteredTable(shards=1)
-        self.table.stream.wants = self.relay.wants
-
+class Priced(MeteredRig):
     def costs(self, action: Any) -> tuple[int, int]:
         before = bill(self.metered)
         action()
@@ -86,7 +81,7 @@ class Metered(Rig):
 
 
 def test_the_protocols_costs_are_what_its_description_says() -> None:
-    rig = Metered()
+    rig = Priced()
     rig.send(hello())
     # up: HEAD read, and 2 (n + 1) write units for n small operations
     assert rig.costs(lambda: rig.send(up(op(1, "create", status(1))))) == (1, 4)
@@ -95,8 +90,13 @@ def test_the_protocols_costs_are_what_its_description_says() -> None:
     assert rig.costs(lambda: rig.sequence()) == (3, 1)
     assert rig.costs(lambda: rig.execute(Put(stored(config(4))))) == (0, 1)
     assert rig.costs(lambda: rig.sequence()) == (3, 1)
-    # an idle hello of a device at its tails
-    epoch, seq = rig.tail()
-    idle = hello(feeds={"device": FeedState("nonce", epoch, seq)})
-    assert rig.costs(lambda: rig.send(idle)) == (2, 0)
+    # in an account's feed the item has no HEAD
+    assert rig.costs(lambda: rig.execute(Put(stored(notice(1, "n"))))) == (0, 1)
+    assert rig.costs(lambda: rig.sequence()) == (2, 1)
+    # an idle hello of a device at its tails: HEAD, and the last row of each feed
+    feeds: dict[FeedName, FeedState] = {
+        "device": FeedState("nonce", *rig.tail()),
+        "account": FeedState("nonce", *rig.tail("account", "main")),
+    }
+    assert rig.costs(lambda: rig.send(hello(feeds=feeds))) == (1 + len(feeds), 0)
     assert rig.now_ms == NOW_MS

@@ -194,7 +194,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Callable[..., 
 
 
 def test_a_write_that_was_never_made_ends_the_run(tmp_path: Path, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.backends.opening.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("fleet.backends.opening.pause", lambda seconds: None)
     wrong("dynamodb", "put_item", lambda real, **given: {})
     with pytest.raises(BackendFailed, match=r"the stream does not tell of .+/.+, which was written"):
         ran_on(MOTO, busy_plan(tmp_path, 1, BRIEF))
@@ -414,7 +414,7 @@ def test_ctrl_c_ends_in_good_order_and_deletes_the_table(tmp_path: Path, moto: s
 def test_an_emulator_that_dies_on_the_way_is_the_harness_failing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleet.backends.opening.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("fleet.backends.opening.pause", lambda seconds: None)
     plan = busy_plan(tmp_path, 1, BRIEF)
     with moto_server() as address:
         going = opened(Backend("dynamodb", address), plan.cloud)

@@ -112,17 +112,19 @@ def environment_of(python: str, version: str, cache: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_supported_python_gives_the_golden_hashes(version: str, tmp_path: Path, ci: bool) -> None:
     """FLEET_TEST_ENVIRONMENTS names a directory that keeps the environments from one run of the tests to the next."""
     if version == "{}.{}".format(*sys.version_info):
-        python: str | None = sys.executable
+        python = sys.executable
     else:
         found = interpreter(version)
-        assert found or not ci, f"no python{version} on PATH or under pyenv"
+        if found is None:
+            missing = f"no python{version} on PATH or under pyenv: its hashes were not compared"
+            if ci:
+                pytest.fail(missing)
+            pytest.skip(missing)
         kept = os.environ.get("FLEET_TEST_ENVIRONMENTS")
-        python = environment_of(found, version, Path(kept) if kept else tmp_path) if found else None
-    if python is not None:
-        expected = str(golden_hashes()).replace("'", '"')
-        assert in_a_process(python, GOLDEN, hash_seed="random") == expected
+        python = environment_of(found, version, Path(kept) if kept else tmp_path)
+    expected = str(golden_hashes()).replace("'", '"')
+    assert in_a_process(python, GOLDEN, hash_seed="random") == expected

@@ -372,3 +372,18 @@ def test_a_run_that_is_not_deterministic_is_the_harness_failing(
     monkeypatch.setattr("fleet.trace.Trace.finish", lambda _self: next(hashes))
     result = invoke("run", str(write(tmp_path, FAILING)), "--out", str(tmp_path / "run"))
     assert result.exit_code == 4 and "not deterministic" in result.stderr
+
+
+@pytest.mark.parametrize(("text", "code"), [(BUSY, 0), (FAILING, 1)], ids=["passed", "failed"])
+@pytest.mark.parametrize("more", [(), ("--json",), ("-q",)], ids=["summary", "json", "quiet"])
+def test_a_reader_who_has_seen_enough_changes_no_exit_code(
+    tmp_path: Path, text: str, code: int, more: tuple[str, ...]
+) -> None:
+    words = ("run", str(write(tmp_path, text, "x.yaml")), "--out", str(tmp_path / "run"), *more)
+    with subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout and running.stderr
+        running.stdout.close()
+        said = running.stderr.read()
+    assert running.returncode == code, said
+    assert "Error" not in said and "Traceback" not in said
+    assert summary_of(tmp_path / "run")["verdict"] == ("pass", "fail")[code]

@@ -74,7 +74,6 @@ def test_models_of_one_side_never_cross() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_scenario_passes_on_two_hundred_seeds(name: str) -> None:
     with ProcessPoolExecutor(2) as pool:

@@ -14,12 +14,13 @@ from onetable.capture import Record, states
 from onetable.case import MODEL, Case, Step
 from onetable.values import Raw, canonical
 
-from agent.protocol.attributes import AttributeMap, from_item, to_item
 from agent.protocol.errors import InputError, ModelError
 from agent.protocol.messages import Image, Key
-from agent.protocol.model import Context, Model
+from agent.protocol.onetable.attributes import AttributeMap, from_item, to_item
+from agent.protocol.onetable.model import Model
+from agent.protocol.onetable.unique import UNIQUE_TYPE
+from agent.protocol.process import Context
 from agent.protocol.schema import Schema
-from agent.protocol.unique import UNIQUE_TYPE
 
 
 @dataclass

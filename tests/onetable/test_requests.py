@@ -1,8 +1,8 @@
 """What our requests do to a table of DynamoDB's, on moto's server: what the JavaScript library's do, case by case.
 
-An application in the cloud writes through agent.protocol.expressions; the same corpus, and the same raw items, as for
-the device's engine (test_engine.py). Each step has the stored item at hand, then once more without it: what can be
-done without must end the same.
+An application in the cloud writes through agent.protocol.onetable.expressions; the same corpus, and the same raw items,
+as for the device's engine (test_engine.py). Each step has the stored item at hand, then once more without it: what can
+be done without must end the same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from onetable.corpus import CASES
 from onetable.engine import raw_item, start
 from onetable.values import Raw
 
-from agent.protocol.attributes import AttributeMap, from_item, key_attributes, to_item
 from agent.protocol.errors import ModelError
-from agent.protocol.expressions import Requests, Write
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.attributes import AttributeMap, from_item, key_attributes, to_item
+from agent.protocol.onetable.expressions import Requests, Write
 
 EXPECTED: Final = expected()
 TABLE: Final = "requests"

@@ -1,0 +1,82 @@
+"""What AWS hands to a function: records of a DynamoDB stream and messages of an IoT rule, in the relay's own terms.
+
+Pure. A device's name comes from what the rule says of topic and connection, never from the payload. Called by
+cloud.functions. Raises MessageError for what must be refused, RecordError for a record that nobody can read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from agent.protocol.errors import MessageError, ModelError
+from agent.protocol.messages import MESSAGE_BYTES_MAX
+from agent.protocol.onetable.attributes import from_attributes
+from agent.protocol.topics import sender
+from cloud.table import PK, SK, Item, Record
+
+_SWEEPER: Final = "dynamodb.amazonaws.com"  # removes items whose time to live is over
+_BASE64_MAX: Final = (MESSAGE_BYTES_MAX + 2) // 3 * 4
+
+
+class RecordError(Exception):
+    """No record of a stream as the service describes it."""
+
+
+def sequence_of(raw: Mapping[str, Any]) -> str:
+    """What names a record within its shard."""
+    return str(raw["dynamodb"]["SequenceNumber"])
+
+
+def record_of(raw: Mapping[str, Any]) -> Record:
+    """One element of `Records`."""
+    try:
+        change = raw["dynamodb"]
+        key = from_attributes(change["Keys"])
+        pk, sk = key[PK], key[SK]
+        if not isinstance(pk, str) or not isinstance(sk, str):
+            raise RecordError("the key is no text")
+        by = raw.get("userIdentity") or {}
+        swept = raw.get("eventName") == "REMOVE" and by.get("type") == "Service" and by.get("principalId") == _SWEEPER
+        return Record(
+            shard=0,
+            seq=int(change["SequenceNumber"]),
+            key=(pk, sk),
+            old=_image(change, "OldImage"),
+            new=_image(change, "NewImage"),
+            at_ms=round(float(change.get("ApproximateCreationDateTime", 0)) * 1000),
+            by_ttl=swept,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:
+        raise RecordError(f"{type(error).__name__}: {error}") from None
+
+
+def _image(change: Mapping[str, Any], name: str) -> Item | None:
+    return from_attributes(change[name]) if change.get(name) else None
+
+
+def message_of(event: Mapping[str, Any], prefix: str) -> tuple[str, bytes]:
+    """(device, payload). The rule gives `topic`, `client` (the connection's client id) and `payload`: base64 of what
+    was sent, or the object itself where it was JSON.
+
+    The policy lets a device connect under its own name alone and publish to its own topic alone: a message whose topic
+    names another is none of a device's."""
+    topic, client = event.get("topic"), event.get("client")
+    device = sender(topic, prefix) if isinstance(topic, str) else None
+    if device is None or client != device:
+        raise MessageError("identity", f"topic {topic!r} of client {client!r}")
+    payload = event.get("payload")
+    if isinstance(payload, dict):
+        return device, msgspec.json.encode(payload)
+    if not isinstance(payload, str):
+        raise MessageError("malformed", "no payload")
+    if len(payload) > _BASE64_MAX:
+        raise MessageError("oversize", f"{len(payload)} characters of base64, at most {_BASE64_MAX}")
+    try:
+        return device, base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise MessageError("malformed", "the payload is no base64") from None
