@@ -160,6 +160,19 @@ def test_a_replay_of_a_run_on_moto_is_made_in_memory_and_gives_the_same_hash(tmp
     assert again.stdout == f"same trace hash: {summary['trace_hash']}\n" and again.returncode == 0
 
 
+def test_moto_keeps_nothing_of_what_has_been_read(tmp_path: Path) -> None:
+    """Else each transaction copies the whole stream, and every copy stays."""
+    with opened(MOTO, busy_plan(tmp_path).cloud) as table:
+        from moto.dynamodb.models.dynamo_type import Item as MotoItem
+
+        assert table is not None
+        for i in range(30):
+            table.execute(Transact((Put(item("a", n=i)), Put(item(f"{i:02}")))), i)
+        assert table.stream.count() == 60
+        assert len(MotoItem.instances_tracked) < 100  # type: ignore[attr-defined]
+        assert len(items(table)) == 31
+
+
 # ---------------------------------------------------------------- what an emulator does wrong is noticed
 
 
