@@ -17,6 +17,7 @@ from emulators import client as emulator_client
 from emulators import moto_server
 from run_rig import CALM, busy_plan, command, fleet, summary_of
 from scenario_rig import write
+from typer.testing import CliRunner
 
 from agent.protocol.errors import InputError
 from cloud.dynamodb import DynamoTable
@@ -40,6 +41,7 @@ from fleet.backends.failure import BackendFailed
 from fleet.backends.opening import MEMORY, Backend, check, opened
 from fleet.backends.stream import StreamReader, Told
 from fleet.backends.table import EmulatedTable
+from fleet.cli import build_app
 from fleet.scenario.build import build_plan
 from fleet.scenario.load import load
 from fleet.scenario.plan import Plan
@@ -211,6 +213,11 @@ def test_a_write_that_was_never_made_ends_the_run(tmp_path: Path, wrong: Any, mo
     wrong("dynamodb", "put_item", lambda real, **given: {})
     with pytest.raises(BackendFailed, match=r"the stream does not tell of .+/.+, which was written"):
         ran_on(MOTO, busy_plan(tmp_path, 1, BRIEF))
+    out = tmp_path / "run"
+    words = ["run", str(write(tmp_path, BRIEF)), "--backend", "moto", "--out", str(out), "-q"]
+    done = CliRunner().invoke(build_app(), words)
+    assert done.exit_code == 4 and not out.exists()
+    assert done.stderr.startswith("the emulator failed, nothing was kept: the stream does not tell of ")
 
 
 def test_reads_that_are_not_strong_fail_checks(tmp_path: Path, wrong: Any) -> None:
