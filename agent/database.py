@@ -255,6 +255,8 @@ class Database:
         """A write with its places in the indexes, in one transaction; or a part of one that is open."""
         if plan is not None and image is not None and m.unique_fields:
             self._refuse_taken(m, key, image)
+        if before is None and m.ttl_attribute is not None:
+            before = self.store.visible(*key).image  # one that is hidden, by a clock that nobody has set yet
         try:
             with self.atomic():
                 self.commit(m, key, kind, data, updated, visible)

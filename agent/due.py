@@ -15,12 +15,13 @@ from agent.file_errors import stored_image
 from agent.index_table import IndexTable
 from agent.protocol.messages import Image, Key
 from agent.protocol.schema import Model
-from agent.store import Visible
+from agent.store import ACKED, Visible
 
 if TYPE_CHECKING:
     from agent.database import Database
 
 ITEMS_MAX: Final = 64  # in one transaction
+CLOCK_BACK_MS: Final = 60_000  # what is learned of the time sets a clock back a little, all the time
 
 
 def see(db: Database) -> int | None:
@@ -36,13 +37,15 @@ def see(db: Database) -> int | None:
 
 
 def release(db: Database) -> int:
-    """Changes whose period has passed since the first of them can be sent from now on. Returns how many rows."""
+    """Changes whose period has passed since the first of them can be sent from now on. So can those that a clock which
+    went back would hold for much longer than that. Returns how many rows."""
     store = db.store
     due_ms = store.held_due_ms
     now = db.clock.now_ms()
-    if due_ms is None or now < due_ms <= now + db.period_ms_max:
+    longest_ms = db.period_ms_max + CLOCK_BACK_MS
+    if due_ms is None or now < due_ms <= now + longest_ms:
         return 0
-    return store.release(now, db.period_ms_max)
+    return store.release(now, longest_ms)
 
 
 def next_ms(db: Database, *, ends: bool = True) -> int | None:
@@ -55,13 +58,16 @@ def next_ms(db: Database, *, ends: bool = True) -> int | None:
 
 
 def living(db: Database, m: Model, key: Key) -> Visible:
-    """What a write finds of an item of a model with a ttl: an item whose life is over is dropped first."""
+    """What a write finds of an item of a model with a ttl: an item whose life is over is dropped first, once the relay
+    has told the time."""
     visible = db.store.visible(*key)
     if visible.image is None:
         return visible
     image = stored_image(visible.image)
     if not db.is_over(m, image):
         return visible
+    if not db.clock.corrected and (m.sends or m.receives):
+        return visible._replace(image=None)  # hidden, as from reads; by such a clock only a new write takes its place
     changes: list[Change] = []
     with db.atomic():
         _drop(db, m, key, image, visible, changes)
@@ -75,8 +81,11 @@ def expire(db: Database) -> int:
     with db.lock:
         now_s = db.clock.now_ms() // 1000
         for table in db.indexing.tables:
-            while (keys := table.due(now_s, ITEMS_MAX)) and table.next_end_s is not None:
-                count += _expire_page(db, table, keys)
+            while table.next_end_s is not None and table.next_end_s <= now_s:
+                dropped = _expire_page(db, table, table.due(now_s, ITEMS_MAX))
+                count += dropped
+                if not dropped:  # what was to end first had gone, or was renewed: the next one is known now
+                    break
     return count
 
 
@@ -104,6 +113,8 @@ def _drop(db: Database, m: Model, key: Key, image: Image, visible: Visible, chan
         base = db.store.base(*key)
         if base is not None and db.is_over(m, stored_image(base[0])):
             db.store.delete_base(*key)  # or it would show again, and be dropped again, when the delete is lost
+        if visible.n and visible.state == ACKED:
+            db.store.end_life(visible.n)  # for the same reason
     else:
         db.store.delete_base(*key)
     db.indexing.move(db.indexing.plans[m.name], key, image, None)

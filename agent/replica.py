@@ -127,12 +127,21 @@ class Replica:
             store.drop_operation(n)
         else:
             store.mark_acked(n)  # the overlay stays until the feed shows it
+            if place is not None and place.model.ttl_attribute is not None and image is not None:
+                self.end_life(place.model, row)
         if verdict and verdict != "lost":
             store.bury(self.database.clock.now_ms(), pk, sk, kind, image, updated, verdict)
             changes.append(Change("rejected", "sync", name, key, image, None, updated, verdict))
             self.probes["rejected"] += 1
         else:
             changes.append(Change("lost" if verdict else "synced", "sync", name, key, image, None, updated))
+
+    def end_life(self, model: Model, row: OutboxRow) -> None:
+        """An operation that was accepted under a later one of its item, and is over by now, never shows again: or the
+        item would end once more when the later one is lost."""
+        covered = self.store.visible(row.pk, row.sk).n != row.n
+        if covered and self.is_surely_over(model, stored_image(row.image or b"")):
+            self.store.end_life(row.n)
 
     # ---------------------------------------------------------------- rule 12: rows
 
@@ -169,10 +178,12 @@ class Replica:
         store = self.store
         pk, sk = row.key
         before = store.visible(pk, sk)
-        self.put(model, pk, sk, bytes(row.image), row.oversize)
+        image = bytes(row.image)
+        self.put(model, pk, sk, image, row.oversize)
         if store.outbox_rows and row.head is not None:
             self.step_back(store.outbox("pk=? AND sk=? AND epoch=? AND u<=?", (pk, sk, row.head.epoch, row.head.up)))
-        self.note_change(row.key, model.name, before, changes, expired=row.expired)
+        # What came with an image and is not there was over when it came.
+        self.note_change(row.key, model.name, before, changes, expired=row.expired or bool(image))
 
     def admitted(self, feed: FeedName, key: Key) -> Model | None:
         """The model of a key that this feed may write on this device, else None: direction and identity are checked
@@ -230,27 +241,30 @@ class Replica:
     def note_change(
         self, key: Key, model: str, before: Visible, changes: list[Change], *, expired: bool = False
     ) -> None:
-        """If what an application reads has changed, it will be told. `expired`: the cloud says why the item is gone."""
+        """If what an application reads has changed, it will be told. `expired`: why the item is gone, if it is."""
         after = self.store.visible(*key)
         if after.image == before.image:
             return
         was, now = before.image, after.image
         if self._plans and (plan := self._plans.get(model)) is not None:
-            was, now = self.index_change(plan, key, before, after)
-            if was is None and now is None:
-                return
+            was_over, is_over = self.index_change(plan, key, before, after)
+            if is_over:
+                return  # agent.due drops it, and tells
+            if was_over and now is None:
+                expired = True  # nobody has been told yet that it was over
+            elif was_over:
+                was = None
         event: Event = (
             "created" if was is None else "updated" if now is not None else "expired" if expired else "removed"
         )
         changes.append(Change(event, "sync", model, key, now, was, after.updated))
 
-    def index_change(self, plan: Plan, key: Key, before: Visible, after: Visible) -> tuple[bytes | None, bytes | None]:
-        """Moves an item in the indexes. Returns what applications saw before and see after."""
-        database = self.database
+    def index_change(self, plan: Plan, key: Key, before: Visible, after: Visible) -> tuple[bool, bool]:
+        """Moves an item in the indexes. Returns whether its life was over before, and is after."""
         images = [None if state.image is None else stored_image(state.image) for state in (before, after)]
-        database.indexing.move(plan, key, *images)
-        over = [image is not None and database.is_over(plan.model, image) for image in images]
-        return None if over[0] else before.image, None if over[1] else after.image
+        self.database.indexing.move(plan, key, *images)
+        was_over, is_over = (image is not None and self.is_surely_over(plan.model, image) for image in images)
+        return was_over, is_over
 
     # ---------------------------------------------------------------- rule 13: snapshot
 
@@ -267,7 +281,8 @@ class Replica:
                 if first.head is not None:
                     self.refuse_rolled_back(first.head)
                 keys = self.feed_keys(feed)
-                touched = {*keys, *(item.key for item in items)}
+                came = dict.fromkeys(item.key for item in items)
+                touched = {*keys, *came}
                 if first.head is not None:
                     touched.update((row.pk, row.sk) for row in self.both_operations())
                 before = {key: store.visible(*key) for key in sorted(touched)}
@@ -277,7 +292,8 @@ class Replica:
                 store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed])
                 for key, was in before.items():
                     place = self.schema.locate(key)
-                    self.note_change(key, place.model.name if place is not None else "", was, changes)
+                    name = place.model.name if place is not None else ""
+                    self.note_change(key, name, was, changes, expired=key in came)
         except _RolledBackError:
             return Outcome.ROLLED_BACK
         self.database.emit(changes)

@@ -376,6 +376,10 @@ class Store:
     def mark_acked(self, n: int) -> None:
         self.execute(_MARK_ACKED, (n,))
 
+    def end_life(self, n: int) -> None:
+        """Of an acknowledged row whose item is over: until the feed shows it, there is no item."""
+        self.execute("UPDATE outbox SET kind='delete', image=NULL WHERE n=?", (n,))
+
     def mark_seen(self, n: int) -> None:
         self.execute("UPDATE outbox SET seen=1 WHERE n=?", (n,))
         self.in_flight = [row._replace(seen=1) if row.n == n else row for row in self.in_flight]

@@ -18,12 +18,16 @@ from botocore.exceptions import BotoCoreError
 
 from agent.protocol.onetable.attributes import AttributeMap, key_attributes
 from cloud.dynamodb_errors import RAISED, Unusable, fault_of, unusable
-from cloud.table import PK, PRIVATE_PREFIX, SK, Key
+from cloud.table import PK, PRIVATE_PREFIX, SK, Key, Throttled, Unavailable
 
 MARKER_KEY: Final[Key] = (PRIVATE_PREFIX + "table", "marker")
 VIEW: Final = "NEW_AND_OLD_IMAGES"
 _KEYS: Final = {PK: ("HASH", "S"), SK: ("RANGE", "S")}
 _PROVISION_HINT: Final = "`fleet-cloud provision` makes a table that is right"
+
+
+class Unreachable(Unusable):
+    """Nobody answers there, or not now: it may be over by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,8 @@ def asked(client: Any, name: str, call: Callable[[], Mapping[str, Any]]) -> Mapp
         found = fault_of(error).error
         if isinstance(found, Unusable):
             raise Unusable(f"{place_of(client, name)}: {found.problem}", found.hint) from None
-        raise Unusable(
+        kind = Unreachable if isinstance(found, Unavailable | Throttled) else Unusable
+        raise kind(
             f"{place_of(client, name)}: {found}",
             "Check the endpoint, the region and the network, and try again",
         ) from None

@@ -70,6 +70,12 @@ class Sequencer:
         place = self.schema.locate(key)
         return place is not None and place.model.receives
 
+    def feed_pk(self, key: Key) -> str | None:
+        """The hash key of the feed that a change of this item goes into; None where it goes into none."""
+        place = None if key[0].startswith(PRIVATE_PREFIX) else self.schema.locate(key)
+        feed = None if place is None else feed_of(place, self.config.topic_prefix)
+        return None if feed is None else feed.pk
+
     def on_record(self, record: Record) -> Work:
         place = self.schema.locate(record.key)
         feed = None if place is None else feed_of(place, self.config.topic_prefix)
@@ -137,6 +143,7 @@ class Sequencer:
         if item is None:
             if by_ttl:
                 row["expired"] = True
+                self.counters["row_expired"] += 1
             return
         image = public_image(item)
         size_bytes = len(encode_image(image))

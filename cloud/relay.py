@@ -90,6 +90,11 @@ class Relay:
         """Whether `on_record` has anything to do for this item."""
         return self.sequencer.wants(key)
 
+    def lane(self, key: Key) -> str:
+        """Names the feed that a change of this item goes into. Whoever works on several records at once takes one of a
+        lane at a time: two would only take each other's place at the feed's end, and begin again."""
+        return self.sequencer.feed_pk(key) or key[0]
+
     def refuse(self, code: str) -> Work:
         self.counters[f"message_refused_{code}"] += 1
         return _nothing()

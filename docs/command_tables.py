@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from agent.commands import grammar as agent_grammar
 from agent.protocol.commands.grammar import FIELDS, Command
+from cloud.cli import RELAY_OPTIONS
 from cloud.commands import grammar as cloud_grammar
+from cloud.service_metrics import FAMILIES, UNITS
 from docs.markdown import code, table
 
 
@@ -16,6 +18,22 @@ def agent_commands() -> str:
     rows = [[code(_usage(command)), command.more] for command in agent_grammar.COMMANDS]
     rows.append([code("schema check FILE…"), "Checks schemas and the files that they blend."])
     return table(["command", "what it does"], rows)
+
+
+def relay_options() -> str:
+    """Of `fleet-cloud relay`, with what a file of settings calls them."""
+    rows = [
+        [code(f"--{name} {metavar}"), "" if name == "config" else code(name.replace("-", "_")), text]
+        for name, metavar, text in RELAY_OPTIONS
+    ]
+    return table(["option", "in the file", "what it says"], rows)
+
+
+def relay_figures() -> str:
+    """Counters by name; a label tells what of it was counted."""
+    rows = [[code(f"{metric}_total"), code(label), meaning] for _, metric, label, meaning in FAMILIES]
+    rows.append([code("fleet_relay_table_units_total"), code("operation"), UNITS])
+    return table(["counter", "label", "of"], rows)
 
 
 def agent_arguments() -> str:

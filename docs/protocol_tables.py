@@ -12,11 +12,15 @@ import sqlite3
 import textwrap
 import tokenize
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Final
 
 import msgspec
 
 import cloud.head
+import cloud.registry
+import cloud.stream_leases
+import cloud.stream_letters
 from agent.config import AgentConfig
 from agent.events import Effect, Event, State
 from agent.protocol import messages, topics
@@ -24,6 +28,7 @@ from agent.protocol.messages import Ack, FeedState, HeadMark, Hello, Op, Reset, 
 from agent.store import Store
 from agent.transitions import TRANSITIONS
 from cloud.config import RelayConfig
+from cloud.stream_config import StreamConfig
 from docs.markdown import code, fenced, table
 from fleet.scenario.units import format_duration, format_size
 
@@ -286,11 +291,23 @@ def device_tables() -> str:
 
 def records() -> str:
     """HEAD and LOG, as the one module that knows them describes them."""
-    text = inspect.getdoc(cloud.head) or ""
-    lines = [line for line in text.splitlines() if line.startswith("    ") or line.startswith("          ")]
-    if not lines:
-        raise UnexplainedError("cloud.head describes no records")
-    return fenced("text", textwrap.dedent("\n".join(lines)).splitlines())
+    return _forms(cloud.head)
+
+
+def process_records() -> str:
+    """What a relay that runs for real keeps beside them, each as its module describes it."""
+    return _forms(cloud.stream_leases, cloud.stream_letters, cloud.registry)
+
+
+def _forms(*modules: ModuleType) -> str:
+    """The indented parts of the modules' docstrings."""
+    found: list[str] = []
+    for module in modules:
+        lines = [line for line in (inspect.getdoc(module) or "").splitlines() if line.startswith("    ")]
+        if not lines:
+            raise UnexplainedError(f"{module.__name__} describes no records")
+        found.extend(textwrap.dedent("\n".join(lines)).splitlines())
+    return fenced("text", found)
 
 
 # Numbers
@@ -302,6 +319,10 @@ def agent_numbers() -> str:
 
 def relay_numbers() -> str:
     return _numbers(RelayConfig, RelayConfig())
+
+
+def stream_numbers() -> str:
+    return _numbers(StreamConfig, StreamConfig())
 
 
 def _numbers(kind: type, made: object) -> str:

@@ -22,6 +22,7 @@ MOTO: Final = {
     "record-of-nothing": "a write that changes nothing gives a record all the same",
     "units": "units are made up: 0.5 a read and 1 a write, whatever the size, and none of a query",
     "batch-units": "the same of a batch of reads",
+    "places": "a stream knows every place, also one that it never had",
 }
 MINISTACK: Final = {"batch-units": "a batch of reads tells no units"}
 

@@ -5,7 +5,7 @@ A test plays a story and then breaks one thing by hand. No agent, no relay, no s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ from agent.protocol.messages import (
 from agent.protocol.schema import Schema
 from fleet.oracle import CheckResult, Oracle, text_for
 
-SCHEMA: Final = Path(__file__).resolve().parent.parent / "scenarios" / "schemas" / "fleet.json5"
+SCHEMA: Final = Path(__file__).resolve().parent / "oracle_models.json5"
 STEP_US: Final = 1_000
 START_MS: Final = 1_700_000_000_000
 EPOCH: Final = "e" * 32
@@ -87,6 +87,22 @@ def notice(account: str, name: str = "n1") -> Key:
     return (f"account#{account}", f"notice#{name}")
 
 
+def reading(device: str, name: str = "r1") -> Key:
+    return (f"device#{device}", f"reading#{name}")
+
+
+def order(device: str, name: str = "o1") -> Key:
+    return (f"device#{device}", f"order#{name}")
+
+
+def meter(device: str) -> Key:
+    return (f"device#{device}", "meter#m1")
+
+
+def tariff(account: str) -> Key:
+    return (f"account#{account}", "tariff#t1")
+
+
 def diagnostic(device: str) -> Key:
     return (f"device#{device}", "diagnostic#d1")
 
@@ -101,7 +117,7 @@ class History:
     def __init__(self) -> None:
         self.up, self.down = Latencies(), Latencies()
         members = [("home-1", "main"), ("home-2", "main"), ("away-1", "other")]
-        self.oracle = Oracle(schema(), members, latency_up=self.up, latency_down=self.down)
+        self.oracle = Oracle(schema(), members, latency_up=self.up, latency_down=self.down, start_ms=START_MS)
         self.devices = [name for name, _ in members]
         self.t = 0
         self.rev = 0
@@ -126,8 +142,15 @@ class History:
         self.rev += 1
         return self.rev
 
+    def pass_s(self, seconds: int) -> None:
+        self.t += seconds * 1_000_000
+
     def stamp(self) -> int:
         return START_MS + self.t // 1000
+
+    def life(self, life_s: int | None) -> dict[str, Any]:
+        """What an item has whose life ends so many seconds from now."""
+        return {} if life_s is None else {"ttl": self.stamp() // 1000 + life_s}
 
     def image(self, key: Key, rev: int) -> dict[str, Any]:
         place = schema().locate(key)
@@ -153,16 +176,29 @@ class History:
         rev = self.next_rev()
         t = self.tick()
         before = self.visible[device].get(key)
-        image = None if kind == "delete" else self.image(key, rev)
+        image = None if kind == "delete" else {**self.image(key, rev), **self.life(more.pop("life_s", None))}
         before_rev = more.pop("before", None if before is None else before["rev"])
+        if image is not None and "ttl" in image:
+            self.oracle.device_sets_end(key, rev, image["ttl"])
         self.oracle.device_wrote(t, device, key, kind, rev, self.stamp(), before_rev, **more)
         self._set(device, key, image)
+        self._operation(device, key, kind, image)
+        return rev
+
+    def expire(self, device: str, key: Key, *, own: bool = True) -> None:
+        """An item is over: the device drops it, and what syncs up sends a delete; or sync says that it is gone."""
+        rev = self.visible[device][key]["rev"]
+        self._set(device, key, None)
+        self.oracle.device_expired(self.tick(), device, key, rev, self.stamp(), own=own)
+        if own:
+            self._operation(device, key, "delete", None)
+
+    def _operation(self, device: str, key: Key, kind: str, image: dict[str, Any] | None) -> None:
         place = schema().locate(key)
         if place is not None and place.model.sends:
             u = self.last_u[device] = self.last_u.get(device, 0) + 1
             raw = NO_IMAGE if image is None else msgspec.Raw(encode_image(image))
             self.outbox[device].append(Op(u, kind, f"id{u}", key, self.stamp(), raw))  # type: ignore[arg-type]
-        return rev
 
     def _set(self, device: str, key: Key, image: dict[str, Any] | None) -> None:
         if image is None:
@@ -214,6 +250,7 @@ class History:
         up = self.heads[device]["up"] if up is None else up
         verdicts = {int(u): v for u, v in self.heads[device]["verdicts"].items()} if verdicts is None else verdicts
         message = Ack(epoch=more.get("epoch", EPOCH), up=up, now=self.stamp(), upid=more.get("upid", f"id{up}"))
+        message = msgspec.structs.replace(message, n=more.get("n", 0))
         message = msgspec.structs.replace(message, verdicts=verdicts)
         self.oracle.wire_down(self.tick(), device, encode(message, compact=more.get("compact", False)))
 
@@ -235,15 +272,19 @@ class History:
 
     # ------------------------------------------------------------------ down
 
-    def cloud(self, key: Key, kind: str = "put") -> int:
+    def cloud(self, key: Key, kind: str = "put", life_s: int | None = None) -> int:
         """A cloud application writes. Returns the rev."""
         rev = self.next_rev()
         self.oracle.cloud_wrote(self.tick(), key, rev, kind)
         if kind == "delete":
             self.commit(key, None)
         else:
-            self.commit(key, {"pk": key[0], "sk": key[1], **self.image(key, rev)})
+            self.commit(key, {"pk": key[0], "sk": key[1], **self.image(key, rev), **self.life(life_s)})
         return rev
+
+    def sweep(self, key: Key) -> None:
+        """The table takes an item whose life is over."""
+        self.commit(key, None, by_ttl=True)
 
     def feed_of(self, key: Key) -> str:
         place = schema().locate(key)
@@ -314,9 +355,17 @@ class History:
         message = Snapshot(feed=feed, nonce=nonce, epoch=FEED_EPOCH, seq=seq, part=0, parts=1, items=items)
         self.oracle.wire_down(self.tick(), device, encode(message))
 
-    def boot(self, device: str) -> None:
+    def boot(self, device: str, in_file: Sequence[Key] = (), kept: Sequence[Key] = ()) -> None:
+        """What was in memory is gone, but for `kept`, and is brought again."""
+        held = self.visible[device]
+        gone = [key for key in held if key[1].startswith("tariff#") and key not in kept]
+        for key in gone:
+            del held[key]
         self.oracle.device_booted(self.tick(), device)
-        self.oracle.device_reads(device, [(key, image["rev"]) for key, image in self.visible[device].items()])
+        self.oracle.device_file(self.t, device, in_file)
+        self.oracle.device_reads(device, [(key, image["rev"]) for key, image in held.items()])
+        for key in gone:
+            self.see(device, key)
 
     # ------------------------------------------------------------------ the end
 

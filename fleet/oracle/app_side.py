@@ -6,8 +6,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.protocol.messages import Key
+from fleet.oracle.checks.lives import ahead_us
 from fleet.oracle.payload import TEXT, is_genuine
-from fleet.oracle.state import ABSENT, ACCEPTED, NO_WRITES, NONE, PENDING, UNKNOWN, WINDOW_US, Device, Item, Write
+from fleet.oracle.state import (
+    ABSENT,
+    ACCEPTED,
+    NEVER_SWEPT,
+    NO_WRITES,
+    NONE,
+    PENDING,
+    UNKNOWN,
+    WINDOW_US,
+    Device,
+    Item,
+    Write,
+)
 from fleet.oracle.stored import image_equals
 from fleet.oracle.wire_side import WireSide
 
@@ -48,6 +61,8 @@ class AppSide(WireSide):
             return
         if before_rev == item.visible:
             checks.own_writes.checked += 1
+        elif before_rev is None and self._hidden(t_us, d, item, item.visible):
+            before_rev = item.visible
         else:
             self._read_otherwise(t_us, d, item, before_rev)
         if sends and not item.receives:
@@ -73,6 +88,12 @@ class AppSide(WireSide):
         else:
             item.pending = [write]
 
+    def device_sets_end(self, key: Key, rev: int, end_s: Any) -> None:
+        """Before a write is told, of a schema with lives: when that state's life ends, in seconds since 1970."""
+        item = self._items.get(key) or self._find_item(key)
+        if item is not None:
+            item.set_end(rev, end_s)
+
     def device_read(self, t_us: int, device: str, key: Key, rev: int | None) -> None:
         """An application on the device that owns the item has read it, for no reason of its own."""
         if self._open:
@@ -94,6 +115,72 @@ class AppSide(WireSide):
         else:
             self.checks.own_writes.checked += 1
             self._show(t_us, d, item, index, rev, item.seen)
+
+    # ------------------------------------------------------------------ lives
+
+    def device_expired(self, t_us: int, device: str, key: Key, rev: int | None, updated_ms: int, *, own: bool) -> None:
+        """A trigger: the state `rev` is gone for its age. `own`: the device found it over, and what syncs up must be
+        deleted in the cloud too, as by a write stamped `updated_ms`; else sync says so."""
+        if self._open:
+            self._settle()
+        d = self._devices[device]
+        item = self._items.get(key) or self._find_item(key)
+        if item is None:
+            self.checks.direction.crossed(t_us, device, key, "(none)", "shown to applications")
+            return
+        if item.owner is not d if item.wide is None else self._member(d, item) is None:
+            self.checks.isolation.foreign(t_us, device, key, "shown to its applications")
+            return
+        left_us = self._left_us(item, rev, t_us)
+        if own or not self._ended_in_cloud(d, item, t_us):
+            self.checks.early.gone(t_us, device, key, rev, left_us, ahead_us(t_us))
+        if own and not d.answered:
+            self.checks.early.unset(t_us, device, key, rev)
+        if rev != self._readable(d, item):  # it came to light only now, when an own write over it was lost
+            if item.wide is None:
+                self._read_otherwise(t_us, d, item, rev)
+        elif d.timed and left_us is not None:
+            self.checks.expired.dropped(t_us, device, key, rev, min(-left_us, t_us - d.clock_us))
+        if item.receives and not own:
+            seen = self._seen(d, item)
+            index = item.find(None, seen)
+            if index > seen:
+                self._reached(d, item, index, t_us)
+        self._vanish(t_us, d, item)
+        if own and item.sends:
+            self._take_write(item, (rev or 0, updated_ms, t_us, True))
+        elif not item.sends and not item.receives:
+            self._forget(item)
+
+    def _vanish(self, t_us: int, d: Device, item: Item) -> None:
+        """Applications on the device cannot read it any more, whatever the table has."""
+        if item.wide is not None:
+            d.hidden.add(item.key)
+        else:
+            item.visible = None
+            item.shown_us = t_us
+
+    def _ended_in_cloud(self, d: Device, item: Item, t_us: int) -> bool:
+        """Whether a state that the device did not show, or not yet, was swept by the table or is over: its life may
+        have been the shorter one."""
+        if item.swept != NEVER_SWEPT:
+            return True
+        first = max(0, self._seen(d, item) - item.base)
+        lives = (self._left_us(item, rev, t_us) for rev, _ in item.history[first:])
+        return any(left_us is not None and left_us <= ahead_us(t_us) for left_us in lives)
+
+    def _hidden(self, t_us: int, d: Device, item: Item, rev: int | None) -> bool:
+        """Whether applications may be unable to read the state `rev` for its age, or for a clock that is not set."""
+        left_us = self._left_us(item, rev, t_us)
+        if left_us is None:
+            return False
+        early = self.checks.early
+        if left_us <= ahead_us(t_us):
+            early.checked += 1
+            return True
+        if not d.timed:
+            early.excused += 1
+        return not d.timed
 
     # ------------------------------------------------------------------ triggers
 
@@ -122,12 +209,18 @@ class AppSide(WireSide):
         if item.owner is not d if item.wide is None else self._member(d, item) is None:
             checks.isolation.foreign(t_us, device, key, "shown to its applications")
             return
+        if item.ends is not None and d.timed and (left_us := self._left_us(item, rev, t_us)) is not None:
+            late_us = max(left_us, d.clock_us - t_us)
+            checks.expired.read(t_us, device, key, rev, late_us, "shown to applications")
         seen = item.seen if item.wide is None else self._seen(d, item)
         index = item.find(rev, seen)
         self._judge_image(t_us, d, item, index, rev, image)
         if item.own == PENDING:
             checks.own_writes.undecided(t_us, device, key, item.visible, rev)
-        elif item.own == ACCEPTED and index != UNKNOWN and not self._explained(t_us, d, item, index):
+        if rev is None and item.ends is not None and index < seen and self._ended_in_cloud(d, item, t_us):
+            self._vanish(t_us, d, item)  # an own write was lost to one that is over, and was never shown
+            return
+        if item.own == ACCEPTED and index != UNKNOWN and not self._explained(t_us, d, item, index):
             older = not checks.own_writes.accepted(t_us, device, key, item.own_index, index, rev)
             if older:
                 item.visible = rev
@@ -158,7 +251,9 @@ class AppSide(WireSide):
     def _show(self, t_us: int, d: Device, item: Item, index: int, rev: int | None, seen: int) -> None:
         """Applications on `d`, which had seen up to `seen`, now read the state at `index`."""
         checks, wide = self.checks, item.wide
-        before = item.visible if wide is None else item.at(seen)
+        before = self._readable(d, item)
+        if wide is not None and rev is not None:
+            d.hidden.discard(item.key)
         if index == UNKNOWN:
             explained = self._explained(t_us, d, item, index)
             if before is None and rev is not None and item.rev is None and not explained:
@@ -221,8 +316,20 @@ class AppSide(WireSide):
         """The device is up again. `device_reads` should follow before anything else of this device."""
         if self._open:
             self._settle()
-        self._devices[device].idle = 0
+        d = self._devices[device]
+        d.idle = d.asked = 0
+        d.timed = d.answered = False
+        d.clock_us = t_us
         self._booted_us = t_us
+
+    def device_file(self, t_us: int, device: str, keys: Iterable[Key]) -> None:
+        """What a boot finds in the device's file, of a schema with models that are kept in memory."""
+        memory = self.checks.memory
+        memory.file()
+        for key in keys:
+            item = self._items.get(key) or self._find_item(key)
+            if item is not None and item.model.mem:
+                memory.in_file(t_us, device, key)
 
     def device_reads(self, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
         """All that applications can read right after a boot: every item of every model."""
@@ -241,6 +348,16 @@ class AppSide(WireSide):
         survive = self.checks.survive
         expected = self._readable(d, item)
         maybe, item.maybe = item.maybe, None
+        if item.model.mem:
+            self.checks.memory.after_boot(t_us, d.name, item.key, rev)
+            if item.wide is None:
+                item.visible = None
+            elif expected is not None:
+                d.hidden.add(item.key)
+            return
+        if rev is None and expected is not None and self._hidden(t_us, d, item, expected):
+            survive.checked += 1
+            return
         if rev == expected:
             survive.checked += 1
         elif maybe is not None and rev == (None if maybe[3] else maybe[0]):
@@ -254,7 +371,7 @@ class AppSide(WireSide):
             else:
                 survive.checked += 1
             self._show(t_us, d, item, index, rev, seen)
-        elif not getattr(item.model, "mem", False):
+        else:
             survive.differs(t_us, d.name, item.key, expected, rev)
             item.visible = rev
         if item.sends and not item.receives:

@@ -9,8 +9,9 @@ from agent.protocol.messages import Key
 from fleet.oracle import stored
 from fleet.oracle.app_side import AppSide
 from fleet.oracle.check import CheckResult
+from fleet.oracle.checks.lives import LATE_US, ahead_us
 from fleet.oracle.payload import REV
-from fleet.oracle.state import NO_WRITES, Device, Item
+from fleet.oracle.state import NO_WRITES, SWEPT, Device, Item
 
 Image = Mapping[str, Any]
 DeviceItems = Callable[[str], Iterable[tuple[Key, int | None, Image]]]
@@ -81,6 +82,8 @@ class Final(AppSide):
         for item in self._items.values():
             if item.receives and item.feed is not None and item.index > item.logged:
                 self.checks.logged.missing(t_us, _owner(item), item.key, item.rev, item.at(item.logged))
+            if item.swept == SWEPT and item.receives and item.feed is not None:
+                self.checks.sweeps.missing(t_us, _owner(item), item.key)
 
     def _converged(
         self, t_us: int, d: Device, readable: Iterable[tuple[Key, int | None, Image]], table: Mapping[Key, Image]
@@ -125,7 +128,32 @@ class Final(AppSide):
     def _equal(self, t_us: int, d: Device, item: Item, image: Image | None, found: Image | None) -> None:
         if item.oversize or item.rejected or (found is not None and stored.ORPHAN in found):
             return
+        if item.ends is not None:
+            judged = self._living(t_us, d, item, image, found)
+            if judged is None:
+                return
+            image, found = judged
         self.checks.convergence.items(t_us, d.name, item.key, item.model, image, found)
+
+    def _living(
+        self, t_us: int, d: Device, item: Item, image: Image | None, found: Image | None
+    ) -> tuple[Image | None, Image | None] | None:
+        """(image, found) without those whose lives are over, which the table sweeps when it likes. None: one of them
+        ends so near that a device cannot know."""
+        expired, judged = self.checks.expired, []
+        for state in (image, found):
+            end_s = None if state is None else state.get(item.model.ttl_attribute or "")
+            if type(end_s) is not int:
+                judged.append(state)
+                continue
+            left_us = end_s * 1_000_000 - self._start_us - t_us
+            if -LATE_US <= left_us <= ahead_us(t_us):
+                expired.excused += 1
+                return None
+            if state is image:
+                expired.read(t_us, d.name, item.key, None if image is None else image.get(REV), left_us, "at the end")
+            judged.append(state if left_us > 0 else None)
+        return judged[0], judged[1]
 
 
 def _owner(item: Item) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
 from fleet.oracle.checks import Checks
-from fleet.oracle.state import ABSENT, NO_WRITES, WINDOW_US, Device, Feed, Item, Sent
+from fleet.oracle.state import ABSENT, NO_WRITES, SWEPT, WINDOW_US, Device, Feed, Item, Sent
 from fleet.oracle.stored import FeedId
 
 # HEAD of a device moved from `low` to `high`: (device, low, high, verdicts, t_us)
@@ -42,14 +42,22 @@ class Ledger:
     """Devices, feeds and items by name; what happened in the present instant; counts."""
 
     def __init__(
-        self, schema: Schema, devices: Sequence[tuple[str, str]], *, latency_up: Recorder, latency_down: Recorder
+        self,
+        schema: Schema,
+        devices: Sequence[tuple[str, str]],
+        *,
+        latency_up: Recorder,
+        latency_down: Recorder,
+        start_ms: int = 0,
     ) -> None:
+        """`devices`: (name, account). `start_ms`: since 1970, at the start of the run."""
         self.checks = Checks()
         self.updates_synced = 0
         self.local_writes = 0
         self.cloud_writes = 0
         self.messages_unreadable = 0
         self._schema = schema
+        self._start_us = start_ms * 1000
         self._up = latency_up
         self._down = latency_down
         self._devices: dict[str, Device] = {}
@@ -136,6 +144,8 @@ class Ledger:
             del self._items[key]
             if item.wide is not None and item.feed is not None:
                 del item.feed.items[key]
+                for member in item.feed.members:
+                    member.hidden.discard(key)
             elif item.owner is not None:
                 del item.owner.items[key]
 
@@ -171,10 +181,17 @@ class Ledger:
             return None
         return device.index[feed.id[0]]
 
+    def _left_us(self, item: Item, rev: int | None, t_us: int) -> int | None:
+        """How long the state `rev` of an item has still to live, negative when it is over; None: without end."""
+        end_s = item.ends.get(rev) if item.ends is not None and rev is not None else None
+        return None if end_s is None else end_s * 1_000_000 - self._start_us - t_us
+
     def _readable(self, device: Device, item: Item) -> int | None:
         """What the device's applications read of an item, as far as the oracle knows."""
         if item.wide is None:
             return item.visible
+        if item.key in device.hidden:
+            return None
         seen = item.wide[device.index[item.feed.id[0]]] if item.feed is not None else ABSENT
         return item.at(seen)
 
@@ -187,5 +204,7 @@ def _is_settled(item: Item) -> bool:
         return False
     if not item.receives:
         return True
+    if item.swept == SWEPT:
+        return False
     behind = item.lagging > 0 if item.wide is not None else item.seen < item.index
     return not behind and item.logged == item.index

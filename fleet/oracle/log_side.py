@@ -9,7 +9,7 @@ from agent.protocol.messages import Key
 from fleet.oracle import stored
 from fleet.oracle.ledger import Ledger, TableRecord
 from fleet.oracle.payload import REV
-from fleet.oracle.state import RACE_US, UNKNOWN, Feed, Item
+from fleet.oracle.state import FLAGGED, RACE_US, SWEPT, UNKNOWN, Feed, Item
 
 Image = Mapping[str, Any]
 
@@ -84,6 +84,9 @@ class LogSide(Ledger):
             item.oversize = False
             image = row.get("image")
             rev = image.get(REV) if image is not None else None
+            if image is None and item.swept == SWEPT and row.get("expired"):
+                item.swept = FLAGGED  # a row that another record caused may come before it, without the flag
+                checks.sweeps.logged()
             if image is not None and (item.image is None or image.get("text") != item.image.get("text")):
                 checks.invented.image(t_us, owner, key, image, "in the log")
             index = _logged_index(item, rev)

@@ -21,6 +21,7 @@ from fleet.oracle.stored import NO_VERDICTS
 WINDOW_US: Final = 600_000_000  # superseded states and dead items are kept this long
 RACE_US: Final = 900_000_000  # a worker's life: so long may one that saw an empty log take to begin a feed epoch
 _HISTORY_MIN: Final = 8
+_ENDS_MIN: Final = 16
 
 # One write of an application: (rev, updated_ms, t_us, is_delete)
 Write = tuple[int, int, int, bool]
@@ -31,6 +32,11 @@ NONE: Final = 0
 PENDING: Final = 1
 ACCEPTED: Final = 2
 LOST: Final = 3
+
+# Whether the table has swept an item of a feed.
+NEVER_SWEPT: Final = 0
+SWEPT: Final = 1  # and no row is flagged so yet
+FLAGGED: Final = 2  # or written again since
 
 UNKNOWN: Final = -2  # an index: not a state that the window holds
 ABSENT: Final = -1  # an index: the time before the first state
@@ -89,12 +95,16 @@ class Device:
 
     __slots__ = (
         "account",
+        "answered",
+        "asked",
+        "clock_us",
         "feeds",
         "floors",
         "fuzzy",
         "head_epoch",
         "head_id",
         "head_up",
+        "hidden",
         "idle",
         "index",
         "items",
@@ -105,6 +115,7 @@ class Device:
         "reach",
         "restored",
         "sent_epoch",
+        "timed",
         "verdicts",
     )
 
@@ -127,6 +138,11 @@ class Device:
         self.reach: dict[str, Reach] = {}
         self.restored = False
         self.idle = 0  # messages with content since this device's last progress
+        self.asked = 0  # the number of the last hello since the boot
+        self.answered = False  # the relay has answered anything since the boot
+        self.timed = False  # the relay has told it the time since the boot: its last hello was answered
+        self.clock_us = 0  # when its clock was set: at the boot, and by the first answer after it
+        self.hidden: set[Key] = set()  # account-wide items that it has seen, and has no more for now
 
 
 class Item:
@@ -136,6 +152,7 @@ class Item:
         "base",
         "cloud",
         "dying",
+        "ends",
         "feed",
         "history",
         "image",
@@ -144,6 +161,7 @@ class Item:
         "lagging",
         "last_sent",
         "limit",
+        "limit_ends",
         "log_epoch",
         "log_seq",
         "logged",
@@ -157,12 +175,14 @@ class Item:
         "own_index",
         "owner",
         "pending",
+        "period_us",
         "receives",
         "rejected",
         "rev",
         "seen",
         "sends",
         "shown_us",
+        "swept",
         "visible",
         "wide",
     )
@@ -200,6 +220,11 @@ class Item:
         self.rejected = False
         self.oversize = False
         self.dying = False
+        self.period_us = model.period_ms * 1000
+        # Of a model with a ttl: rev -> when the life of that state ends, in seconds since 1970. None: of any other.
+        self.ends: dict[int, int] | None = None if model.ttl_attribute is None else {}
+        self.limit_ends = _ENDS_MIN
+        self.swept = NEVER_SWEPT
         if receives_wide(feed):
             assert feed is not None
             self.wide = array("i", [ABSENT]) * len(feed.members)
@@ -220,6 +245,17 @@ class Item:
         if n:
             del history[:n]
             self.base = base + n
+
+    def set_end(self, rev: int | None, end_s: Any) -> None:
+        """The state `rev` has a life that ends; anything else than a whole number says that it has none."""
+        ends = self.ends
+        if ends is None or rev is None or type(end_s) is not int:
+            return
+        ends[rev] = end_s
+        if len(ends) > self.limit_ends:
+            needed = {self.rev, self.visible, rev, *(rev for rev, _ in self.history), *(w[0] for w in self.pending)}
+            self.ends = {rev: end_s for rev, end_s in ends.items() if rev in needed}
+            self.limit_ends = max(_ENDS_MIN, 2 * len(self.ends))
 
     def find(self, rev: int | None, seen: int) -> int:
         """The index of the state `rev`; UNKNOWN when the window does not hold it. "No item" is the earliest such

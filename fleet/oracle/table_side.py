@@ -12,7 +12,7 @@ from fleet.oracle import stored
 from fleet.oracle.ledger import Move, TableRecord
 from fleet.oracle.log_side import Image, LogSide
 from fleet.oracle.payload import REV
-from fleet.oracle.state import ACCEPTED, LOST, NO_WRITES, Device, Item, Sent
+from fleet.oracle.state import ACCEPTED, FLAGGED, LOST, NO_WRITES, SWEPT, Device, Item, Sent
 
 
 class TableSide(LogSide):
@@ -63,6 +63,8 @@ class TableSide(LogSide):
         cloud = item.cloud
         name = item.owner.name if item.owner is not None else ""
         checks.direction.checked += 1
+        if item.ends is not None:
+            self._lives(t_us, item, new, by_ttl)
         if not item.model.in_cloud:
             checks.direction.crossed(t_us, name, item.key, item.model.name, "in the table")
         if new is None:
@@ -95,6 +97,18 @@ class TableSide(LogSide):
         if new is None and not item.dying:
             item.dying = True
             self._dead.append((t_us, item))
+
+    def _lives(self, t_us: int, item: Item, new: Image | None, by_ttl: bool) -> None:
+        """A change of an item of a model with a ttl: one that is over is swept, and nothing else is."""
+        if new is not None:
+            item.set_end(new.get(REV), new.get(item.model.ttl_attribute or ""))
+        elif by_ttl:
+            name = item.owner.name if item.owner is not None else ""
+            self.checks.early.gone(t_us, name, item.key, item.rev, self._left_us(item, item.rev, t_us), 0)
+            item.swept = SWEPT
+            return
+        if item.swept == SWEPT:
+            item.swept = FLAGGED
 
     def _advance(self, t_us: int, item: Item, rev: int | None, own: bool) -> None:
         """A new state, to be received. The device that wrote it has it already, and needs none from before."""

@@ -39,6 +39,7 @@ class Upward(msgspec.Struct, gc=False):
     t: str
     epoch: str
     first_u: int = 0
+    n: int = 0
     ops: list[Operation] = []
     feeds: dict[str, Cursor] = {}
 
@@ -55,6 +56,7 @@ class Downward(msgspec.Struct, gc=False):
     up: int = 0
     upid: str | None = None
     verdicts: dict[str, str] = {}
+    n: int = 0
     feed: str = ""
     a: int = 0
     b: int = 0

@@ -112,6 +112,10 @@ class WireSide(TableSide):
             d.idle = 0
         else:
             writes = self._writes_of(t_us, d, item, op)
+        if item.period_us and writes:
+            first_us = writes[0][2]
+            period, moved = self.checks.period, d.clock_us >= first_us or not d.timed
+            period.sent(t_us, d.name, key, t_us - first_us, item.period_us, moved)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)
         item.last_sent = d.ops[u] = sent
@@ -166,6 +170,7 @@ class WireSide(TableSide):
 
     def _hello(self, t_us: int, d: Device, message: Upward) -> None:
         """Its cursors are durable: what lies behind them has been applied, whether or not anybody could see it."""
+        d.asked = message.n
         for name, cursor in message.feeds.items():
             feed = d.feeds.get(name)
             if feed is None:
@@ -257,6 +262,7 @@ class WireSide(TableSide):
                 if self._is_quiet:
                     self._content(t_us, d)
         elif message.t == "snapshot":
+            d.asked = 0  # a snapshot ends the hello: an answer that comes after it may teach nothing
             self._delivered(t_us, d, message.items)
             reach = d.reach.get(message.feed)
             if reach is None:
@@ -286,6 +292,11 @@ class WireSide(TableSide):
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
         acked, up = self.checks.acked, message.up
+        if not d.timed:
+            d.answered = True
+            if message.n and message.n == d.asked:
+                d.timed = True
+                d.clock_us = t_us
         if message.epoch == d.head_epoch:
             last = d.ops.get(up)
             key = last.item.key if last is not None and last.item is not None else None

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.protocol.errors import Problem
 from cloud.relay import Relay
-from fleet.plants import agent, relay
+from fleet.plants import agent, due, relay
 from fleet.world.world import Types
 
 
@@ -71,6 +71,9 @@ _ALL: Final = (
     _agent("echo", "replica", agent.EchoReplica, "read-your-writes feed-dense convergence"),
     _agent("edit-in-flight", "database", agent.MeddlingDatabase, "resend-identical"),
     _agent("epoch-at-every-boot", "session", agent.MintingSession, "no-epoch-change"),
+    _agent("expired-by-own-clock", "database", due.OwnClockDatabase, "no-early-expiry", "lifetimes"),
+    _agent("expired-down-stays", "database", due.LastingDatabase, "expired-absent", "lifetimes"),
+    _agent("expiry-not-sent", "database", due.SilentExpiryDatabase, "every-write-decided", "lifetimes"),
     _relay("feed-logs-stream-image", "sequencer_type", relay.ImageSequencer, "feed-dense convergence"),
     _relay("feed-overwrites", "sequencer_type", relay.OverwritingSequencer, "feed-dense"),
     _agent("gap-skipped", "replica", agent.GapReplica, "convergence no-gap"),
@@ -83,17 +86,36 @@ _ALL: Final = (
         "read-your-writes monotone-reads convergence",
         "lossy-links",
     ),
+    _agent("memory-in-file", "store", due.FileStore, "memory-only", "lifetimes"),
+    _agent("memory-with-cursor", "session", due.KeptCursorSession, "convergence", "lifetimes"),
     _agent("never-asks-again", "session", agent.ForgetfulSession, "convergence"),
     _agent("no-resend", "session", agent.SilentSession, "convergence every-write-decided"),
     _relay("numbers-abandoned", "sequencer_type", relay.CountingSequencer, "feed-dense"),
     _agent("offline-edits-dropped", "database", agent.FirstEditDatabase, "read-your-writes"),
     _agent("outbox-cleared-by-puback", "session", agent.PubackSession, "convergence every-write-decided"),
     _agent("overlay-dropped-on-ack", "replica", agent.ImpatientReplica, "read-your-writes"),
+    _agent("period-ignored", "database", due.UnheldDatabase, "period-kept", "lifetimes"),
+    _agent(
+        "period-keeps-first",
+        "database",
+        due.FirstOfPeriodDatabase,
+        "read-your-writes every-write-decided",
+        "lifetimes",
+    ),
+    _agent(
+        "period-keeps-removal",
+        "database",
+        due.KeptRemovalDatabase,
+        "every-write-decided convergence read-your-writes",
+        "lifetimes",
+    ),
+    _relay("renewal-undone", "ingest_type", relay.DeletingIngest, "conflict-policy", "lifetimes"),
     _relay("repeats-applied", "ingest_type", relay.RepeatingIngest, "no-double-apply"),
     _agent("row-taken-for-ack", "replica", agent.RowIsAckReplica, "no-epoch-change resend-identical"),
     _relay("serve-holes", "catchup_type", relay.HoleCatchUp, "convergence no-gap"),
     _agent("snapshot-clears-outbox", "replica", agent.OverwritingReplica, "every-write-decided read-your-writes"),
     _relay("snapshot-from-cache", "catchup_type", relay.CachingCatchUp, "convergence"),
+    _relay("sweeps-not-logged", "sequencer_type", relay.SweepBlindSequencer, "sweeps-logged", "lifetimes"),
     _relay("timestamp-cursor", "sequencer_type", relay.StampedSequencer, "every-change-logged"),
     _relay("unfenced-commit", "ingest_type", relay.UnfencedIngest, "no-double-apply"),
     _relay("update-resurrects", "ingest_type", relay.ResurrectingIngest, "no-resurrection", "conflict"),

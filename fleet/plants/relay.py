@@ -64,6 +64,13 @@ class ArrivalIngest(Ingest):
         return kind == "create" if present is None else True
 
 
+class DeletingIngest(Ingest):
+    """A delete wins whatever its stamp: a device that knows the old end of a life undoes a renewal in the cloud."""
+
+    def accepts(self, model: Model, kind: Kind, stamp_ms: int, present: Item | None) -> bool:
+        return super().accepts(model, kind, stamp_ms, present) or (present is not None and kind == "delete")
+
+
 class ResurrectingIngest(Ingest):
     """An update of an item that was deleted brings it back."""
 
@@ -134,6 +141,13 @@ class OverwritingSequencer(Sequencer):
 
     def condition(self) -> Condition:
         return ()
+
+
+class SweepBlindSequencer(Sequencer):
+    """Takes the service's own sweep for no change: what goes for its age is not logged."""
+
+    def on_record(self, record: Record) -> Work:
+        return _nothing() if record.by_ttl else super().on_record(record)
 
 
 class StampedSequencer(Sequencer):

@@ -143,6 +143,9 @@ def _fields(document: Document, path: Path_, workload: Workload, known: Facts) -
         document.complain((*path, "model"), f"{name} has no number field `{REV}`", hint)
     if workload.bytes[1] and FILLER not in known.texts:
         document.complain((*path, "bytes"), f"{name} has no text field `{FILLER}` to bring an item to a size")
+    if workload.life_us[1] and not known.ttl_field:
+        hint = "add one, such as ttl: {type: 'date', ttl: true}"
+        document.complain((*path, "life"), f"{name} has no ttl field to end an item's life", hint)
     if known.unfilled:
         message = f"{name} requires {', '.join(known.unfilled)}, which a workload does not fill"
         document.complain((*path, "model"), message, "give the field a default")

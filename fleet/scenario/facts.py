@@ -29,6 +29,7 @@ class Facts:
     numbers: frozenset[str]  # fields that hold a number
     texts: frozenset[str]  # fields that hold any text
     unfilled: tuple[str, ...]  # required fields that no workload fills
+    ttl_field: str  # the field that ends an item's life; "": none
 
 
 def facts(schema: Schema, name: str) -> Facts:
@@ -52,6 +53,7 @@ def facts(schema: Schema, name: str) -> Facts:
         numbers=_of_type(model, "number"),
         texts=_of_type(model, "string"),
         unfilled=tuple(unfilled),
+        ttl_field=next((field.name for field in model.fields.values() if field.ttl), ""),
     )
 
 

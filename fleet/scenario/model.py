@@ -19,6 +19,7 @@ from fleet.scenario.units import (
     Bits,
     Drift,
     Duration,
+    DurationRange,
     Names,
     PositiveDuration,
     Rate,
@@ -143,6 +144,12 @@ class Workload(Part):
     )
     items: int = Field(
         default=1, ge=1, le=1_000_000, description="With `update` and `toggle`: number of named items of one writer."
+    )
+    life_us: DurationRange = Field(
+        alias="life",
+        default=(0, 0),
+        description="Time to live of what is written, or [least, most], from the write on by the writer's own clock. "
+        "The model needs a ttl field. 0: without end.",
     )
     bytes: SizeRange = Field(default=(0, 0), description="Size of an item, or [least, most], brought about by `text`.")
     groups: Names = Field(default=(), description="Only devices of these groups, or their accounts. Default: all.")

@@ -72,6 +72,9 @@ class WorkloadPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     items: int = 1  # update and toggle: named items of one writer, drawn uniformly
     key_field: str = ""  # the key's variable besides deviceId and accountId; "": one item
     filler_field: str = ""  # the field that brings an item to its size; "": none
+    ttl_field: str = ""  # the field that ends an item's life; "": none, or lives without end
+    life_min_us: int = 0  # from the write on, drawn uniformly
+    life_max_us: int = 0
     bytes_min: int = 0
     bytes_max: int = 0
     groups: list[int] | None = None  # indexes into Plan.groups

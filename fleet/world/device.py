@@ -78,6 +78,8 @@ class Surroundings:
     seed: int
     types: AgentTypes
     configs: Mapping[str, AgentConfig]  # by encoding
+    ends: Mapping[str, str]  # model -> the attribute that ends its items' lives; empty for most schemas
+    in_memory: bool  # whether the schema has items that are kept in memory
 
 
 class SimDevice:
@@ -196,6 +198,7 @@ class SimDevice:
         world.trace("boot", self.device_id, "")
         if self.disk is None:
             self.disk = open_memory()
+        in_file = self._keys_in_file() if world.in_memory else ()
         database = world.types.database(
             self.disk,
             world.schema,
@@ -212,6 +215,8 @@ class SimDevice:
         if self._generation > 1:
             self.reboots += 1
             world.oracle.device_booted(now, self.device_id)
+            if world.in_memory:
+                world.oracle.device_file(now, self.device_id, in_file)
             world.oracle.device_reads(self.device_id, ((key, image.get("rev")) for _, key, image in database.items()))
         self.feed(BOOT)
 
@@ -362,10 +367,24 @@ class SimDevice:
             return None
         return result
 
+    def has(self, model: str, properties: Mapping[str, Any]) -> bool:
+        """Whether an application can read such an item. It cannot when the device has no power (any more)."""
+        database = self.database
+        if database is None:
+            return False
+        try:
+            return database.get(model, properties) is not None
+        except fuse.PowerCutError:
+            self._cut()
+            return False
+
     def _changed(self, change: Change) -> None:
         world = self.world
         now = world.clock._now
         event = change.event
+        if event == "expired":
+            self._expired(change)
+            return
         if event not in _KIND_OF:  # a verdict
             world.oracle.device_verdict(now, self.device_id, change.key, change.updated, event)
             if event == "synced" and world.schema.models[change.model].receives:
@@ -378,6 +397,8 @@ class SimDevice:
             if rev is None:
                 rev = self.delete_rev
             world.trace("write", self.device_id, f"{change.key[1]} {rev}")
+            if world.ends and image is not None:
+                world.oracle.device_sets_end(change.key, rev, image.get(world.ends.get(change.model, "")))
             world.oracle.device_wrote(
                 now,
                 self.device_id,
@@ -390,6 +411,22 @@ class SimDevice:
         else:
             world.trace("saw", self.device_id, f"{change.key[1]} {rev}")
             world.oracle.device_saw(now, self.device_id, change.key, rev, image)
+
+    def _expired(self, change: Change) -> None:
+        world = self.world
+        before = change.before
+        rev = None if before is None else before.get("rev")
+        world.probes["expired_on_device"] += 1
+        world.trace("expired", self.device_id, f"{change.key[1]} {rev}")
+        own = change.origin == "local"
+        world.oracle.device_expired(world.clock._now, self.device_id, change.key, rev, change.updated, own=own)
+
+    def _keys_in_file(self) -> list[Key]:
+        """Of all items that have stayed in the file, and of all that its index knows."""
+        assert self.disk is not None
+        sql = "SELECT pk, sk FROM main.item UNION SELECT pk, sk FROM main.item_index ORDER BY pk, sk"
+        has_tables = self.disk.execute("SELECT count(*) FROM main.sqlite_master WHERE name='item'").fetchone()[0]
+        return self.disk.execute(sql).fetchall() if has_tables else []
 
     def _look(self, key: Key) -> None:
         """An application reads what it was just told to be in the cloud."""

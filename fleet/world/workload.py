@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from agent import ids
 from agent.protocol.messages import Image, Key
+from agent.protocol.onetable.dates import from_ms
 from agent.protocol.schema import Context, Model, Schema
 from cloud.table import PK, SK, Delete, Get, Put, TableError, Update, Write
 from fleet.oracle import Oracle
@@ -103,12 +104,19 @@ class Writer:
         if plan.filler_field:
             size = plan.bytes_min + self._stream.below(plan.bytes_max - plan.bytes_min + 1) - OVERHEAD_BYTES
             properties[plan.filler_field] = text_for(rev, max(size, 8))
+        if plan.ttl_field:
+            life_us = plan.life_min_us + self._stream.below(plan.life_max_us - plan.life_min_us + 1)
+            properties[plan.ttl_field] = from_ms(self._now_ms() + life_us // 1000)
         return properties
 
     def _named(self, name: str) -> dict[str, Any]:
         return {self._plan.key_field: name} if name else {}
 
     # What a side does.
+
+    def _now_ms(self) -> int:
+        """Since 1970, by the clock that the application goes by."""
+        raise NotImplementedError
 
     def _exists(self, name: str) -> bool:
         raise NotImplementedError
@@ -132,9 +140,12 @@ class DeviceWriter(Writer):
         self._device = device
         super().__init__(clock, seed, device.device_id, plan, revs)
 
-    def _exists(self, name: str) -> bool:
+    def _now_ms(self) -> int:
         database = self._device.database
-        return database is not None and database.get(self._plan.model, self._named(name)) is not None
+        return 0 if database is None else database.clock.now_ms()
+
+    def _exists(self, name: str) -> bool:
+        return self._device.has(self._plan.model, self._named(name))
 
     def _create(self, properties: dict[str, Any]) -> str | None:
         made = self._device.write("create", self._plan.model, properties)
@@ -156,7 +167,9 @@ class CloudWriter(Writer):
 
     One write after the other: while the table refuses one, what the application has decided since then waits."""
 
-    __slots__ = ("_cloud", "_context", "_model", "_new_id", "_oracle", "_table", "_trace", "_waiting", "_writing")
+    __slots__ = (
+        "_cloud", "_context", "_in_place", "_model", "_new_id", "_oracle", "_table", "_trace", "_waiting", "_writing",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -175,6 +188,7 @@ class CloudWriter(Writer):
         super().__init__(clock, seed, entity, plan, revs)
         self._model: Model = schema.models[plan.model]
         self._context = context
+        self._in_place = ("rev", plan.filler_field, self._model.ttl_attribute or "")  # what an update changes
         self._cloud = cloud
         self._table = cloud.table
         self._oracle = oracle
@@ -187,7 +201,15 @@ class CloudWriter(Writer):
         return START_MS + self._clock.now // 1000
 
     def _exists(self, name: str) -> bool:
-        return self._table.execute(Get(self._key(name)), self._now_ms()) is not None
+        return self._living(self._key(name)) is not None
+
+    def _living(self, key: Key) -> Image | None:
+        """An item that the table has not swept yet is none any more once its life is over."""
+        now_ms = self._now_ms()
+        item: Image | None = self._table.execute(Get(key), now_ms)
+        if item is None or not self._plan.ttl_field:
+            return item
+        return None if item.get(self._in_place[2], now_ms) * 1000 <= now_ms else item
 
     def _key(self, name: str) -> Key:
         return self._model.key(self._named(name), self._context)
@@ -237,10 +259,10 @@ class CloudWriter(Writer):
     def _put_or_update(self, properties: dict[str, Any], in_place: bool) -> Write:
         now = self._now_ms()
         key, image = self._model.create(properties, self._context, now, self._new_id)
-        item = self._table.execute(Get(key), now) if in_place else None
+        item = self._living(key) if in_place else None
         if item is None:
             return self._put(key, image, properties["rev"])
-        changed = {name: image[name] for name in ("rev", self._plan.filler_field) if name in image}
+        changed = {name: image[name] for name in self._in_place if name in image}
         # An application's clock is near the truth, and it never stamps older than what it read.
         changed = self._model.stamp(changed, max(now, self._model.updated_ms(item) + 1))
         self._tell(key, properties["rev"], "update")

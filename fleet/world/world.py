@@ -101,7 +101,9 @@ class World:
         self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
         self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
         members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-        self.oracle = Oracle(self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down)
+        self.oracle = Oracle(
+            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
+        )
         self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
@@ -119,7 +121,7 @@ class World:
         self.cloud = types.cloud(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
-        surroundings = Surroundings(
+        self.surroundings = surroundings = Surroundings(
             clock=self.clock,
             broker=self.broker,
             schema=self.schema,
@@ -129,13 +131,11 @@ class World:
             seed=plan.seed,
             types=types.agent,
             configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
+            ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
+            in_memory=any(model.mem for model in self.schema.models.values()),
         )
-        profiles = [Profile(group.link) for group in plan.groups]
         self.devices: dict[str, SimDevice] = {}
-        for device in plan.devices:
-            made = SimDevice(surroundings, device, plan.groups[device.group], profiles[device.group])
-            self.devices[device.id] = made
-            self.clock.post_at(device.boot_at_us, made.tie, made.boot, None)
+        self._make_devices(surroundings)
         self._start_workloads()
         self.healed_us: dict[str, int] = {}
         self.faults = Faults(
@@ -154,6 +154,14 @@ class World:
         self.checks: list[CheckResult] = []
 
     # ---------------------------------------------------------------- making
+
+    def _make_devices(self, surroundings: Surroundings) -> None:
+        plan = self.plan
+        profiles = [Profile(group.link) for group in plan.groups]
+        for device in plan.devices:
+            made = SimDevice(surroundings, device, plan.groups[device.group], profiles[device.group])
+            self.devices[device.id] = made
+            self.clock.post_at(device.boot_at_us, made.tie, made.boot, None)
 
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
@@ -293,7 +301,17 @@ class World:
                 return False
         if self.converged_us is not None:
             self._advance(self.clock.now + plan.quiesce_us)
+            if self.surroundings.ends:
+                self._outlive(limit + plan.quiesce_us)
         return True
+
+    def _outlive(self, limit_us: int) -> None:
+        """Nobody writes any more, but lives go on to end: the final read waits for a moment when nothing is on its way
+        because of one."""
+        while self.clock.now < limit_us:
+            if self.cloud.idle() and all(self._in_step(device) for device in self.devices.values()):
+                return
+            self._advance(min(self.clock.now + LOOK_EVERY_US, limit_us))
 
     def _advance(self, until_us: int) -> None:
         """Runs, and closes the timeline's intervals on the way."""

@@ -15,7 +15,20 @@ from relay_rig import NOW_MS
 
 from agent.due import ITEMS_MAX, release
 from agent.events import STOP
-from agent.protocol.messages import NO_IMAGE, Ack, Hello, Key, Row, Rows, Snapshot, SnapshotItem, Up, encode_image
+from agent.protocol.errors import ModelError
+from agent.protocol.messages import (
+    NO_IMAGE,
+    Ack,
+    HeadMark,
+    Hello,
+    Key,
+    Row,
+    Rows,
+    Snapshot,
+    SnapshotItem,
+    Up,
+    encode_image,
+)
 from agent.protocol.onetable.dates import from_ms
 from agent.session import NEVER
 from agent.store import HELD, SENT, UNSENT
@@ -75,7 +88,7 @@ def operations(device: Device) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("model", ["Session", "Alarm", "Lease", "User"])
 def test_an_item_whose_life_is_over_is_absent_to_every_read_and_write(model: str) -> None:
-    device = whole()
+    device = online()
     database = device.database
     database.create(model, {"id": "a", "ttl": at(SOON_S)})
     device.set_ms = SOON_S * 1000 - 1
@@ -85,7 +98,7 @@ def test_an_item_whose_life_is_over_is_absent_to_every_read_and_write(model: str
     assert not list(database.find(model)) and not list(database.items()) and not list(database.export_items())
     assert database.statistics().items == 0
     assert not database.remove(model, {"id": "a"})
-    assert [change.event for change in device.changes] == ["created", "expired"], "the first write found it over"
+    assert device.events() == ["created", "expired"], "the first write found it over"
     database.create(model, {"id": "a", "ttl": at(SOON_S + 50)})
     assert database.get(model, {"id": "a"}) is not None
     assert database.check() == []
@@ -196,7 +209,38 @@ def test_an_item_that_comes_down_after_its_life_is_not_there_and_not_told() -> N
     assert [change.key[1] for change in device.changes] == ["offer#b"]
     assert device.store.base_keys(PK, "offer#") == ["offer#b"]
     device.hear(rows(7, told("Offer", "b", 2, ttl=SOON_S)))
-    assert [change.event for change in device.changes] == ["created", "removed"]
+    assert [change.event for change in device.changes] == ["created", "expired"], "it came over"
+
+
+def test_an_item_that_went_in_the_cloud_while_it_was_over_here_is_told_to_be_expired() -> None:
+    """Nobody has told the applications that they cannot read it any more."""
+    device = online()
+    device.hear(rows(5, told("Offer", "a", ttl=SOON_S), told("Offer", "b", ttl=SOON_S), told("Offer", "c")))
+    device.set_ms = SOON_S * 1000 + 5
+    device.hear(rows(8, Row((PK, "offer#a"), NO_IMAGE), told("Offer", "b", 2, ttl=SOON_S + 900)))
+    assert device.events() == ["created", "created", "created", "expired", "created"]
+    assert device.database.check() == []
+
+
+@pytest.mark.parametrize(("model", "kinds"), [("Alarm", ["create"]), ("Lease", ["create"]), ("Session", [])])
+def test_what_is_hidden_by_a_clock_that_the_relay_has_not_set_is_not_thrown_away(model: str, kinds: list[str]) -> None:
+    """A write takes its place, and nothing else does; what stays in this file alone goes by the device's own clock."""
+    device = whole()
+    database = device.database
+    database.create(model, {"id": "a", "ttl": at(SOON_S)})
+    key = (PK, f"{model.lower()}#a")
+    device.set_ms = (SOON_S + 10) * 1000
+    assert not database.remove(model, {"id": "a"})
+    with pytest.raises(ModelError, match="does not exist"):
+        database.update(model, {"id": "a", "ttl": None})
+    assert (database.store.visible(*key).image is None) == (not kinds)
+    assert [row.kind for row in device.store.outbox("kind<>'sweep'")] == kinds
+    assert database.check() == []
+    database.create(model, {"id": "a", "ttl": at(SOON_S + 50)})
+    assert database.get(model, {"id": "a"}) is not None
+    assert [row.kind for row in device.store.outbox("kind<>'sweep'")] == kinds
+    assert device.events() == (["created", "created"] if kinds else ["created", "expired", "created"])
+    assert database.check() == [] and database.expire() == 0
 
 
 def test_a_longer_life_from_the_cloud_wins_over_an_expiry_here() -> None:
@@ -208,6 +252,55 @@ def test_a_longer_life_from_the_cloud_wins_over_an_expiry_here() -> None:
     device.database.expire()
     (row,) = device.store.outbox("kind='delete'")
     assert row.updated == written + 1 < device.set_ms - 60_000
+
+
+def test_a_snapshot_that_brings_an_item_after_its_life_says_that_it_is_expired() -> None:
+    device = online()
+    device.hear(rows(5, told("Offer", "a", ttl=SOON_S + 900), told("Offer", "b", ttl=SOON_S + 900)))
+    device.events()
+    device.set_ms = SOON_S * 1000 + 5
+    items = [SnapshotItem(key, msgspec.Raw(encode_image(image))) for key, image in (told("Offer", "a", 2, ttl=SOON_S),)]
+    nonce = device.session.nonces["device"]
+    device.hear(Snapshot(feed="device", nonce=nonce, epoch=FEED, seq=9, part=0, parts=1, items=items, head=None))
+    assert [(change.key[1], change.event) for change in device.changes] == [
+        ("offer#a", "expired"),
+        ("offer#b", "removed"),
+    ]
+
+
+def test_the_timer_of_an_end_that_was_put_off_rings_once() -> None:
+    """A session whose next end is in the past would wake up every millisecond."""
+    device = online()
+    for name in ("a", "b"):
+        device.database.create("Session", {"id": name, "ttl": at(SOON_S)})
+    device.database.update("Session", {"id": "a", "ttl": at(SOON_S + 500)})
+    device.database.remove("Session", {"id": "b"})
+    device.advance(SOON_S * 1000 - device.set_ms)
+    assert device.database.indexing.next_end_ms() == (SOON_S + 500) * 1000
+    assert device.session.timer_at_ms > device.monotonic_ms() + 1000
+    device.advance(500_000)
+    assert device.events()[-1:] == ["expired"]
+
+
+@pytest.mark.parametrize("first", ["acked", "sent"])
+def test_an_accepted_write_ends_with_its_life_though_its_delete_is_lost(first: str) -> None:
+    """The row that shows the write is still on its way. The cloud has swept the item, so that the delete comes to
+    nothing, and nothing is sent again."""
+    device = online()
+    device.database.create("Lease", {"id": "a", "rev": 1, "ttl": at(SOON_S)})
+    epoch, boot_id = device.store.identity.epoch, device.session.boot_id
+    if first == "acked":
+        device.hear(Ack(epoch=epoch, up=2, upid=boot_id, now=device.set_ms))
+    device.advance(SOON_S * 1000 - device.set_ms)
+    if first == "sent":
+        device.hear(Ack(epoch=epoch, up=2, upid=boot_id, now=device.set_ms))
+    device.hear(Ack(epoch=epoch, up=3, upid=boot_id, now=device.set_ms, verdicts={3: "lost"}))
+    ups(device)
+    device.advance(60_000)
+    assert ups(device) == [] and device.events().count("expired") == 1
+    assert device.database.get("Lease", {"id": "a"}) is None and device.database.check() == []
+    device.hear(rows(5, Row((PK, "lease#a"), NO_IMAGE, HeadMark(epoch, 3, boot_id), expired=True)))
+    assert device.store.outbox() == [] and device.events() == []
 
 
 @pytest.mark.parametrize("verdict", ["lost", "unique"])
@@ -315,6 +408,19 @@ def test_a_clock_that_goes_back_does_not_hold_a_change_for_years() -> None:
     device.wall_offset_ms = 0
     device.boot()
     assert [row.state for row in device.store.outbox("sk='meter#a'")] == [UNSENT]
+
+
+def test_a_clock_that_is_set_back_a_little_ends_no_period() -> None:
+    """What the relay tells of the time does so all the time."""
+    device = online()
+    device.database.create("Meter", {"id": "a", "rev": 1})
+    device.database.clock._offset_ms -= 500
+    device.hear(rows(5, told("Offer", "b")))
+    assert [row.state for row in device.store.outbox("sk='meter#a'")] == [HELD]
+    device.advance(PERIOD_MS + 499)
+    assert ups(device) == []
+    device.advance(1)
+    assert [op.key[1] for message in ups(device)[:1] for op in message.ops] == ["meter#a"]
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,12 @@ def test_the_version_is_the_release(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"fleet-cloud {__version__}\n"
+
+
+def test_a_command_whose_extra_is_missing_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trio", None)
+    monkeypatch.delitem(sys.modules, "cloud.commands.relay", raising=False)
+    assert main(["relay", "--table", "ioto"]) == 2
+    assert capsys.readouterr().err == "fleet-cloud: trio is not installed (pip install 'fleet-sync[cloud]')\n"

@@ -16,10 +16,14 @@ from oracle_history import (
     config,
     diagnostic,
     fault,
+    meter,
     notice,
+    order,
     public,
+    reading,
     setting,
     status,
+    tariff,
 )
 
 from fleet.oracle import NAMES, CheckResult, statements, text_for
@@ -74,9 +78,45 @@ def settled() -> History:
         h.log(command(D, "c0"))
     h.catch_up(D, f"device#{D}")
     h.see(D, command(D, "c0"))
+    ended(h)
+    h.write(D, meter(D), "create")
+    h.pass_s(91)
+    h.sync_up(D)
+    h.cloud(tariff("main"))
+    h.log(tariff("main"))
+    for device in (D, OTHER):
+        h.rows(device, tariff("main"))
+        h.see(device, tariff("main"))
     h.hello(D)
     h.boot(D)
     return h
+
+
+def ended(h: History) -> None:
+    """The lives of a reading and of an order end. The device knows the time."""
+    h.hello(D)
+    h.ack(D, n=1)
+    h.write(D, reading(D), "create", life_s=5)
+    h.sync_up(D)
+    h.cloud(order(D), life_s=5)
+    h.push(D, order(D))
+    h.pass_s(6)
+    h.expire(D, reading(D))
+    h.expire(D, order(D))
+    h.sync_up(D)
+    h.sweep(order(D))
+    h.log(order(D), set={"expired": True})
+    h.rows(D, order(D))
+
+
+def told_the_time(h: History) -> None:
+    h.hello(D)
+    h.ack(D, n=1)
+
+
+def has_order(h: History, life_s: int) -> None:
+    h.cloud(order(D, "o9"), life_s=life_s)
+    h.push(D, order(D, "o9"))
 
 
 def end(h: History) -> dict[str, CheckResult]:
@@ -513,6 +553,75 @@ def _echo(h: History) -> None:
         h.rows(D, config(D))
 
 
+def _dropped_early(h: History) -> None:
+    told_the_time(h)
+    has_order(h, 50)
+    h.expire(D, order(D, "o9"))
+
+
+def _dropped_untold(h: History) -> None:
+    has_order(h, 5)
+    h.boot(D)
+    h.pass_s(10)
+    h.expire(D, order(D, "o9"))
+
+
+def _swept_early(h: History) -> None:
+    has_order(h, 50)
+    h.sweep(order(D, "o9"))
+
+
+def _gone_without_end(h: History) -> None:
+    told_the_time(h)
+    h.cloud(order(D, "o9"))
+    h.push(D, order(D, "o9"))
+    h.expire(D, order(D, "o9"))
+
+
+def _dropped_late(h: History) -> None:
+    told_the_time(h)
+    has_order(h, 5)
+    h.pass_s(90)
+    h.expire(D, order(D, "o9"))
+
+
+def _shown_over(h: History) -> None:
+    told_the_time(h)
+    h.cloud(order(D, "o9"), life_s=5)
+    h.log(order(D, "o9"))
+    h.pass_s(90)
+    h.rows(D, order(D, "o9"))
+    h.see(D, order(D, "o9"))
+
+
+def _read_over(h: History) -> None:
+    has_order(h, 5)
+    h.pass_s(90)
+
+
+def _sweep_not_flagged(h: History) -> None:
+    told_the_time(h)
+    has_order(h, 5)
+    h.pass_s(6)
+    h.expire(D, order(D, "o9"))
+    h.sweep(order(D, "o9"))
+    h.log(order(D, "o9"))
+
+
+def _sent_at_once(h: History) -> None:
+    told_the_time(h)
+    h.write(D, meter(D))
+    h.sync_up(D)
+
+
+def _in_the_file(h: History) -> None:
+    h.boot(D, in_file=[config(D), tariff("main")])
+
+
+def _there_after_boot(h: History) -> None:
+    h.boot(D, kept=[tariff("main")])
+
+
 STORIES: dict[str, tuple[str, str, str, Story]] = {
     "other values": ("convergence", D, words_of(config(D)), _diverged_down),
     "missing on the device": ("convergence", D, words_of(config(D)), _missing_on_device),
@@ -526,7 +635,7 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "sent, never decided": ("every-write-decided", D, words_of(status(D)), _sent_never_decided),
     "told otherwise": ("every-write-decided", D, words_of(setting(D)), _told_otherwise),
     "told too early": ("every-write-decided", D, words_of(status(D)), _told_too_early),
-    "HEAD passes what was not sent": ("every-write-decided", D, "operation 8", _head_passes_nothing),
+    "HEAD passes what was not sent": ("every-write-decided", D, "operation 11", _head_passes_nothing),
     "nobody wrote it": ("nothing-invented", D, words_of(config(D)), _nobody_wrote),
     "nobody deleted it": ("nothing-invented", D, words_of(config(D)), _nobody_deleted),
     "the text of another write": ("nothing-invented", D, words_of(config(D)), _wrong_text),
@@ -578,6 +687,17 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "resent with a change": ("resend-identical", D, words_of(status(D)), _resent_changed),
     "resent with more": ("resend-identical", D, "in flight", _resent_with_more),
     "a message vanished": ("conservation", D, "10 messages", _message_vanished),
+    "dropped too early": ("no-early-expiry", D, words_of(order(D, "o9")), _dropped_early),
+    "dropped by its own clock": ("no-early-expiry", D, words_of(order(D, "o9")), _dropped_untold),
+    "swept too early": ("no-early-expiry", D, words_of(order(D, "o9")), _swept_early),
+    "no end, and gone": ("no-early-expiry", D, words_of(order(D, "o9")), _gone_without_end),
+    "dropped late": ("expired-absent", D, words_of(order(D, "o9")), _dropped_late),
+    "shown when it was over": ("expired-absent", D, words_of(order(D, "o9")), _shown_over),
+    "read at the end": ("expired-absent", D, words_of(order(D, "o9")), _read_over),
+    "a sweep logged as any deletion": ("sweeps-logged", D, words_of(order(D, "o9")), _sweep_not_flagged),
+    "sent within its period": ("period-kept", D, words_of(meter(D)), _sent_at_once),
+    "memory in the file": ("memory-only", D, words_of(tariff("main")), _in_the_file),
+    "memory after a boot": ("memory-only", D, words_of(tariff("main")), _there_after_boot),
     "an echo": ("quiet-after-convergence", D, str(MESSAGES_MAX), _echo),
 }
 
@@ -609,7 +729,80 @@ def test_only_the_first_failures_are_told_and_all_are_counted() -> None:
     assert len(result.first) == 5
 
 
-# What must not be called a failure.
+# Lives, and what must not be called a failure.
+
+
+def test_an_item_may_be_hidden_by_a_clock_that_the_relay_has_not_set() -> None:
+    h = settled()
+    has_order(h, 500)
+    hidden = h.visible[D].pop(order(D, "o9"))
+    h.boot(D)
+    told_the_time(h)
+    h.visible[D][order(D, "o9")] = hidden
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+    assert "1 items hidden by a clock" in results["no-early-expiry"].detail
+
+
+def test_a_device_that_knows_the_time_hides_nothing_too_early() -> None:
+    h = settled()
+    told_the_time(h)
+    h.write(D, reading(D, "r9"), "create", life_s=500)
+    h.sync_up(D)
+    h.write(D, reading(D, "r9"), "create", before=None, life_s=500)
+    h.sync_up(D)
+    failed(end(h), "up-unchanged-by-sync", D, words_of(reading(D, "r9")))
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_an_item_may_end_here_by_a_shorter_life_that_was_given_in_the_cloud(seen: bool) -> None:
+    """What the cloud wrote was over before the device heard of it, or was swept."""
+    h = settled()
+    told_the_time(h)
+    has_order(h, 500)
+    h.cloud(order(D, "o9"), life_s=2)
+    h.log(order(D, "o9"))
+    h.pass_s(5)
+    if not seen:
+        h.sweep(order(D, "o9"))
+        h.log(order(D, "o9"), set={"expired": True})
+    h.catch_up(D, f"device#{D}")
+    h.expire(D, order(D, "o9"), own=False)
+    h.pass_s(100)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+
+
+def test_an_item_that_ends_near_the_final_read_is_not_compared() -> None:
+    h = settled()
+    told_the_time(h)
+    has_order(h, 5)
+    h.pass_s(20)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+    assert "1 items that ended too near" in results["expired-absent"].detail
+
+
+def test_what_is_over_may_wait_in_the_table_for_its_sweep() -> None:
+    h = settled()
+    told_the_time(h)
+    has_order(h, 5)
+    h.pass_s(6)
+    h.expire(D, order(D, "o9"))
+    h.pass_s(100)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+    assert order(D, "o9") in h.table
+
+
+def test_a_clock_that_was_set_anew_may_end_a_period_early() -> None:
+    h = settled()
+    h.write(D, meter(D))
+    told_the_time(h)
+    h.sync_up(D)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+    assert "1 changes sent under a clock that was set anew" in results["period-kept"].detail
 
 
 def test_a_write_that_lost_may_give_way_to_what_is_older() -> None:

@@ -36,6 +36,7 @@ class Known(NamedTuple):
 
 
 KNOWN: dict[str, Known] = {
+    "expiry-not-sent": Known(whole=True),
     "feed-logs-stream-image": Known(50, 1),
     "gap-skipped": Known(whole=True),
     "head-after-item": Known(20, 3),

@@ -59,6 +59,8 @@ MISTAKES = [
     ("side: device", "side: devise", 8, "did you mean device?"),
     ("every: 60s, jitter", "jitter", 8, "needs `every` or `rate`"),
     ("bytes: [200, 400]", "bytes: [400, 200]", 8, "is more than the most"),
+    ("bytes: [200, 400]", "life: 5m", 8, "Status has no ttl field to end an item's life"),
+    ("bytes: [200, 400]", "life: [5m, 2m]", 8, "is more than the most"),
     ("bytes: [200, 400]", "keep: 5", 8, "goes with `action: create` only"),
     ("bytes: [200, 400]", "groups: [hmoe]", 8, "unknown group 'hmoe' (did you mean home?)"),
     ("faults:", "cloud: {feed_retention: 6m}\nfaults:", 11, "longer than record_life + worker_life, 6m"),

@@ -16,8 +16,10 @@ from fleet.oracle.checks.decided import EveryWriteDecided
 from fleet.oracle.checks.double_apply import NoDoubleApply
 from fleet.oracle.checks.feed import EveryChangeLogged, FeedDense
 from fleet.oracle.checks.gaps import NoGap
+from fleet.oracle.checks.holding import MemoryOnly, PeriodKept
 from fleet.oracle.checks.identity import NoEpochChange
 from fleet.oracle.checks.invented import NothingInvented
+from fleet.oracle.checks.lives import ExpiredAbsent, NoEarlyExpiry, SweepsLogged
 from fleet.oracle.checks.monotone import MonotoneReads
 from fleet.oracle.checks.own_writes import ReadYourWrites
 from fleet.oracle.checks.policy import ConflictPolicy
@@ -48,6 +50,11 @@ CLASSES: Final[tuple[type[Check], ...]] = (
     ResendIdentical,
     Conservation,
     Quiet,
+    NoEarlyExpiry,
+    ExpiredAbsent,
+    SweepsLogged,
+    PeriodKept,
+    MemoryOnly,
 )
 NAMES: Final[tuple[str, ...]] = tuple(check.name for check in CLASSES)
 
@@ -63,18 +70,23 @@ class Checks:
         "dense",
         "direction",
         "double",
+        "early",
         "epoch",
+        "expired",
         "gaps",
         "invented",
         "isolation",
         "logged",
+        "memory",
         "monotone",
         "own_writes",
+        "period",
         "policy",
         "quiet",
         "resend",
         "resurrection",
         "survive",
+        "sweeps",
         "up_models",
     )
 
@@ -99,6 +111,11 @@ class Checks:
         self.resend = ResendIdentical()
         self.conservation = Conservation()
         self.quiet = Quiet()
+        self.early = NoEarlyExpiry()
+        self.expired = ExpiredAbsent()
+        self.sweeps = SweepsLogged()
+        self.period = PeriodKept()
+        self.memory = MemoryOnly()
 
     def all(self) -> tuple[Check, ...]:
         """In the order of the report."""

@@ -1,0 +1,216 @@
+"""`fleet-cloud relay`: checks what it was given, waits for the table, runs the service, turns errors into exit codes.
+
+What only a person can mend ends it with 2 and the next step; what may be over by itself is tried again, with back-off,
+and told once. Called by cloud.cli.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import ssl
+import sys
+import traceback
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import trio
+
+from agent.protocol.errors import InputError
+from agent.protocol.schema import Schema
+from agent.protocol.version import __version__
+from cloud import system
+from cloud.dynamodb_errors import Unusable
+from cloud.dynamodb_table import Unreachable, connect, open_table
+from cloud.service import Service, new_boot
+from cloud.service_log import Log
+from cloud.service_metrics import serve
+from cloud.service_mqtt import BrokerRefused, BrokerSettings
+from cloud.service_settings import Settings, settings_of
+from cloud.stream_leases import Usurped
+
+OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 2, 4, 130
+PASSWORD: Final = "FLEET_BROKER_PASSWORD"
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_RETRY_BASE_S: Final = 1.0
+_RETRY_CAP_S: Final = 30.0
+_OPTIONS: Final = ("table", "schema", "broker", "region", "endpoint_url", "profile", "name", "account")
+_MORE: Final = ("group", "mqtt", "ca", "cert", "key", "listen", "log")
+
+
+class _Stop(Exception):
+    """What a person should read, and the exit code."""
+
+    def __init__(self, text: str, code: int = BAD_INPUT) -> None:
+        self.code = code
+        super().__init__(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    given = {name: getattr(arguments, name) for name in (*_OPTIONS, *_MORE) if getattr(arguments, name) is not None}
+    try:
+        settings = settings_of(given, arguments.config)
+        schema = Schema.load(settings.schema)
+        return _relay(settings, schema)
+    except InputError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        return BAD_INPUT
+    except _Stop as stop:
+        print(f"fleet-cloud: {stop}", file=sys.stderr)
+        return stop.code
+    except Unusable as error:
+        print(f"fleet-cloud: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _relay(settings: Settings, schema: Schema) -> int:
+    plain = settings.log == "plain" or (settings.log == "auto" and sys.stderr.isatty())
+    log = Log(_write, wall_ms=system.wall_ms, monotonic_ms=system.monotonic_ms, plain=plain)
+    boot = new_boot()
+    name = settings.name or boot
+    broker = broker_settings(settings, name, boot)
+    place: dict[str, Any] = {
+        "region": settings.region or None,
+        "endpoint_url": settings.endpoint_url or None,
+        "profile": settings.profile or None,
+        "connections_max": settings.threads,
+    }
+    client, streams = connect(**place), connect(**place, service="dynamodbstreams")
+    arn = _opened(client, settings.table, log)
+    parts: dict[str, Any] = {"client": client, "streams": streams, "arn": arn, "name": name, "boot": boot}
+    try:
+        service = Service(settings, schema, broker, log=log, **parts)
+    except ValueError as error:  # the schema's ttl is not the table's
+        raise _Stop(str(error)) from None
+    port = _figures(service, settings.listen)
+    log.event(
+        "started", version=__version__, relay=name, table=settings.table, stream=arn, broker=service_place(broker)
+    )
+    if port:
+        log.event("listening", metrics=f"http://{settings.listen.rpartition(':')[0]}:{port}/metrics")
+    return _ended(service, log)
+
+
+def _ended(service: Service, log: Log) -> int:
+    """Runs the service to its end."""
+    try:
+        trio.run(service.run)
+    except BaseException as raised:
+        error = _innermost(raised)
+        if isinstance(error, KeyboardInterrupt):
+            return INTERRUPTED
+        if isinstance(error, BrokerRefused):
+            raise _Stop(
+                f"the broker at {service_place(service.broker.settings)} refuses this relay: {error}. Check the user, "
+                f"the password (${PASSWORD}) or the certificate, and what the broker's access rules allow it."
+            ) from None
+        if isinstance(error, Usurped):
+            raise _Stop(
+                f"another relay was started under the name {error}, and has taken over. Give each a --name of its own."
+            ) from None
+        frame = traceback.extract_tb(error.__traceback__)[-1:]
+        where = f"{frame[0].filename}:{frame[0].lineno}" if frame else ""
+        log.event("failed", "error", reason=f"{type(error).__name__}: {error}", where=where)
+        raise _Stop(
+            f"internal error: {type(error).__name__}: {error} at {where} (please report it)", INTERNAL
+        ) from None
+    return OK
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _write(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def service_place(broker: BrokerSettings) -> str:
+    return f"{broker.host}:{broker.port}"
+
+
+def _opened(client: Any, table: str, log: Log) -> str:
+    """The stream's ARN. Waits for a table that does not answer. Raises Unusable for one that is not fit."""
+    attempts = 0
+    while True:
+        try:
+            arn = open_table(client, table)
+        except Unreachable as error:
+            log.problem("table-unreachable", reason=error.problem, hint=f"{error.hint}; trying on")
+        else:
+            log.over("table-unreachable")
+            return arn
+        system.pause(system.chance() * min(_RETRY_CAP_S, _RETRY_BASE_S * 2 ** min(attempts, 16)))
+        attempts += 1
+
+
+def _figures(service: Service, listen: str) -> int:
+    """The port of the figures; 0 where nobody wants any."""
+    if not listen:
+        return 0
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise _Stop(f"--listen {listen!r}: expected HOST:PORT, such as 127.0.0.1:9464, or '' for none")
+    try:
+        return serve(service.figures, host, int(port))[1]
+    except OSError as error:
+        raise _Stop(
+            f"--listen {listen}: {(error.strerror or str(error)).lower()}. Give another port, or '' for none."
+        ) from None
+
+
+def broker_settings(settings: Settings, name: str, boot: str) -> BrokerSettings:
+    """From the broker's address and the certificates."""
+    text = settings.broker
+    try:
+        address = urlsplit(text)
+        port = address.port
+    except ValueError:
+        raise _Stop(f"--broker {text!r}: the port is no number from 1 to 65535") from None
+    if address.scheme not in _PORTS or not address.hostname or address.path.strip("/") or address.query:
+        raise _Stop(f"--broker {_hidden(text)!r}: expected mqtt://<host>[:<port>], or mqtts for TLS")
+    username = unquote(address.username) if address.username else None
+    password = unquote(address.password) if address.password else os.environ.get(PASSWORD)
+    if password and username is None:
+        username = name
+    return BrokerSettings(
+        host=address.hostname,
+        port=port or _PORTS[address.scheme],
+        client_id=f"fleet-relay-{boot}",
+        prefix=settings.relay.topic_prefix,
+        username=username,
+        password=password,
+        tls=_tls(settings, address.scheme == "mqtts"),
+        group=settings.group,
+        version=settings.mqtt,
+        in_hand=min(settings.queue, 65_535),
+    )
+
+
+def _tls(settings: Settings, secure: bool) -> ssl.SSLContext | None:
+    files = {"ca": settings.ca, "cert": settings.cert, "key": settings.key}
+    if not secure:
+        if any(files.values()):
+            raise _Stop("--ca, --cert and --key need a broker at mqtts://")
+        return None
+    if bool(settings.cert) != bool(settings.key):
+        raise _Stop("--cert and --key go together: name both, or neither")
+    for name, path in files.items():
+        if path and not os.path.isfile(path):
+            raise _Stop(f"--{name} {path}: no such file")
+    try:
+        context = ssl.create_default_context(cafile=settings.ca or None)
+        if settings.cert:
+            context.load_cert_chain(settings.cert, settings.key)
+    except (ssl.SSLError, OSError) as error:
+        raise _Stop(f"certificates: {error}. They must be PEM files, and the key must be the certificate's.") from None
+    return context
+
+
+def _hidden(text: str) -> str:
+    """An address without its password."""
+    scheme, mark, rest = text.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}{user.partition(':')[0]}{at}{host}" if at else text

@@ -1,0 +1,255 @@
+"""The relay as one process: devices on a broker on one side, the table and its stream on the other, under trio.
+
+Puts the parts together and ends them in order: the logic is in cloud.relay and cloud.stream_*, each side's tasks in
+cloud.service_mqtt and cloud.service_stream. It may be killed at any moment: a message comes again from its device, a
+record from the stream, a lease ends by itself. Called by cloud.commands.relay.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from agent.protocol.schema import Schema
+from cloud import system
+from cloud.accounts import Accounts
+from cloud.dynamodb import Called, DynamoTable
+from cloud.dynamodb_streams import DynamoStream
+from cloud.relay import Relay
+from cloud.service_drive import Driver
+from cloud.service_inbox import Inbox, Incoming
+from cloud.service_log import Log
+from cloud.service_metrics import Figures
+from cloud.service_mqtt import Broker, BrokerSettings
+from cloud.service_settings import Settings
+from cloud.service_stream import StreamTasks
+from cloud.stream_leases import Leases
+from cloud.stream_work import RecordWork
+from cloud.table import TableError
+
+MESSAGE_S: Final = 60.0  # of work on one message; the device sends again long before
+_LEASES_LATE_MS: Final = 3  # renewals that failed in a row before health says so
+_WARNINGS: Final = (
+    "records-trimmed",
+    "shard-gone",
+    "shard-lost-unread",
+    "record-set-aside",
+    "letter-failed",
+)
+_PROBLEMS: Final = ("record-retried", "letter-waits")
+
+
+class Service:
+    """One relay. `client` and `streams` are boto3's; `arn` the stream's; `boot` names this process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        schema: Schema,
+        broker: BrokerSettings,
+        *,
+        client: Any,
+        streams: Any,
+        arn: str,
+        name: str,
+        boot: str,
+        log: Log,
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self.name = name
+        self.counters: Counter[str] = Counter()
+        self.units: Counter[str] = Counter()
+        self.accounts = Accounts(system.monotonic_ms, settings.account)
+        self.inbox = Inbox(settings.queue)
+        self.broker = Broker(broker, self.inbox, chance=system.chance, counters=self.counters, log=log)
+        table = DynamoTable(
+            client,
+            settings.table,
+            wait=system.pause,
+            chance=system.chance,
+            token=system.token,
+            on_call=self._called,
+        )
+        self.driver = Driver(
+            table.execute,
+            DynamoStream(streams, arn).execute,
+            self.broker.publish,
+            table_threads=settings.threads,
+            stream_threads=settings.threads,
+        )
+        self.relay = Relay(schema, settings.relay, system.wall_ms, system.random_hex, self.counters, self.accounts.of)
+        shared: dict[str, Any] = {"counters": self.counters, "tell": self._tell}
+        self.leases = Leases(
+            arn.rpartition("/")[2], name, boot, settings.stream, monotonic_ms=system.monotonic_ms, **shared
+        )
+        self.figures = Figures(self.counters, self.units, self.gauges, self.problems)
+        self.stream = StreamTasks(
+            self.leases,
+            RecordWork(
+                self.relay,
+                settings.stream,
+                name=name,
+                now_ms=system.wall_ms,
+                monotonic_ms=system.monotonic_ms,
+                chance=system.chance,
+                **shared,
+            ),
+            settings.stream,
+            self.driver,
+            chance=system.chance,
+            wall_ms=system.wall_ms,
+            log=log,
+            observe=self.figures.record_seconds.observe,
+            **shared,
+        )
+        self.stopping = False
+        self.in_hand = 0
+        self._idle = trio.Event()
+
+    # Life.
+
+    async def run(self, on_signal: Callable[[], Any] | None = None) -> None:
+        """Until SIGTERM or SIGINT, then what is in hand is finished within the limit. A second signal ends it at once.
+
+        Raises BrokerRefused, Usurped, and KeyboardInterrupt for the second signal."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.broker.run)
+                for _ in range(self.settings.messages):
+                    nursery.start_soon(self._work_on_messages)
+                stream_ended = trio.Event()
+                nursery.start_soon(self._stream, stream_ended)
+                async for number in signals:
+                    if self.stopping:
+                        raise KeyboardInterrupt
+                    self.stopping = True
+                    self.log.event("stopping", signal=signal.Signals(number).name, in_hand=self.in_hand)
+                    nursery.start_soon(self._stop, nursery.cancel_scope, stream_ended)
+
+    async def _stream(self, ended: trio.Event) -> None:
+        await self.stream.run()
+        ended.set()
+
+    async def _stop(self, scope: trio.CancelScope, stream_ended: trio.Event) -> None:
+        """No new messages; what is in hand, and the batches under way, to their end; then the connection."""
+        self.stream.stop()
+        self.broker.stopping = True
+        connection = self.broker.connection
+        if connection is not None and connection.ready:
+            connection.unsubscribe()
+        with trio.move_on_after(self.settings.stop_s) as limit:
+            while self.in_hand or self.inbox.waiting:
+                self._idle = trio.Event()
+                await self._idle.wait()
+            await stream_ended.wait()
+        connection = self.broker.connection
+        if connection is not None and connection.ready:
+            connection.disconnect()
+            with trio.move_on_after(1.0):
+                while connection.ready:
+                    await trio.sleep(0.01)
+        late: dict[str, Any] = (
+            {"unfinished": self.in_hand, "leases": len(self.leases.held)} if limit.cancelled_caught else {}
+        )
+        self.log.event("stopped", **late)
+        scope.cancel()
+
+    # Messages.
+
+    async def _work_on_messages(self) -> None:
+        inbox = self.inbox
+        while True:
+            message = inbox.take()
+            if message is None:
+                self.broker.arrived = trio.Event() if self.broker.arrived.is_set() else self.broker.arrived
+                await self.broker.arrived.wait()
+                continue
+            self.broker.room()
+            self.in_hand += 1
+            await self._work_on(message)
+            self.in_hand -= 1
+            inbox.finished(message)
+            if inbox.waiting:
+                self.broker.arrived.set()
+            message.done()
+            self._idle.set()
+
+    async def _work_on(self, message: Incoming) -> None:
+        """Whatever a message does, the process goes on: what it cannot do now the device asks for again."""
+        begun = trio.current_time()
+        with trio.move_on_after(MESSAGE_S) as limit:
+            try:
+                await self.driver.run(self.accounts.find(message.device))
+                await self.driver.run(self.relay.on_message(message.device, message.payload))
+                await self.driver.run(self.accounts.note(message.device, message.payload, system.wall_ms()))
+            except TableError as error:
+                self.counters["message_failed"] += 1
+                self.log.problem("message-failed", device=message.device, reason=f"{type(error).__name__}: {error}")
+            except Exception as error:  # a fault of the relay's own, which one device must not use against all
+                self.counters["message_error"] += 1
+                reason = f"{type(error).__name__}: {error}"
+                self.log.problem("message-error", device=message.device, reason=reason)
+            else:
+                self.counters["message_done"] += 1
+                self.log.over("message-failed")
+        if limit.cancelled_caught:
+            self.counters["message_timed_out"] += 1
+            self.log.problem("message-timed-out", device=message.device)
+        self.figures.message_seconds.observe(trio.current_time() - begun)
+
+    # What is told.
+
+    def _called(self, called: Called) -> None:
+        """In one of the table's threads: a lost count would be no harm."""
+        self.counters[f"call_{called.operation}"] += 1
+        if called.verdict:
+            self.counters[f"fault_{called.verdict}"] += 1
+        self.units[called.operation] += called.units  # type: ignore[assignment]
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        if event in _PROBLEMS:
+            self.log.problem(event, **fields)
+        else:
+            self.log.event(event, "error" if event in _WARNINGS else "info", **fields)
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        renewed = self.leases.renewed_ms
+        now_ms = system.monotonic_ms()
+        return {
+            "fleet_relay_broker_connected": ("1 while the broker is connected", float(self.broker.connected)),
+            "fleet_relay_inbox_waiting": ("messages of devices that wait", self.inbox.waiting),
+            "fleet_relay_messages_in_hand": ("messages of devices that are worked on", self.in_hand),
+            "fleet_relay_shards_held": ("shards whose lease this relay has", len(self.leases.held)),
+            "fleet_relay_shards_known": ("shards that the stream lists", len(self.leases.shards)),
+            "fleet_relay_stream_lag_seconds": (
+                "how long the last record had waited, of the shard where that was longest",
+                max(self.stream.lag_ms.values(), default=0) / 1000,
+            ),
+            "fleet_relay_lease_age_seconds": (
+                "since the leases were last renewed",
+                0.0 if renewed is None else (now_ms - renewed) / 1000,
+            ),
+        }
+
+    def problems(self) -> list[str]:
+        """Why all is not well; nothing when it is."""
+        found = []
+        if self.stopping:
+            found.append("stopping")
+        if not self.broker.connected:
+            found.append("no connection to the broker")
+        renewed, late_ms = self.leases.renewed_ms, self.settings.stream.renew_ms * _LEASES_LATE_MS
+        if renewed is None or system.monotonic_ms() - renewed > late_ms:
+            found.append("leases are not renewed: the table or its stream does not answer")
+        found.extend(name for name in self.log.problems if name.startswith("shard-unreadable"))
+        return found
+
+
+def new_boot() -> str:
+    """The name of one process: no two have the same."""
+    return system.random_hex(12)

@@ -1,0 +1,20 @@
+"""Real brokers and processes for the tests of this folder. In CI they must be there; elsewhere the tests say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_rig import Missing, Mosquitto, mosquitto
+
+
+@pytest.fixture
+def broker(tmp_path: Path, ci: bool) -> Iterator[Mosquitto]:
+    try:
+        with mosquitto(tmp_path) as started:
+            yield started
+    except Missing as missing:
+        if ci:
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))

@@ -1,0 +1,418 @@
+"""Real processes for tests: mosquitto, relays as `fleet-cloud relay` starts them, and devices on real connections.
+
+A device is the real Session and Database behind paho-mqtt, driven by the test's own thread. Everything is on loopback;
+a process ends with the context that started it. Nothing waits for a time: only for what a process says or does, within
+a limit. Used by tests/live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from device_rig import Device
+from dynamo_rig import adapter
+from emulators import KEY_ID, REGION, SECRET
+from emulators import client as emulator_client
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from relay_rig import FILE
+
+from agent.config import AgentConfig
+from agent.events import CONNECTED, DISCONNECTED, TIMER, Connect, Disconnect, Event, Received, Send
+from agent.protocol.topics import from_device, to_account, to_all, to_device
+from cloud.dynamodb_table import create_table
+from cloud.head import public_image
+from cloud.registry import registration
+from cloud.table import PK, PRIVATE_PREFIX, SK, Key
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+LIMIT_S: Final = 60.0
+STREAM: Final = {"lease_ms": 1_500, "renew_ms": 300, "checkpoint_ms": 200, "poll_ms": 40, "backoff_cap_ms": 500}
+QUICK: Final = AgentConfig(
+    boot_jitter_ms=0, hello_period_ms=2_000, hello_spacing_ms=100, resend_base_ms=400, connect_base_ms=100
+)
+
+
+class Missing(Exception):
+    """A real part is not installed."""
+
+
+def until(condition: Callable[[], Any], what: str, act: Callable[[], object]) -> Any:
+    """What the condition gives once it is true; `act` waits for something to happen, for a moment at most."""
+    end = time.monotonic() + LIMIT_S
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {LIMIT_S:.0f} s: {what}")
+        act()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+# The broker.
+
+
+class Mosquitto:
+    """`lines`: of its configuration, besides the listener. It may be stopped and started again on the same port."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        self.path = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        if not os.path.exists(self.path):
+            raise Missing("mosquitto is missing: apt install mosquitto")
+        self.port = free_port()  # mosquitto cannot be given port 0
+        self.file = folder / "mosquitto.conf"
+        anonymous = () if any("allow_anonymous" in line for line in lines) else ("allow_anonymous true",)
+        self.file.write_text("\n".join([f"listener {self.port} 127.0.0.1", "log_type none", *anonymous, *lines]) + "\n")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([self.path, "-c", str(self.file)], stderr=subprocess.DEVNULL)
+        until(self._answers, "mosquitto answers", lambda: None)
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, "mosquitto has ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
+            return True
+        return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(20)
+            self.process = None
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def mosquitto(folder: Path, *lines: str) -> Iterator[Mosquitto]:
+    broker = Mosquitto(folder, *lines)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+# The table.
+
+
+def table_name(test: str) -> str:
+    """Of a test's own table: short, since the tokens of transactions begin with it."""
+    return f"live-{zlib.crc32(test.encode()):08x}"
+
+
+class Table:
+    """A table on an emulator, made as Fleet needs it, with devices registered."""
+
+    def __init__(self, address: str, name: str, accounts: Mapping[str, str]) -> None:
+        self.address = address  # as relays are told it
+        self.name = name
+        self.client = emulator_client(address)
+        create_table(self.client, name)
+        self.execute = adapter(self.client, name).execute
+        for device, account in accounts.items():
+            self.execute(registration(device, account, _wall_ms()))
+
+    def items(self, private: bool = False) -> dict[Key, dict[str, Any]]:
+        """What applications see; with `private` the relay's own items instead."""
+        from cloud.dynamodb_values import item_of
+
+        found: dict[Key, dict[str, Any]] = {}
+        more: dict[str, Any] = {}
+        while True:
+            answer = self.client.scan(TableName=self.name, ConsistentRead=True, **more)
+            for attributes in answer["Items"]:
+                item = item_of(attributes)
+                if item[PK].startswith(PRIVATE_PREFIX) == private:
+                    found[item[PK], item[SK]] = dict(item) if private else public_image(item)
+            if "LastEvaluatedKey" not in answer:
+                return found
+            more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def leases(self) -> dict[str, dict[str, Any]]:
+        """Shard -> its lease."""
+        return {
+            key[1].removeprefix("shard#"): item
+            for key, item in self.items(private=True).items()
+            if key[0].startswith("_fleet#lease#") and key[1].startswith("shard#")
+        }
+
+
+class Door:
+    """A way to a server that can be shut and opened again: connections break, and none can be made."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition("//")[2].rpartition(":")
+        self._to = (host, int(port))
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._listening: socket.socket | None = None
+        self.port = 0
+
+    def open(self) -> str:
+        """Its address, the same each time."""
+        listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = listening.getsockname()[1]
+        self._listening = listening
+        threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
+        return f"http://127.0.0.1:{self.port}"
+
+    def shut(self) -> None:
+        if self._listening is not None:
+            self._listening.shutdown(socket.SHUT_RDWR)  # closing alone would not wake who accepts
+            self._listening.close()
+            self._listening = None
+        with self._lock:
+            for each in self._open:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+                each.close()
+            self._open.clear()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                inner, _ = listening.accept()
+                outer = socket.create_connection(self._to)
+                with self._lock:
+                    self._open += [inner, outer]
+                for source, sink in ((inner, outer), (outer, inner)):
+                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+# The relay.
+
+
+class RelayProcess:
+    """`said`: the events of its log. `program`: what runs it, by default the command itself."""
+
+    def __init__(
+        self,
+        folder: Path,
+        table: Table,
+        broker: str,
+        *options: str,
+        name: str = "relay",
+        stream: Mapping[str, int] = STREAM,
+        more: str = "",
+        program: Sequence[str] = ("-m", "cloud.cli"),
+    ) -> None:
+        self.config = folder / f"{name}.json5"
+        self.config.write_text(f"{{stream: {json.dumps(dict(stream))}, {more}}}")
+        command = [sys.executable, *program, "relay", "--table", table.name, "--schema", str(FILE), "--broker", broker]
+        command += ["--endpoint-url", table.address, "--region", REGION, "--config", str(self.config)]
+        command += ["--listen", "127.0.0.1:0", "--log", "json", "--name", name, *options]
+        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+        self.name = name
+        self.said: list[dict[str, Any]] = []
+        self.odd: list[str] = []  # what is no event
+        self._news = threading.Condition()
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._news:
+                try:
+                    self.said.append(json.loads(line))
+                except ValueError:
+                    self.odd.append(line)
+                self._news.notify_all()
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        with self._news:
+            return [each for each in self.said if each["event"] == event]
+
+    def wait(self, event: str, times: int = 1) -> dict[str, Any]:
+        """The event of that name, when it has come so often."""
+
+        def heard() -> Any:
+            assert self.process.poll() is None or self._reader.is_alive(), f"ended: {self.said[-3:]} {self.odd}"
+            found = self.events(event)
+            return found[times - 1] if len(found) >= times else None
+
+        found: dict[str, Any] = until(heard, f"{event} of {self.name}: {self.said[-5:]} {self.odd}", self._pause)
+        return found
+
+    def _pause(self) -> None:
+        with self._news:
+            self._news.wait(0.05)
+
+    def ready(self) -> RelayProcess:
+        self.wait("broker-connected")
+        return self
+
+    def figures(self) -> dict[str, float]:
+        """Every sample of /metrics: `name{labels}` -> value."""
+        address = self.wait("listening")["metrics"]
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and line[0] != "#"}
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        address = self.wait("listening")["metrics"].replace("/metrics", "/health")
+        try:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def kill(self) -> None:
+        """As a crash: nothing of it runs any more."""
+        self.process.kill()
+        self.ended()
+
+    def terminate(self) -> int:
+        """In good order; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        code = self.process.wait(LIMIT_S)
+        self._reader.join(LIMIT_S)
+        return code
+
+    def __enter__(self) -> RelayProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.ended()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+# Devices.
+
+
+class LiveDevice(Device):
+    """A device on a broker, on the clock of the machine. `pump` drives several until something is true."""
+
+    def __init__(self, port: int, device_id: str = "home-1", account: str = "main", **more: Any) -> None:
+        super().__init__(device_id=device_id, config=more.pop("config", QUICK), now_ms=_wall_ms, **more)
+        self.port = port
+        self.account = account
+        self.client: paho.Client | None = None
+        self.heard: list[bytes] = []
+
+    def feed(self, event: Event) -> None:
+        for effect in self.session.receive(event, self.monotonic_ms()):
+            if isinstance(effect, Send):
+                if self.client is not None:
+                    self.client.publish(from_device(self.context.device_id), effect.payload, 1)
+            elif isinstance(effect, Connect):
+                self._connect()
+            elif isinstance(effect, Disconnect):
+                self._disconnect()
+
+    def _connect(self) -> None:
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, reconnect_on_failure=False)
+        client.on_connect = self._subscribe
+        client.on_subscribe = lambda *_: self.feed(CONNECTED)
+        client.on_message = lambda _client, _data, message: self._hear(bytes(message.payload))
+        self.client = client
+        try:
+            client.connect("127.0.0.1", self.port, 30)
+        except OSError:
+            self._lost()
+
+    def _subscribe(self, client: Any, *_: Any) -> None:
+        device, account = self.context.device_id, self.account
+        client.subscribe([(to_device(device), 1), (to_account(account), 0), (to_all(), 0)])
+
+    def _hear(self, payload: bytes) -> None:
+        self.heard.append(payload)
+        self.feed(Received(payload))
+
+    def _disconnect(self) -> None:
+        if self.client is not None:
+            self.client.disconnect()
+            self.client = None
+
+    def _lost(self) -> None:
+        self.client = None
+        self.feed(DISCONNECTED)
+
+    def turn(self) -> None:
+        """What has come, and what is due."""
+        client = self.client
+        if client is not None and client.loop(0.01) != paho.MQTT_ERR_SUCCESS and self.client is client:
+            self._lost()
+        if self.session.timer_at_ms <= self.monotonic_ms():
+            self.feed(TIMER)
+
+    def close(self) -> None:
+        if self.client is not None:
+            self.client.disconnect()
+            self.client.loop_write()
+            self.client = None
+        self.off()
+        self.connection.close()
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@contextlib.contextmanager
+def devices(port: int, *names: str) -> Iterator[list[LiveDevice]]:
+    made = [LiveDevice(port, name) for name in names]
+    for device in made:
+        device.boot()
+    try:
+        yield made
+    finally:
+        for device in made:
+            device.close()
+
+
+def pump(live: Sequence[LiveDevice], condition: Callable[[], Any], what: str) -> Any:
+    def turn() -> None:
+        for device in live:
+            device.turn()
+
+    return until(condition, what, turn)
+
+
+def same(device: LiveDevice, table: Table) -> bool:
+    """Whether a device and the table hold the same items of this device."""
+    if device.store.outbox_rows:
+        return False  # reading the whole table is work for the emulator, which has other work to do
+    owner = device.context.device_id
+    items = {key: item for key, item in table.items().items() if item.get("deviceId") == owner}
+    return device.visible() == items
