@@ -46,16 +46,20 @@ def connect(
     service: str = "dynamodb",
     timeouts: Timeouts | None = None,
     connections_max: int = 32,
+    keys: tuple[str, str] | None = None,
 ) -> Any:
     """boto3's client of `service` (also `dynamodbstreams`), without retries of its own. Sends nothing.
 
-    What is not given comes from the environment and the files that AWS tools share. Raises Unusable."""
+    `keys`: the id of an access key and its secret. What is not given comes from the environment and the files that AWS
+    tools share. Raises Unusable."""
     import boto3  # takes a third of a second, which no other command should wait for
     from botocore.config import Config
 
     timeouts = timeouts or Timeouts()
     # Botocore may put the account into the address, which leads away from the one that was given.
     own_address: dict[str, Any] = {"account_id_endpoint_mode": "disabled"} if endpoint_url else {}
+    if endpoint_url and on_this_machine(endpoint_url):
+        own_address["proxies"] = {}  # to a proxy, `127.0.0.1` would be the proxy's machine
     config = Config(
         connect_timeout=timeouts.connect_s,
         read_timeout=timeouts.read_s,
@@ -63,10 +67,11 @@ def connect(
         max_pool_connections=connections_max,
         **own_address,
     )
+    given = {} if keys is None else {"aws_access_key_id": keys[0], "aws_secret_access_key": keys[1]}
     try:
         region = region or os.environ.get("AWS_REGION")  # as AWS's own tools do; boto3 alone does not
         session = boto3.session.Session(profile_name=profile, region_name=region)
-        return session.client(service, endpoint_url=endpoint_url, config=config)
+        return session.client(service, endpoint_url=endpoint_url, config=config, **given)
     except (BotoCoreError, ValueError) as error:
         raise unusable(error) from None
 
@@ -140,7 +145,7 @@ def create_table(client: Any, name: str) -> str:
 
     A table of that name that exists is left as it is, and refused."""
     address = str(client.meta.endpoint_url)
-    if not _on_this_machine(address):
+    if not on_this_machine(address):
         raise Unusable(
             f"{address} is no emulator on this machine, and only there tables are made without asking",
             "Use `fleet-cloud provision`, which shows what it does, and changes no table unasked",
@@ -150,12 +155,11 @@ def create_table(client: Any, name: str) -> str:
     return str(answer["TableDescription"]["LatestStreamArn"])
 
 
-def _on_this_machine(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    if host == "localhost":
-        return True
+def on_this_machine(address: str) -> bool:
+    """Whether a URL leads to this machine itself, so that nobody else's table can be behind it."""
     try:
-        return ip_address(host).is_loopback
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 

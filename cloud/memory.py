@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from zlib import crc32
 
+from cloud.expiry import Expiry
 from cloud.memory_items import Partition, check_key, holds, key_of, measure, same, updated
 from cloud.memory_stream import RETAIN_MS, ChangeStream
 from cloud.table import (
@@ -50,8 +51,8 @@ class MemoryTable:
         self._partitions: dict[str, Partition] = {}
         self._shards = shards
         self._ttl = ttl_attribute
-        self._expiring: list[tuple[float, str, str]] = []  # a heap; an entry is void when the item's ttl has changed
-        self._due: list[tuple[float, str, str]] = []
+        self._expiry = Expiry(ttl_attribute)
+        self._expiring = self._expiry.heap
         self._handlers: dict[type, Callable[[Any, int], Any]] = {
             Get: self._get,
             Transact: self._transact,
@@ -118,8 +119,7 @@ class MemoryTable:
         """The table holds these items and no others. Its stream tells nothing of it, and what it held is gone: as with
         a table that was restored under its old name."""
         self._partitions.clear()
-        self._expiring.clear()
-        self._due.clear()
+        self._expiry.clear()
         for item in items:
             pk, sk = key_of(item)
             partition = self._partitions.get(pk)
@@ -127,14 +127,9 @@ class MemoryTable:
                 partition = self._partitions[pk] = Partition(self.shard_of(pk))
             partition.insert(sk)
             partition.items[sk] = item
-            self._note_end(pk, sk, item)
+            self._expiry.note((pk, sk), item)
         for shard in range(self._shards):
             self.stream.trim(shard, self.stream.latest(shard))
-
-    def _note_end(self, pk: str, sk: str, item: Item) -> None:
-        ttl = item.get(self._ttl)
-        if ttl.__class__ is int or ttl.__class__ is float:
-            heapq.heappush(self._expiring, (ttl, pk, sk))
 
     # Requests.
 
@@ -274,7 +269,9 @@ class MemoryTable:
             elif old is new or (old == new and same(old, new)):
                 return None
             items[sk] = new
-            self._note_end(pk, sk, new)
+            ttl = new.get(self._ttl)  # Expiry.note, without a call
+            if ttl.__class__ is int or ttl.__class__ is float:
+                heapq.heappush(self._expiring, (ttl, pk, sk))
         return self.stream.change(partition.shard, key, old, new, now_ms, by_ttl)
 
     # Time to live.
@@ -282,27 +279,17 @@ class MemoryTable:
     def sweep(self, now_ms: int, limit: int = 1000, pick: Callable[[int], int] | None = None) -> int:
         """Deletes at most `limit` expired items, in the order that `pick(n)` (an index below n) gives; returns how many
         were deleted. Items that have got a later ttl since are left alone."""
-        now_s = now_ms / 1000
-        expiring, due = self._expiring, self._due
-        while expiring and expiring[0][0] < now_s:
-            due.append(heapq.heappop(expiring))
         deleted = 0
-        for _ in range(min(limit, len(due))):
-            index = pick(len(due)) if pick is not None else 0
-            due[index], due[-1] = due[-1], due[index]
-            ttl, pk, sk = due.pop()
-            item = self.peek((pk, sk))
-            if item is not None and item.get(self._ttl) == ttl:
-                self._change((pk, sk), None, now_ms, by_ttl=True)
+        for ttl, key in self._expiry.take(now_ms, limit, pick):
+            if self._expiry.holds(self.peek(key), ttl):
+                self._change(key, None, now_ms, by_ttl=True)
                 deleted += 1
         return deleted
 
     def expired_waiting(self, now_ms: int) -> bool:
         """Whether `sweep` may find something to delete."""
-        return bool(self._due) or bool(self._expiring and self._expiring[0][0] < now_ms / 1000)
+        return self._expiry.waiting(now_ms)
 
     def next_expiry_ms(self) -> int | None:
         """When the next item will have expired; None when no item will."""
-        if self._due:
-            return 0
-        return int(self._expiring[0][0] * 1000) + 1 if self._expiring else None
+        return self._expiry.next_ms()

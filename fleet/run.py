@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from agent.protocol.version import __version__
+from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
 from fleet.scenario.plan import Plan
@@ -39,7 +40,7 @@ class Request:
     reproduce: str = ""
     scenario_yaml: str = ""
     trace_path: Path | None = None
-    backend: str = "memory"
+    backend: Backend = MEMORY
 
 
 def execute(
@@ -50,11 +51,13 @@ def execute(
     *,
     hashed: bool = True,
 ) -> RunResult:
-    """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs."""
+    """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs.
+
+    Raises Unusable when the emulator that was asked for cannot be used, and BackendFailed when it fails on the way."""
     request = request or Request()
     wall, cpu = time.perf_counter(), time.process_time()
-    with _little_gc():
-        world = World(plan, types_with(plan.plant), trace_path=request.trace_path, hashed=hashed)
+    with _little_gc(request.backend.kind), opened(request.backend, plan.cloud) as table:
+        world = World(plan, types_with(plan.plant), table=table, trace_path=request.trace_path, hashed=hashed)
         complete = world.run(on_progress, stopped)
         world.finish(complete)
         trace_hash = world.trace.finish()
@@ -77,7 +80,11 @@ def execute(
 
 
 @contextmanager
-def _little_gc() -> Iterator[None]:
+def _little_gc(backend: str = "memory") -> Iterator[None]:
+    """Of a world in memory; what emulators leave behind is cycles."""
+    if backend != "memory":
+        yield
+        return
     thresholds = gc.get_threshold()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
@@ -105,7 +112,7 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         seed=plan.seed,
         verdict="unknown",
         trace_hash=trace_hash,
-        backend=request.backend,
+        backend=request.backend.kind,
         devices=len(plan.devices),
         virtual_s=world.clock.now / 1e6,
         counts=Counts(

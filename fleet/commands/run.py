@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,8 @@ from agent.protocol.errors import InputError
 from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, cut_short_at_will
 
 if TYPE_CHECKING:
+    from fleet.backends.opening import Backend
+    from fleet.run import Request
     from fleet.scenario.plan import Plan
     from reports.result import RunResult
 
@@ -44,7 +47,12 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set duration=10m. Repeatable."),
     ] = None,
-    backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="Where the table is: memory.")] = "memory",
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="Where the table is: memory, moto or dynamodb.")
+    ] = "memory",
+    endpoint_url: Annotated[
+        str, typer.Option("--endpoint-url", metavar="URL", help="An emulator on this machine, for --backend dynamodb.")
+    ] = "",
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=1, help="Relay workers in the simulated cloud.")
     ] = None,
@@ -63,7 +71,9 @@ def run(
     The last line on stdout is the run directory. Exits with 0 passed, 1 failed, 2 bad input, 3 unknown, 4 the harness
     failed, 130 interrupted.
     """
+    from fleet.backends.opening import check
     from fleet.plants import PLANTS, unknown_plant
+    from fleet.run import Request
     from fleet.scenario.build import build_plan
     from fleet.scenario.effective import effective_yaml
     from fleet.scenario.load import load
@@ -71,9 +81,7 @@ def run(
 
     if plant and plant not in PLANTS:
         raise InputError([unknown_plant(plant)])
-    if backend != "memory":
-        typer.echo(f"--backend {backend}: this version has only the table in memory; leave --backend out", err=True)
-        raise typer.Exit(EXIT_INPUT)
+    where = check(backend, endpoint_url)
     changes = [*(overrides or []), *([f"cloud.workers={workers}"] if workers is not None else [])]
     loaded = load(scenario, changes, devices)
     plan = build_plan(loaded, seed, plant=plant)
@@ -83,11 +91,11 @@ def run(
     except RunDirError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_INPUT) from None
-    reproduce = command(scenario, plan.seed, devices, changes, plant)
-    perform(plan, directory, reproduce, effective_yaml(loaded), trace=trace, as_json=as_json, quiet=quiet)
+    request = Request(command(scenario, plan.seed, devices, changes, plant, where), effective_yaml(loaded), None, where)
+    perform(plan, directory, request, trace=trace, as_json=as_json, quiet=quiet)
 
 
-def command(scenario: str, seed: int, devices: int | None, changes: list[str], plant: str) -> str:
+def command(scenario: str, seed: int, devices: int | None, changes: list[str], plant: str, backend: Backend) -> str:
     """What to type to get the same run."""
     parts = ["fleet", "run", scenario, "--seed", str(seed)]
     if devices is not None:
@@ -96,6 +104,9 @@ def command(scenario: str, seed: int, devices: int | None, changes: list[str], p
         parts += ["--set", change]
     if plant:
         parts += ["--plant", plant]
+    if backend.kind != "memory":
+        parts += ["--backend", backend.kind]
+        parts += ["--endpoint-url", backend.endpoint_url] if backend.endpoint_url else []
     return shlex.join(parts)
 
 
@@ -122,12 +133,11 @@ def interruptible() -> Iterator[Interrupt]:
         signal.signal(signal.SIGINT, before)
 
 
-def perform(
-    plan: Plan, directory: Path, reproduce: str, scenario_yaml: str, *, trace: bool, as_json: bool, quiet: bool
-) -> None:
+def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_json: bool, quiet: bool) -> None:
     """Runs, writes the run directory, shows the summary, exits."""
+    from fleet.backends.failure import BackendFailed
     from fleet.commands.progress import ProgressLine
-    from fleet.run import Request, execute
+    from fleet.run import execute
     from reports.rundir import RunDirError, read_trace, write_run
     from reports.summary import exit_code
     from reports.terminal import print_summary
@@ -139,19 +149,22 @@ def perform(
             try:
                 with ProgressLine(quiet) as progress:
                     return execute(plan, request, progress, lambda: interrupt.asked)
+            except BackendFailed as error:
+                typer.echo(f"the emulator failed, nothing was kept: {error}", err=True)
+                raise typer.Exit(EXIT_HARNESS) from None
             except OSError as error:
                 if request.trace_path is None:
                     raise
                 typer.echo(f"{traced}: cannot write the trace: {error.strerror}; nothing was kept", err=True)
                 raise typer.Exit(EXIT_HARNESS) from None
 
-        request = Request(reproduce, scenario_yaml, traced if trace else None)
-        result = attempt(request)
+        tracing = replace(request, trace_path=traced)
+        result = attempt(tracing if trace else request)
         if result.summary.verdict == "fail" and not trace and not interrupt.asked:
             # A failed run is run again with its trace, so that there is something to look at.
             if not quiet:
                 typer.echo(f"failed: running it again to write {TRACE_FILE}", err=True)
-            again = attempt(Request(reproduce, scenario_yaml, traced))
+            again = attempt(tracing)
             if again.summary.interrupted:
                 traced.unlink()  # half a trace of a whole run would mislead
             elif again.summary.trace_hash != result.summary.trace_hash:

@@ -87,7 +87,7 @@ class LogSide(Ledger):
             if image is None and item.swept == SWEPT and row.get("expired"):
                 item.swept = FLAGGED  # a row that another record caused may come before it, without the flag
                 checks.sweeps.logged()
-            if image is not None and (item.image is None or image.get("text") is not item.image.get("text")):
+            if image is not None and (item.image is None or image.get("text") != item.image.get("text")):
                 checks.invented.image(t_us, owner, key, image, "in the log")
             index = _logged_index(item, rev)
         if index < item.logged or index == UNKNOWN:

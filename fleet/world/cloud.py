@@ -1,4 +1,4 @@
-"""The simulated cloud: the real relay's generators on the memory table, run by workers under virtual time.
+"""The simulated cloud: the real relay's generators on one table, run by workers under virtual time.
 
 Layers: `workers` (tasks, requests, failures of workers and of the table), `shards` (the change stream), and here what
 is around them: applications that write to the table, the service's sweep of expired items, what a run asks at its end.
@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from cloud.head import head_key
 from cloud.incarnation import mark
-from cloud.memory import MemoryTable
 from cloud.quarantine import released
 from cloud.relay import Relay
 from cloud.table import Cancelled, ConditionFailed, Item, TableError, Throttled, Write
@@ -24,6 +23,7 @@ from fleet.world.broker import Broker
 from fleet.world.clock import Clock, Tie
 from fleet.world.downlink import Trace
 from fleet.world.shards import Shards
+from fleet.world.table import WorldTable
 
 SWEEP_STEP: Final = 1_000  # items at once
 SWEEP_STEP_US: Final = 1_000_000
@@ -41,7 +41,7 @@ class CloudWorld(Shards):
     def __init__(
         self,
         clock: Clock,
-        table: MemoryTable,
+        table: WorldTable,
         relay: Relay,
         broker: Broker,
         settings: CloudPlan,

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from cloud.memory import MemoryTable
 from cloud.relay import Relay
 from cloud.table import Key, Record
 from fleet.rng import rng
@@ -20,6 +19,7 @@ from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
 from fleet.world.clock import Clock
 from fleet.world.downlink import Trace
+from fleet.world.table import WorldTable
 from fleet.world.tasks import Task, Worker
 from fleet.world.workers import Workers
 
@@ -78,7 +78,7 @@ class Shards(Workers):
     def __init__(
         self,
         clock: Clock,
-        table: MemoryTable,
+        table: WorldTable,
         relay: Relay,
         broker: Broker,
         settings: CloudPlan,
@@ -103,7 +103,7 @@ class Shards(Workers):
         self._replay_late_us = (0, 0)
         self._uneven = False
         table.stream.wants = relay.wants
-        table.on_record = self._on_record
+        table.stream.on_record = self._on_record
 
     # Faults of the stream.
 
@@ -150,7 +150,7 @@ class Shards(Workers):
         if worker.stalled_until_us > self.clock._now:
             return  # when it wakes, or another takes over, the shard is looked at again
         most = self.settings.batch_records_max
-        records, position = self.table.read(shard.number, shard.position, most)
+        records, position = self.table.stream.read(shard.number, shard.position, most)
         if not records:
             shard.position = position
             return
@@ -221,7 +221,7 @@ class Shards(Workers):
             return  # the lease is gone, and with it the right to say what is done
         shard.batch = None
         shard.position = batch.position
-        self.table.trim(shard.number, batch.position)
+        self.table.stream.trim(shard.number, batch.position)
         if self._uneven:
             self._even_out(shard)
         if self.table.stream.latest(shard.number) > shard.position:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from heapq import heappush
 from typing import Any, Final
 
-from cloud.memory import MemoryTable
 from cloud.relay import Relay
 from cloud.table import (
     BatchGet,
@@ -39,6 +38,7 @@ from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
 from fleet.world.clock import FACTOR, MASK, STEP, Clock, Tie
 from fleet.world.downlink import Trace
+from fleet.world.table import WorldTable
 from fleet.world.tasks import Task, Worker
 
 TAIL_TIMES: Final = 10  # one request in 256 takes that much longer (an assumption: tables have tails)
@@ -56,7 +56,7 @@ class Workers:
     def __init__(
         self,
         clock: Clock,
-        table: MemoryTable,
+        table: WorldTable,
         relay: Relay,
         broker: Broker,
         settings: CloudPlan,

@@ -13,7 +13,6 @@ from agent import ids
 from agent.protocol.messages import Image, Key
 from agent.protocol.onetable.dates import from_ms
 from agent.protocol.schema import Context, Model, Schema
-from cloud.memory import MemoryTable
 from cloud.table import PK, SK, Delete, Get, Put, TableError, Update, Write
 from fleet.oracle import Oracle
 from fleet.oracle.payload import text_for
@@ -191,7 +190,7 @@ class CloudWriter(Writer):
         self._context = context
         self._in_place = ("rev", plan.filler_field, self._model.ttl_attribute or "")  # what an update changes
         self._cloud = cloud
-        self._table: MemoryTable = cloud.table
+        self._table = cloud.table
         self._oracle = oracle
         self._trace = trace
         self._new_id: Callable[[str], str] = ids.generator(self._stream, self._now_ms)

@@ -19,7 +19,6 @@ from agent.protocol.messages import Key
 from agent.protocol.schema import Context, Schema
 from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
-from cloud.memory import MemoryTable
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
 from fleet.oracle import CheckResult, Oracle
@@ -34,6 +33,7 @@ from fleet.world.connection import BrokerSettings
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
+from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
 from reports.histogram import LatencyRecorder
@@ -84,10 +84,16 @@ class NotDone:
 
 
 class World:
-    """One run. `run` may be called once."""
+    """One run. `run` may be called once. `table`: an empty one; None: in memory."""
 
     def __init__(
-        self, plan: Plan, types: Types | None = None, *, trace_path: Path | None = None, hashed: bool = True
+        self,
+        plan: Plan,
+        types: Types | None = None,
+        *,
+        table: WorldTable | None = None,
+        trace_path: Path | None = None,
+        hashed: bool = True,
     ) -> None:
         types = types or Types()
         self.plan = plan
@@ -101,10 +107,10 @@ class World:
         self.oracle = Oracle(
             self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
         )
-        self.table = MemoryTable(shards=plan.cloud.shards, retain_ms=2 * plan.cloud.record_life_us // 1000)
+        self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
-        self.table.subscribe(self._committed)
+        self.table.stream.subscribe(self._committed)
         self.broker = Broker(self.clock, self._broker_settings(), self.trace)
         accounts = dict(members)
         relay = self._relay(types.relay, accounts.get)
@@ -125,12 +131,8 @@ class World:
             ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
             in_memory=any(model.mem for model in self.schema.models.values()),
         )
-        profiles = [Profile(group.link) for group in plan.groups]
         self.devices: dict[str, SimDevice] = {}
-        for device in plan.devices:
-            made = SimDevice(surroundings, device, plan.groups[device.group], profiles[device.group])
-            self.devices[device.id] = made
-            self.clock.post_at(device.boot_at_us, made.tie, made.boot, None)
+        self._make_devices(surroundings)
         self._start_workloads()
         self.healed_us: dict[str, int] = {}
         self.faults = Faults(
@@ -150,6 +152,14 @@ class World:
         self.checks: list[CheckResult] = []
 
     # ---------------------------------------------------------------- making
+
+    def _make_devices(self, surroundings: Surroundings) -> None:
+        plan = self.plan
+        profiles = [Profile(group.link) for group in plan.groups]
+        for device in plan.devices:
+            made = SimDevice(surroundings, device, plan.groups[device.group], profiles[device.group])
+            self.devices[device.id] = made
+            self.clock.post_at(device.boot_at_us, made.tie, made.boot, None)
 
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker

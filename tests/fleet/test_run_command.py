@@ -162,7 +162,9 @@ def test_a_threshold_with_nothing_to_measure_is_unknown(tmp_path: Path) -> None:
         (["--set", "cloud.wrokers=2"], "did you mean"),
         (["--set", "duration=5"], "duration"),
         (["--set", "nonsense"], "nonsense"),
-        (["--backend", "moto"], "--backend moto"),
+        (["--backend", "mongo"], "one of memory, moto, dynamodb"),
+        (["--backend", "dynamodb"], "--endpoint-url http://127.0.0.1:PORT"),
+        (["--backend", "dynamodb", "--endpoint-url", "http://db.example:8000"], "not on this machine"),
         (["--unknown"], "--unknown"),
     ],
 )
