@@ -23,6 +23,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_base_ms: int = 2 * 1000
     connect_cap_ms: int = 5 * 60 * 1000
     stable_ms: int = 20 * 1000  # of connection, before the back-off starts anew
+    pause_max_ms: int = 60 * 60 * 1000  # when the relay asks to wait; by chance up to as much again is added
     gap_wait_ms: int = 2 * 1000  # for a straggler, before asking
     gap_rows_max: int = 64  # messages kept of what came too early, per feed
     snapshot_parts_max: int = 4096

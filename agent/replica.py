@@ -340,9 +340,20 @@ class Replica:
 
     # ---------------------------------------------------------------- rules 16, 17: a new epoch
 
-    def mint(self, replaces: str | None) -> None:
+    def enter(self, incarnation: str) -> None:
+        """The table has become another one (rule 19): where this device stood in its feeds says nothing any more."""
+        with self.store.transaction():
+            self.leave_feeds(incarnation)
+
+    def leave_feeds(self, incarnation: str) -> None:
+        for feed in sorted(self.store.cursors):
+            self.store.drop_cursor(feed)
+        self.store.set_incarnation(incarnation)
+
+    def mint(self, replaces: str | None, incarnation: str | None = None) -> None:
         """A new epoch in one transaction: every live item of an up model is created again, what the relay holds of
-        older epochs is swept, and pending operations of `both` models follow with their old stamps."""
+        older epochs is swept, and pending operations of `both` models follow with their old stamps. `incarnation`: of
+        the table, when it is a new one."""
         store = self.store
         own: list[OutboxRow] = []
         keep: list[OutboxRow] = []
@@ -362,6 +373,8 @@ class Replica:
             pending.append(("sweep", OutboxRow(0, 0, "", "", "", "sweep", None, 0, "", UNSENT, 0)))
             pending.extend((row.kind, row) for row in own)
             store.drop_cursor("device")
+            if incarnation is not None:
+                self.leave_feeds(incarnation)
             store.new_epoch(ids.epoch(self.database.random), replaces, keep, pending)
         self.probes["epoch_minted"] += 1
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-import msgspec
+from msgspec import UNSET
 
-from agent import due, ids
+from agent import due, ids, outgoing
 from agent.config import AgentConfig
 from agent.database import Database
+from agent.early import Early
 from agent.events import (
     CONNECT,
     DISCONNECT,
@@ -26,21 +27,17 @@ from agent.events import (
     State,
 )
 from agent.incoming import check_form
+from agent.parts import Parts
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
     MESSAGE_BYTES_MAX,
-    NO_IMAGE,
     Ack,
     FeedName,
-    FeedState,
     FromDevice,
-    Hello,
-    Op,
     Reset,
     Rows,
     Snapshot,
-    SnapshotItem,
-    Up,
+    Wait,
     decode_to_device,
     encode,
 )
@@ -58,9 +55,10 @@ class Session:
 
     __slots__ = (
         "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects", "_gap_at",
-        "_hello_at", "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts", "_queue",
-        "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config", "database", "hn",
-        "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store", "timer_at_ms",
+        "_hello_acked_u", "_hello_at", "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts",
+        "_pause_until", "_queue", "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config",
+        "database", "hn", "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store",
+        "timer_at_ms", "wait_reason",
     )  # fmt: skip
 
     def __init__(
@@ -88,13 +86,14 @@ class Session:
         self._effects: list[Effect] = []
         self._connect_at = self._hello_at = self._resend_at = self._gap_at = self._stable_at = self._due_at = NEVER
         self._connect_attempts = self._hello_attempts = self._resend_attempts = 0
-        self._hello_n = 0
+        self._hello_n = self._hello_acked_u = 0  # the last hello's number, and what was acknowledged when it was sent
         self._hello_sent_at = -NEVER
         self._hello_open = False  # the last hello has no answer yet
         self._batch_sent_at = NEVER  # when the batch in flight was first sent since boot
+        self._pause_until, self.wait_reason = -NEVER, ""  # the relay wants no message before; why, until it answers
         self._resuming = False  # a batch was in flight when the connection came up
-        self._early: dict[FeedName, dict[int, Rows]] = {}  # rows that came before the ones they follow
-        self._parts: dict[FeedName, dict[int, Snapshot]] = {}
+        self._early = Early(config.gap_rows_max)
+        self._parts = Parts()
 
     def receive(self, event: Event, now_ms: int) -> list[Effect]:
         """One event in, what is to be done out. `now_ms`: monotonic, never less than before.
@@ -265,12 +264,10 @@ class Session:
             self.send_batch(self.store.in_flight)
 
     def send_batch(self, rows: list[OutboxRow]) -> None:
-        identity = self.store.identity
-        ops = [
-            Op(row[1], row[5], row[8], (row[3], row[4]), row[7], NO_IMAGE if row[6] is None else msgspec.Raw(row[6]))
-            for row in rows
-        ]
-        self.send(Up(epoch=identity.epoch, first_u=rows[0][1], prev_id=identity.acked_id, ops=ops, hn=self.hn))
+        if self._now < self._pause_until:
+            self._resend_at = self._pause_until
+            return
+        self.send(outgoing.batch(self.store, rows, hn=self.hn))
         if self._batch_sent_at == NEVER:
             self._batch_sent_at = self._now
         self._resend_at = self._now + self.wait_ms(self._resend_attempts)
@@ -294,26 +291,15 @@ class Session:
             self._hello_at = at
 
     def say_hello(self) -> None:
-        store = self.store
-        feeds: dict[FeedName, FeedState] = {}
-        for name in self.replica.feeds:
-            cursor = store.cursors.get(name)
-            nonce = self.nonces[name]
-            feeds[name] = FeedState(nonce) if cursor is None else FeedState(nonce, cursor[0], cursor[1])
+        if self._now < self._pause_until:
+            self._hello_at = self._pause_until
+            return
         self._hello_n += 1
         self._hello_open = True
         self._hello_sent_at = self._now
-        identity = store.identity
-        self.send(
-            Hello(
-                epoch=identity.epoch,
-                replaces=identity.replaces,
-                hn=self.hn,
-                n=self._hello_n,
-                schema=self.database.schema.version,
-                feeds=feeds,
-            )
-        )
+        self._hello_acked_u = self.store.identity.acked_u
+        schema = self.database.schema.version
+        self.send(outgoing.hello(self.store, self.nonces, hn=self.hn, n=self._hello_n, schema=schema))
         self._hello_at = self._now + self.wait_ms(self._hello_attempts)
         self._hello_attempts += 1
 
@@ -344,6 +330,8 @@ class Session:
             self.on_rows(message)
         elif isinstance(message, Snapshot):
             self.on_snapshot(message)
+        elif isinstance(message, Wait):
+            self.on_wait(message)
         else:
             self.on_reset(message)
 
@@ -352,12 +340,18 @@ class Session:
         if ack.epoch != store.identity.epoch:
             self.probes["stale_ack"] += 1
             return
+        if ack.n == self._hello_n and ack.up < self._hello_acked_u:
+            # HEAD was read after it was asked for, and does not have what it once had: it was lost, or put back.
+            self.probes["head_behind"] += 1
+            self.mint(ack.epoch)
+            return
         joined = not store.identity.adopted
         outcome = self.replica.ack(ack)
         if outcome is Outcome.ROLLED_BACK:
             self.rolled_back()
             return
         self.last_ack_ms = self._now
+        self.wait_reason = ""
         if joined:
             self.hn = ids.nonce(self.random)
         answered = ack.n == self._hello_n and self._hello_open
@@ -386,6 +380,9 @@ class Session:
 
     def on_reset(self, reset: Reset) -> None:
         identity = self.store.identity
+        if reset.hn == self.hn and reset.inc is not UNSET and reset.inc != self.store.incarnation:
+            self.enter_incarnation(reset.inc, reset.head_epoch)
+            return
         if reset.hn != self.hn or reset.head_epoch == identity.epoch:
             self.probes["stale_reset"] += 1
             return
@@ -396,13 +393,40 @@ class Session:
             self._hello_open = False
             self.say_hello()
 
+    def enter_incarnation(self, incarnation: str, head_epoch: str | None) -> None:
+        """The table is another one than this device knew: nothing that was asked of the old one counts any more."""
+        self.probes["incarnation_entered"] += 1
+        self.nonces = {feed: ids.nonce(self.random) for feed in self.replica.feeds}
+        if self.store.identity.adopted:
+            self.mint(head_epoch, incarnation)
+            return
+        self.replica.enter(incarnation)  # of an epoch that was never adopted nothing was ever sent
+        self.hn = ids.nonce(self.random)
+        self._early.clear()
+        self._parts.clear()
+        self._gap_at = NEVER
+        self.say_hello()
+
+    def on_wait(self, wait: Wait) -> None:
+        """The relay asks for quiet. Writes go on and wait in the outbox; what came down meanwhile counts as ever."""
+        if wait.hn != self.hn:
+            self.probes["stale_wait"] += 1
+            return
+        self.probes["wait_heard"] += 1
+        self.wait_reason = wait.reason
+        pause_ms = min(wait.retry_after, self.config.pause_max_ms)
+        self._pause_until = max(self._pause_until, self._now + pause_ms + int(self.random.unit() * pause_ms))
+        self._hello_open = False
+        self._hello_at = self._pause_until
+        self._resend_at = self._pause_until if self.store.in_flight else NEVER
+
     def rolled_back(self) -> None:
         self.probes["rollback_seen"] += 1
         self.mint(self.store.identity.epoch)
 
-    def mint(self, replaces: str | None) -> None:
+    def mint(self, replaces: str | None, incarnation: str | None = None) -> None:
         self.mints += 1
-        self.replica.mint(replaces)
+        self.replica.mint(replaces, incarnation)
         self.hn = ids.nonce(self.random)
         if "device" in self.nonces:
             self.nonces["device"] = ids.nonce(self.random)
@@ -434,19 +458,14 @@ class Session:
     def rows_applied(self, rows: Rows) -> None:
         """What came too early may now fit; what the sender knows beyond it is asked for at once."""
         last = rows.last
-        early = self._early.get(rows.feed)
-        while early:
-            cursor = self.store.cursors[rows.feed]
-            following = next((early[a] for a in sorted(early) if a <= cursor[1]), None)
+        while self._early:
+            following = self._early.take(rows.feed, self.store.cursors[rows.feed][1])
             if following is None:
                 break
-            del early[following.a]
             last = max(last, following.last)
             if self.replica.rows(following) is Outcome.ROLLED_BACK:
                 self.rolled_back()
                 return
-        if not early:
-            self._early.pop(rows.feed, None)
         if not self._early:
             self._gap_at = NEVER
         if last > self.store.cursors[rows.feed][1]:
@@ -457,9 +476,7 @@ class Session:
     def keep_early(self, rows: Rows) -> None:
         """A gap: a straggler may still fill it; then ask."""
         self.probes["gap_seen"] += 1
-        early = self._early.setdefault(rows.feed, {})
-        if len(early) < self.config.gap_rows_max:
-            early[rows.a] = rows
+        self._early.keep(rows)
         if self._gap_at == NEVER:
             self._gap_at = self._now + self.config.gap_wait_ms
 
@@ -469,24 +486,15 @@ class Session:
         if self.nonces.get(feed) != part.nonce or not 0 <= part.part < part.parts <= self.config.snapshot_parts_max:
             self.probes["stale_snapshot"] += 1
             return
-        parts = self._parts.setdefault(feed, {})
-        if parts:
-            other = next(iter(parts.values()))
-            if (other.scan, other.epoch, other.seq, other.parts, other.head) != (
-                (part.scan, part.epoch, part.seq, part.parts, part.head)
-            ):
-                parts.clear()
-        parts[part.part] = part
-        if len(parts) < part.parts:
+        items = self._parts.add(part)
+        if items is None:
             return
-        del self._parts[feed]
-        items: list[SnapshotItem] = [item for i in range(part.parts) for item in parts[i].items]
         outcome = self.replica.snapshot(part, items)
         if outcome is Outcome.ROLLED_BACK:
             self.rolled_back()
         elif outcome is Outcome.APPLIED:
             self.probes["snapshot_loaded"] += 1
             self.nonces[feed] = ids.nonce(self.random)
-            self._early.pop(feed, None)
+            self._early.forget(feed)
             self._hello_open = False
             self.want_hello(0)

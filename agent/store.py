@@ -46,6 +46,7 @@ _RECENT_MAX: Final = 4  # a device writes few items again and again: these are r
 _RECENT_BYTES_MAX: Final = 4096
 KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
 
+_INCARNATION: Final = "incarnation"  # a note
 _IDENTITY: Final = "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"  # one row
 _COUNTS: Final = (
     f"SELECT count(*), count(CASE state WHEN {UNSENT} THEN 1 END), count(CASE state WHEN {SENT} THEN 1 END), "
@@ -113,8 +114,8 @@ class Store:
 
     __slots__ = (
         "_is_in_memory", "_models", "_pages", "_recent", "_transaction", "connection", "cursors", "epoch_next_u",
-        "execute", "held_due_ms", "identity", "in_flight", "indexes", "outbox_rows", "send_id", "sweep_n",
-        "unsent_rows",
+        "execute", "held_due_ms", "identity", "in_flight", "incarnation", "indexes", "outbox_rows", "send_id",
+        "sweep_n", "unsent_rows",
     )  # fmt: skip
 
     identity: Identity
@@ -133,6 +134,7 @@ class Store:
         self.outbox_rows = self.unsent_rows = 0
         self.sweep_n = 0  # the row of the sweep; 0: there is none. It hides no item
         self.epoch_next_u = 1
+        self.incarnation = ""  # of the table, as this device last heard of it (rule 19)
         self.held_due_ms: int | None = None  # when the first row is due that waits for its period
         self.indexes: tuple[IndexTable, ...] = ()
         self._is_in_memory: Callable[[str, str], bool] | None = None
@@ -185,6 +187,8 @@ class Store:
             self.in_flight = [OutboxRow(*found) for found in self.execute(sql, (self.identity.epoch,))]
         self.epoch_next_u = max(highest or 0, self.identity.acked_u) + 1
         self._recent = {}
+        incarnation = self.note(_INCARNATION)
+        self.incarnation = "" if incarnation is None else incarnation.decode(errors="replace")
         for index in self.indexes:
             index.load()
 
@@ -445,6 +449,10 @@ class Store:
         self.execute("INSERT OR REPLACE INTO note VALUES(?, ?)", (name, value))
 
     # ---------------------------------------------------------------- identity
+
+    def set_incarnation(self, incarnation: str) -> None:
+        self.set_note(_INCARNATION, incarnation.encode())
+        self.incarnation = incarnation
 
     def new_epoch(
         self, epoch: str, replaces: str | None, keep: list[OutboxRow], pending: list[tuple[Kind, OutboxRow]]

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.protocol.messages import (
     ITEM_BYTES_MAX,
+    QUARANTINE,
     Ack,
     FeedState,
     HeadMark,
@@ -24,6 +25,7 @@ from agent.protocol.messages import (
     Rows,
     Snapshot,
     SnapshotItem,
+    Wait,
     encode_image,
 )
 from agent.protocol.schema import Context, Schema
@@ -41,6 +43,8 @@ from cloud.head import (
     public_image,
     wire_row,
 )
+from cloud.incarnation import Incarnation, incarnation_of
+from cloud.quarantine import HALTED, born, halt
 from cloud.table import ITEM_ABSENT, PK, SK, ConditionFailed, Get, Item, Page, Put, Query, Request, Work
 
 _SCAN_DIGITS: Final = 16
@@ -58,7 +62,9 @@ class CatchUp:
         clock_ms: Callable[[], int],
         counters: Counter[str],
         sequencer: Sequencer,
+        incarnation: Incarnation,
     ) -> None:
+        self.incarnation = incarnation
         self.schema = schema
         self.config = config
         self.clock_ms = clock_ms
@@ -90,29 +96,52 @@ class CatchUp:
 
     def identify(self, device: str, message: Hello, answer: Answer) -> Generator[Request, Any, Item | None]:
         """HEAD as it is for this device: made when there is none, adopted when the device replaces its epoch. None when
-        the device is not the one that HEAD knows; it is told so."""
+        the device is not the one that HEAD knows, or knows another incarnation of the table; it is told so."""
         key = head_key(device)
+        sent = message.inc or ""
         while True:
             head: Item | None = yield Get(key)
+            if head is not None and HALTED in head:
+                self.counters["message_refused_quarantine"] += 1
+                yield answer(Wait(hn=message.hn, retry_after=self.config.quarantine_retry_ms, reason=QUARANTINE))
+                return None
+            seen = (sent,) if head is None else (sent, incarnation_of(head))
+            incarnation = yield from self.incarnation.current(*seen)
+            if sent != incarnation:
+                self.counters["reset_sent"] += 1
+                yield answer(Reset(hn=message.hn, head_epoch=None if head is None else head["epoch"], inc=incarnation))
+                return None
             if head is None:
-                head = new_head(device, message.epoch)
+                head = new_head(device, message.epoch, incarnation)
                 try:
                     yield Put(head, ITEM_ABSENT)
                 except ConditionFailed:
                     continue  # another worker made one
                 return head
-            if head["epoch"] == message.epoch:
-                return head
-            if not self.may_replace(head, message):
-                self.counters["reset_sent"] += 1
-                yield answer(Reset(hn=message.hn, head_epoch=head["epoch"]))
-                return None
+            now_ms = self.clock_ms()
+            recent = born(head, now_ms)
+            counts = incarnation_of(head) == incarnation  # what a restore of the table makes necessary does not
+            if counts:  # else a device that knows the present one is adopted in any case
+                if head["epoch"] == message.epoch:
+                    return head
+                if not self.may_replace(head, message):
+                    self.counters["reset_sent"] += 1
+                    yield answer(Reset(hn=message.hn, head_epoch=head["epoch"]))
+                    return None
             try:
-                yield adopt(device, head["epoch"], message.epoch)
+                if counts and self.too_many_epochs(recent):
+                    yield halt(key, head, now_ms)
+                    self.counters["device_quarantined"] += 1
+                    continue  # it is told so
+                yield adopt(device, head, message.epoch, incarnation, [*recent, now_ms] if counts else recent)
             except ConditionFailed:
                 continue
             self.counters["epoch_adopted"] += 1
-            return new_head(device, message.epoch)
+            return new_head(device, message.epoch, incarnation)
+
+    def too_many_epochs(self, recent: Sequence[int]) -> bool:
+        """Whether one more would be a sign of two copies of the device, each of which takes the other for a reset."""
+        return len(recent) >= self.config.epochs_per_hour
 
     def may_replace(self, head: Item, message: Hello) -> bool:
         return bool(message.replaces == head["epoch"])
@@ -120,6 +149,9 @@ class CatchUp:
     def catch_up(self, feed: Feed, context: Context, state: FeedState, answer: Answer) -> Work:
         """Rows when all of them are there, else a snapshot; and a feed that has long been quiet gets an empty row."""
         last = yield from self.sequencer.read_tail(feed)
+        incarnation = yield from self.sequencer.incarnation_now(last)
+        if last is not None and self.sequencer.is_foreign(last, incarnation):
+            last = None
         rows = yield from self.rows_after(feed, state, last)
         if last is None or self.is_tired(last, rows):
             last = yield from self.sequencer.append(feed, None)

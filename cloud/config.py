@@ -34,6 +34,11 @@ class RelayConfig:
     snapshot_part_bytes: int = BATCH_BYTES_MAX
     hello_window_ms: int = _MINUTE_MS
     hello_per_window: int = 120  # of one device, at one worker
+    up_per_window: int = 6000  # the same of batches
+    overload_retry_ms: int = 5_000  # a device whose message found no room is asked to wait so long, at least
+    epochs_per_hour: int = 5  # replaced by one device; one more, and two copies of it live
+    quarantine_retry_ms: int = 15 * _MINUTE_MS
+    incarnation_ms: int = _MINUTE_MS  # so long a relay goes by what the table's marker said, unless something differs
 
     def __post_init__(self) -> None:
         if self.retention_ms <= self.record_life_ms + self.worker_life_ms:
@@ -49,6 +54,7 @@ class RelayConfig:
         for name in ("catchup_bytes", "snapshot_part_bytes"):
             if not 0 < getattr(self, name) <= MESSAGE_BYTES_MAX - 16 * 1024:
                 raise ValueError(f"{name} {getattr(self, name)}: at most {MESSAGE_BYTES_MAX - 16 * 1024}")
-        for name in ("catchup_rows", "snapshot_page", "hello_per_window", "hello_window_ms", "transaction_retries"):
+        whole = ("catchup_rows", "snapshot_page", "hello_per_window", "hello_window_ms", "transaction_retries")
+        for name in (*whole, "incarnation_ms", "up_per_window", "overload_retry_ms", "quarantine_retry_ms"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: at least 1")

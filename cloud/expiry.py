@@ -28,6 +28,11 @@ class Expiry:
         if ttl.__class__ is int or ttl.__class__ is float:
             heapq.heappush(self.heap, (ttl, *key))
 
+    def clear(self) -> None:
+        """Every item is gone."""
+        self.heap.clear()
+        self._due.clear()
+
     def take(self, now_ms: int, limit: int, pick: Callable[[int], int] | None) -> list[tuple[float, Key]]:
         """At most `limit` entries that are due, in the order that `pick(n)` (an index below n) gives: (ttl, key)."""
         now_s = now_ms / 1000

@@ -17,6 +17,7 @@ from agent.protocol.schema import Schema
 from cloud.config import RelayConfig
 from cloud.head import (
     Feed,
+    feed_epoch_incarnation,
     feed_epoch_ms,
     feed_of,
     head_key,
@@ -26,6 +27,7 @@ from cloud.head import (
     public_image,
     wire_row,
 )
+from cloud.incarnation import Incarnation
 from cloud.table import (
     ITEM_ABSENT,
     PK,
@@ -56,7 +58,9 @@ class Sequencer:
         clock_ms: Callable[[], int],
         random_hex: Callable[[int], str],
         counters: Counter[str],
+        incarnation: Incarnation,
     ) -> None:
+        self.incarnation = incarnation
         self.schema = schema
         self.config = config
         self.clock_ms = clock_ms
@@ -90,8 +94,9 @@ class Sequencer:
         last one counts: a device gets into an epoch by a snapshot alone, which is read after the row that it names."""
         while True:
             tail = yield from self.read_tail(feed)
+            incarnation = yield from self.incarnation_now(tail)
             now_ms = self.clock_ms()
-            epoch, seq = self.next_position(tail, now_ms)
+            epoch, seq = self.next_position(tail, now_ms, incarnation)
             row: dict[str, Any] = {PK: feed.pk, SK: log_sk(epoch, seq)}
             row[self.config.ttl_attribute] = self.ttl_s(tail, now_ms)
             if key is not None:
@@ -110,19 +115,28 @@ class Sequencer:
         items: tuple[Item, ...] = page.items
         return items[0] if items else None
 
+    def incarnation_now(self, tail: Item | None) -> Generator[Request, Any, str]:
+        """The table's, now that the last row of a feed was read: one that was begun in another must not go on."""
+        return self.incarnation.current(*(() if tail is None else (feed_epoch_incarnation(log_position(tail)[0]),)))
+
+    def is_foreign(self, tail: Item, incarnation: str) -> bool:
+        """Whether a feed's last row is of another incarnation: the cursors of devices may lie beyond it."""
+        return feed_epoch_incarnation(log_position(tail)[0]) != incarnation
+
     def expired(self, tail: Item, now_ms: int) -> bool:
         """Whether the last row is so near its end that nothing may follow it."""
         end_ms: int = tail[self.config.ttl_attribute] * 1000
         return end_ms < now_ms + self.config.expiry_margin_ms
 
-    def next_position(self, tail: Item | None, now_ms: int) -> tuple[str, int]:
+    def next_position(self, tail: Item | None, now_ms: int, incarnation: str = "") -> tuple[str, int]:
         """(feed epoch, seq) of the next row."""
         if tail is None:
-            return new_feed_epoch(now_ms, self.random_hex(_EPOCH_DIGITS)), 1
+            return new_feed_epoch(now_ms, self.random_hex(_EPOCH_DIGITS), incarnation), 1
         epoch, seq = log_position(tail)
-        if self.expired(tail, now_ms):
+        if self.expired(tail, now_ms) or self.is_foreign(tail, incarnation):
             # Above the old one also when this worker's clock is far behind.
-            return new_feed_epoch(max(now_ms, feed_epoch_ms(epoch) + 1), self.random_hex(_EPOCH_DIGITS)), 1
+            begin_ms = max(now_ms, feed_epoch_ms(epoch) + 1)
+            return new_feed_epoch(begin_ms, self.random_hex(_EPOCH_DIGITS), incarnation), 1
         return epoch, seq + 1
 
     def ttl_s(self, tail: Item | None, now_ms: int) -> int:

@@ -3,19 +3,22 @@
 Pure functions over items; the one place that knows these attributes. Called by the relay's logic, and by tests and
 checks that read the table.
 
-    HEAD  pk _fleet#head#DEVICE          sk head           epoch, up, upid (absent at 0), verdicts {u as text: code}
+    HEAD  pk _fleet#head#DEVICE          sk head           epoch, up, upid (absent at 0), verdicts {u as text: code},
+                                                           inc (the table's incarnation; absent: ""),
+                                                           born, halted (see cloud.quarantine; may be absent)
     LOG   pk _fleet#log#device#DEVICE    sk EPOCH#SEQ      key [pk, sk], image, head [epoch, up, upid], ttl (seconds),
           pk _fleet#log#account#ACCOUNT                    expired (true), oversize (bytes)
           pk _fleet#log#all
 
 Of LOG's attributes all but ttl may be absent: an empty row has no key, a deleted item no image, an account's feed no
-head. EPOCH is fixed-width time and chance, SEQ has 12 digits: sort keys sort as positions do.
+head. EPOCH is fixed-width time and chance, then the table's incarnation, SEQ has 12 digits: sort keys sort as positions
+do.
 Items that a device wrote carry `_op` = [device, epoch, u, id]; an orphan carries `_orphan` = true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +26,8 @@ import msgspec
 from agent.protocol.messages import NO_IMAGE, FeedName, HeadMark, Row, encode_image
 from agent.protocol.schema import Place
 from agent.protocol.topics import to_account, to_all, to_device
+from cloud.incarnation import IN
+from cloud.quarantine import BORN
 from cloud.table import PK, PRIVATE_PREFIX, SK, Condition, Item, Key, Query, Update
 
 OP: Final = "_op"
@@ -48,15 +53,25 @@ def head_device(key: Key) -> str | None:
     return key[0][len(_HEAD_PK) :] if key[0].startswith(_HEAD_PK) else None
 
 
-def new_head(device: str, epoch: str) -> Item:
+def new_head(device: str, epoch: str, incarnation: str = "") -> Item:
     pk, sk = head_key(device)
-    return {PK: pk, SK: sk, "epoch": epoch, "up": 0, "verdicts": {}}
+    return {PK: pk, SK: sk, **_fresh(epoch, incarnation)}
 
 
-def adopt(device: str, replaced: str, epoch: str) -> Update:
-    """HEAD takes a new epoch, if it still has the one that is to be replaced."""
-    fresh = {"epoch": epoch, "up": 0, "verdicts": {}}
-    return Update(head_key(device), fresh, ("upid",), (("eq", "epoch", replaced),))
+def adopt(device: str, replaced: Item, epoch: str, incarnation: str, born: Sequence[int]) -> Update:
+    """HEAD takes a new epoch, if it still has the one that is to be replaced, of the same incarnation."""
+    unchanged: Condition = (("eq", "epoch", replaced["epoch"]),)
+    if incarnation or IN in replaced:
+        unchanged = (*unchanged, ("eq", IN, replaced[IN]) if IN in replaced else ("absent", IN, None))
+    gone = ("upid",) if incarnation or IN not in replaced else ("upid", IN)
+    return Update(head_key(device), {**_fresh(epoch, incarnation), BORN: list(born)}, gone, unchanged)
+
+
+def _fresh(epoch: str, incarnation: str) -> dict[str, Any]:
+    fresh: dict[str, Any] = {"epoch": epoch, "up": 0, "verdicts": {}}
+    if incarnation:
+        fresh[IN] = incarnation
+    return fresh
 
 
 def head_mark(head: Item) -> HeadMark:
@@ -113,14 +128,19 @@ def feed_of(place: Place, prefix: str) -> Feed | None:
     return None if owner is None else Feed(model.feed, owner, prefix)
 
 
-def new_feed_epoch(now_ms: int, random_digits: str) -> str:
+def new_feed_epoch(now_ms: int, random_digits: str, incarnation: str = "") -> str:
     """Sorts by time; equal times differ by chance. `random_digits`: 16 hexadecimal digits."""
-    return f"{now_ms:0{_TIME_DIGITS}d}{random_digits}"
+    return f"{now_ms:0{_TIME_DIGITS}d}{random_digits}{incarnation}"
 
 
 def feed_epoch_ms(epoch: str) -> int:
     """When a feed epoch began, by the clock of the worker that began it."""
     return int(epoch[:_TIME_DIGITS])
+
+
+def feed_epoch_incarnation(epoch: str) -> str:
+    """The incarnation of the table in which a feed epoch began."""
+    return epoch[_TIME_DIGITS + _RANDOM_DIGITS :]
 
 
 def log_sk(epoch: str, seq: int) -> str:

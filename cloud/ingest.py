@@ -11,14 +11,29 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from agent.protocol.errors import MessageError, ModelError
-from agent.protocol.messages import ITEM_BYTES_MAX, OPS_MAX, Ack, Image, Key, Kind, Op, Reset, Up, decode_image
+from agent.protocol.messages import (
+    ITEM_BYTES_MAX,
+    OPS_MAX,
+    QUARANTINE,
+    Ack,
+    Image,
+    Key,
+    Kind,
+    Op,
+    Reset,
+    Up,
+    Wait,
+    decode_image,
+)
 from agent.protocol.onetable.dates import MS_OLDEST
 from agent.protocol.schema import Model, Schema
 from cloud import unique
 from cloud.answer import Answer
 from cloud.config import RelayConfig
 from cloud.head import OP, advance, head_key, head_verdicts
+from cloud.incarnation import Incarnation, incarnation_of
 from cloud.orphans import Orphans
+from cloud.quarantine import HALTED
 from cloud.table import (
     ITEM_ABSENT,
     PK,
@@ -87,7 +102,9 @@ class Ingest:
         clock_ms: Callable[[], int],
         counters: Counter[str],
         orphans: Orphans,
+        incarnation: Incarnation,
     ) -> None:
+        self.incarnation = incarnation
         self.schema = schema
         self.config = config
         self.clock_ms = clock_ms
@@ -100,10 +117,21 @@ class Ingest:
         tries = 0
         while True:
             head: Item | None = yield Get(batch.head_key)
+            if head is not None and HALTED in head:
+                self.counters["message_refused_quarantine"] += 1
+                yield answer(Wait(hn=message.hn, retry_after=self.config.quarantine_retry_ms, reason=QUARANTINE))
+                return
             if head is None or head["epoch"] != batch.epoch:
                 self.counters["reset_sent"] += 1
                 yield answer(Reset(hn=message.hn, head_epoch=None if head is None else head["epoch"]))
                 return
+            inc = incarnation_of(head)
+            if not self.incarnation.agrees(inc):
+                present = yield from self.incarnation.current(inc)
+                if present != inc:
+                    self.counters["reset_sent"] += 1
+                    yield answer(Reset(hn=message.hn, head_epoch=head["epoch"], inc=present))
+                    return
             batch.epoch = head["epoch"]  # equal; one text for all items of a device instead of one for each message
             todo = self.left_to_do(batch, head)
             if not todo:

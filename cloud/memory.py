@@ -8,7 +8,7 @@ Called by the simulator, by tests, and by `cloud.drive` where a whole relay runs
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from zlib import crc32
 
@@ -108,6 +108,28 @@ class MemoryTable:
 
     def count(self) -> int:
         return sum(len(partition.items) for partition in self._partitions.values())
+
+    # Backup and restore.
+
+    def backup(self) -> list[Item]:
+        """Every item as it is now, those of the relay too."""
+        return list(self.scan(private=True))
+
+    def restore(self, items: Iterable[Item]) -> None:
+        """The table holds these items and no others. Its stream tells nothing of it, and what it held is gone: as with
+        a table that was restored under its old name."""
+        self._partitions.clear()
+        self._expiry.clear()
+        for item in items:
+            pk, sk = key_of(item)
+            partition = self._partitions.get(pk)
+            if partition is None:
+                partition = self._partitions[pk] = Partition(self.shard_of(pk))
+            partition.insert(sk)
+            partition.items[sk] = item
+            self._expiry.note((pk, sk), item)
+        for shard in range(self._shards):
+            self.stream.trim(shard, self.stream.latest(shard))
 
     # Requests.
 

@@ -11,16 +11,28 @@ from collections.abc import Callable
 from typing import ClassVar, Final
 
 from agent.protocol.errors import MessageError
-from agent.protocol.messages import OPS_MAX, FromDevice, Hello, Up, decode_from_device, is_compact
+from agent.protocol.messages import (
+    OPS_MAX,
+    OVERLOAD,
+    RATE,
+    FromDevice,
+    Hello,
+    Up,
+    Wait,
+    decode_from_device,
+    is_compact,
+)
 from agent.protocol.schema import Schema
 from agent.protocol.topics import valid_id
 from cloud.answer import Answer
 from cloud.catchup import CatchUp
 from cloud.config import RelayConfig
 from cloud.feed import Sequencer
+from cloud.flow import Flow, Verdict
+from cloud.incarnation import Incarnation
 from cloud.ingest import Ingest
 from cloud.orphans import Orphans
-from cloud.table import Key, Record, Work
+from cloud.table import Key, Publish, Record, Work
 
 _TOKEN_CHARS_MAX: Final = 128  # of an epoch, id or nonce
 _U_MAX: Final = 1 << 53
@@ -37,6 +49,7 @@ class Relay:
     orphans_type: ClassVar[type[Orphans]] = Orphans
     ingest_type: ClassVar[type[Ingest]] = Ingest
     catchup_type: ClassVar[type[CatchUp]] = CatchUp
+    incarnation_type: ClassVar[type[Incarnation]] = Incarnation
 
     def __init__(
         self,
@@ -58,29 +71,48 @@ class Relay:
         self.clock_ms = clock_ms
         self.counters = counters
         self.account_of = account_of
-        self.sequencer = self.sequencer_type(schema, config, clock_ms, random_hex, counters)
+        self.incarnation = self.incarnation_type(config, clock_ms, counters)
+        self.sequencer = self.sequencer_type(schema, config, clock_ms, random_hex, counters, self.incarnation)
         self.orphans = self.orphans_type(schema, config, counters)
-        self.ingest = self.ingest_type(schema, config, clock_ms, counters, self.orphans)
-        self.catchup = self.catchup_type(schema, config, clock_ms, counters, self.sequencer)
-        self._window_ms = 0
-        self._hellos: dict[str, int] = {}
+        self.ingest = self.ingest_type(schema, config, clock_ms, counters, self.orphans, self.incarnation)
+        self.catchup = self.catchup_type(schema, config, clock_ms, counters, self.sequencer, self.incarnation)
+        self.flow = Flow(config, clock_ms)
 
     def on_message(self, device_id: str, payload: bytes) -> Work:
         """The answer to a message. `device_id` comes from the connection. What must be refused is counted."""
-        account = self.account_of(device_id)
-        if account is None or not valid_id(device_id):
-            return self.refuse("device")
         try:
-            message = decode_from_device(payload)
-            check_form(message)
+            account, message = self.read(device_id, payload)
         except MessageError as error:
             return self.refuse(error.code)
         answer = Answer(device_id, self.config.topic_prefix, is_compact(payload))
+        is_up = isinstance(message, Up)
+        verdict = self.flow.up(device_id) if is_up else self.flow.hello(device_id)
+        if verdict is not Verdict.TAKE:
+            self.counters["message_refused_rate"] += 1
+            wait = Wait(hn=message.hn, retry_after=self.flow.left_ms(), reason=RATE)
+            return _say(answer(wait)) if verdict is Verdict.TELL else _nothing()
         if isinstance(message, Up):
             return self.ingest.up(device_id, account, message, answer)
-        if self.too_many_hellos(device_id):
-            return self.refuse("rate")
         return self.catchup.hello(device_id, account, message, answer)
+
+    def on_overload(self, device_id: str, payload: bytes) -> Work:
+        """For a message that its driver has no room for: the device is asked to wait. Asks nothing of the table."""
+        try:
+            _, message = self.read(device_id, payload)
+        except MessageError as error:
+            return self.refuse(error.code)
+        self.counters["message_refused_overload"] += 1
+        answer = Answer(device_id, self.config.topic_prefix, is_compact(payload))
+        return _say(answer(Wait(hn=message.hn, retry_after=self.config.overload_retry_ms, reason=OVERLOAD)))
+
+    def read(self, device_id: str, payload: bytes) -> tuple[str, FromDevice]:
+        """The account that a device belongs to, and what it says. Raises MessageError."""
+        account = self.account_of(device_id)
+        if account is None or not valid_id(device_id):
+            raise MessageError("device", "not known")
+        message = decode_from_device(payload)
+        check_form(message)
+        return account, message
 
     def on_record(self, record: Record) -> Work:
         """The row that a change of an item calls for. May run for any record, any number of times."""
@@ -99,14 +131,9 @@ class Relay:
         self.counters[f"message_refused_{code}"] += 1
         return _nothing()
 
-    def too_many_hellos(self, device_id: str) -> bool:
-        """Counts per window of time, in this worker alone: a guard against a device gone mad, no fair share."""
-        now_ms = self.clock_ms()
-        if not 0 <= now_ms - self._window_ms < self.config.hello_window_ms:
-            self._window_ms = now_ms
-            self._hellos.clear()
-        count = self._hellos[device_id] = self._hellos.get(device_id, 0) + 1
-        return count > self.config.hello_per_window
+
+def _say(message: Publish) -> Work:
+    yield message
 
 
 def _nothing() -> Work:
@@ -119,6 +146,8 @@ def check_form(message: FromDevice) -> None:
     if not 0 < len(message.epoch) <= _TOKEN_CHARS_MAX or len(message.hn) > _TOKEN_CHARS_MAX:
         raise MessageError("malformed", "epoch or hn")
     if isinstance(message, Hello):
+        if len(message.inc or "") > _TOKEN_CHARS_MAX:
+            raise MessageError("malformed", "inc")
         if any(len(state.nonce) > _TOKEN_CHARS_MAX for state in message.feeds.values()):
             raise MessageError("malformed", "nonce")
         return

@@ -24,7 +24,20 @@ import cloud.stream_letters
 from agent.config import AgentConfig
 from agent.events import Effect, Event, State
 from agent.protocol import messages, topics
-from agent.protocol.messages import Ack, FeedState, HeadMark, Hello, Op, Reset, Row, Rows, Snapshot, SnapshotItem, Up
+from agent.protocol.messages import (
+    Ack,
+    FeedState,
+    HeadMark,
+    Hello,
+    Op,
+    Reset,
+    Row,
+    Rows,
+    Snapshot,
+    SnapshotItem,
+    Up,
+    Wait,
+)
 from agent.store import Store
 from agent.transitions import TRANSITIONS
 from cloud.config import RelayConfig
@@ -51,6 +64,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "Hello.schema": "version of the device's schema",
     "Hello.feeds": "where it stands in each feed that it receives",
     "Hello.replaces": "the epoch that it asks HEAD to give up",
+    "Hello.inc": "the table's incarnation that epoch and cursors belong to; absent: the first",
     "Hello.v": "version",
     "FeedState.nonce": "goes back in a snapshot of this feed",
     "FeedState.epoch": "feed epoch of the cursor; absent: no cursor",
@@ -64,7 +78,12 @@ FIELDS: Final[Mapping[str, str]] = {
     "Ack.v": "version",
     "Reset.hn": "the nonce of the message that this answers",
     "Reset.head_epoch": "the epoch that HEAD has; absent: no HEAD",
+    "Wait.hn": "the nonce of the message that this answers",
+    "Wait.retry_after": "ms; the device adds up to as much again, by chance",
+    "Wait.reason": "`quarantine`, `rate` or `overload`",
+    "Reset.inc": "the table's incarnation, when the device's is another; absent: it is the same",
     "Reset.v": "version",
+    "Wait.v": "version",
     "Rows.feed": "which feed",
     "Rows.epoch": "feed epoch",
     "Rows.a": "the rows after this one",
@@ -128,8 +147,8 @@ COLUMNS: Final[Mapping[str, str]] = {
     "item_index.sort": "sort value; end of life, seconds since 1970",
     "item_index.pk": "hash key of the item",
     "item_index.sk": "sort key of the item",
-    "note.name": "`schema`: last used with the file; `indexes`: that `item_index` was made by",
-    "note.value": "compressed text; JSON",
+    "note.name": "`schema`: last used; `indexes`: that `item_index` was made by; `incarnation`: of the table",
+    "note.value": "compressed text; JSON; text",
     "dead_letter.n": "order",
     "dead_letter.at_ms": "when it was buried",
     "dead_letter.pk": "hash key",
@@ -139,7 +158,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "dead_letter.updated": "its stamp, ms",
     "dead_letter.code": "why",
 }
-MESSAGES: Final = (Up, Hello, Ack, Reset, Rows, Snapshot)
+MESSAGES: Final = (Up, Hello, Ack, Reset, Wait, Rows, Snapshot)
 PARTS: Final = (Op, FeedState, Row, HeadMark, SnapshotItem)
 
 
@@ -204,7 +223,9 @@ def _fields(kind: type[msgspec.Struct]) -> str:
     for field in sorted(msgspec.structs.fields(kind), key=lambda field: field.name == "v"):
         default = ""
         if field.default is not msgspec.NODEFAULT:
-            default = "absent" if field.default in (None, messages.NO_IMAGE) else code(_json(field.default))
+            default = (
+                "absent" if field.default in (None, messages.NO_IMAGE, msgspec.UNSET) else code(_json(field.default))
+            )
         elif field.default_factory is not msgspec.NODEFAULT:
             default = code(_json(field.default_factory()))
         rows.append([code(field.encode_name), code(types[field.name]), default, _explained(FIELDS, kind, field.name)])
@@ -219,7 +240,10 @@ def _annotations(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         found.update(inspect.get_annotations(base))
-    return {name: str(text).replace("msgspec.Raw", "raw JSON") for name, text in found.items()}
+    return {
+        name: str(text).replace("msgspec.Raw", "raw JSON").replace(" | msgspec.UnsetType", "")
+        for name, text in found.items()
+    }
 
 
 def _explained(where: Mapping[str, str], kind: type, name: str) -> str:

@@ -25,6 +25,9 @@ Key = tuple[str, str]  # (pk, sk)
 Image = dict[str, Any]  # attribute -> JSON value
 FeedName = Literal["device", "account", "all"]
 NO_IMAGE: Final = msgspec.Raw(b"")  # left out on the wire: the item is gone
+QUARANTINE: Final = "quarantine"  # why a device is to wait: two copies of it live, until somebody ends that
+RATE: Final = "rate"  # it asks more than its measure
+OVERLOAD: Final = "overload"  # the relay has no room
 Kind = Literal["create", "update", "delete", "sweep"]
 
 
@@ -64,7 +67,9 @@ class FeedState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Hello(Message, tag="hello", frozen=True, gc=False):
-    """Device to relay: this is my epoch, these are my cursors; send what I miss. `n` comes back in the ack."""
+    """Device to relay: this is my epoch, these are my cursors; send what I miss. `n` comes back in the ack.
+
+    `inc`: the incarnation of the table that epoch and cursors belong to; left out: ""."""
 
     epoch: str
     hn: str
@@ -72,6 +77,7 @@ class Hello(Message, tag="hello", frozen=True, gc=False):
     schema: str
     feeds: dict[FeedName, FeedState]
     replaces: str | None = None
+    inc: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ack(Message, tag="ack", frozen=True, gc=False):
@@ -86,10 +92,21 @@ class Ack(Message, tag="ack", frozen=True, gc=False):
 
 
 class Reset(Message, tag="reset", frozen=True, gc=False):
-    """Relay to device: HEAD holds another epoch (or none). Counts only with the device's present `hn`."""
+    """Relay to device: HEAD holds another epoch (or none), or `inc` is there: the table has that incarnation, and
+    the device knows another. Counts only with the device's present `hn`."""
 
     hn: str
     head_epoch: str | None = None
+    inc: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Wait(Message, tag="wait", frozen=True, gc=False):
+    """Relay to device: this was not looked into; say nothing for `retry_after` milliseconds, and some more by chance.
+    Counts only with the device's present `hn`. A device goes by the time alone, whatever the `reason`."""
+
+    hn: str
+    retry_after: int
+    reason: str
 
 
 class HeadMark(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -147,7 +164,7 @@ class Snapshot(Message, tag="snapshot", frozen=True, gc=False):
 
 
 FromDevice = Up | Hello
-ToDevice = Ack | Reset | Rows | Snapshot
+ToDevice = Ack | Reset | Wait | Rows | Snapshot
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -163,7 +180,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder()
 _any_msgpack = msgspec.msgpack.Decoder()
 _IMAGE: Final = msgspec.json.Decoder(dict[str, Any])
-_TAGS: Final = frozenset(("up", "hello", "ack", "reset", "rows", "snapshot"))
+_TAGS: Final = frozenset(("up", "hello", "ack", "reset", "wait", "rows", "snapshot"))
 
 
 def encode(message: FromDevice | ToDevice, *, compact: bool = False) -> bytes:

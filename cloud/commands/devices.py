@@ -16,6 +16,7 @@ from cloud.commands.opening import opened
 from cloud.dynamodb import DynamoTable
 from cloud.head import Feed, head_key, log_position
 from cloud.memory import BATCH_KEYS_MAX
+from cloud.quarantine import HALTED
 from cloud.registry import device_key, directory_entry, moved, ranges, registration
 from cloud.table import SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
 
@@ -77,6 +78,9 @@ def devices(arguments: argparse.Namespace) -> int:
         note("no device is registered")
         return OK
     print_rows(_HEAD, [_cells(row) for row in rows], columns())
+    for row in rows:
+        if row["quarantine"]:
+            note(f"fleet-cloud: {row['device']} is in quarantine ({row['quarantine']}); `fleet-cloud release` ends it")
     return OK
 
 
@@ -125,6 +129,7 @@ def _values(name: str, item: Item, head: Item | None) -> dict[str, Any]:
         "epoch": None if head is None else head["epoch"],
         "taken": None if head is None else head["up"],
         "verdicts": None if head is None else len(head["verdicts"]),
+        "quarantine": iso_text(head[HALTED]) if head is not None and HALTED in head else None,
         "feeds": item.get("feeds", {}),
     }
 

@@ -64,6 +64,15 @@ COMMANDS: Final = (
             (MODEL, WORDS, _OF_DEVICES, *OUTPUT), fields=True),
     Command("remove", "items:remove", "remove an item", "Removes an item and prints what it was.",
             (MODEL, KEY, _OF_DEVICES, *OUTPUT), fields=True),
+    Command("release", "upkeep:release", "let a device out of quarantine",
+            "Lets a device out of quarantine, in which it is when two live copies of it have replaced each other's "
+            "epochs. Wipe one of them before, or give it an identity of its own.",
+            ((("device_id",), {"metavar": "DEVICE", "help": "its id"}), JSON)),
+    Command("restore-mark", "upkeep:restore_mark", "after the table was put back to an older copy",
+            "Gives the table a new incarnation, by which the relay and every device notice that it was put back to an "
+            "older copy, in place or under a new name. Do it after the restore and before devices are served again, or "
+            "as soon as you can. Says what it would do, and does it with --yes.",
+            ((("--yes",), {**_YES, "help": "mark it"}), JSON)),
     Command("acl", "access:acl", "who may do what at the broker",
             "Prints mosquitto's ACL file for the registered devices, or for those that are given; or, with "
             "--iot-policy, AWS IoT's policy for every device. Both are made of the same rules.",

@@ -9,7 +9,7 @@ scenario and ends the run. Made by fleet.backends.opening.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 from zlib import crc32
 
@@ -111,6 +111,33 @@ class EmulatedTable:
         for item in sorted(found, key=key_of):
             if private or not item["pk"].startswith(PRIVATE_PREFIX):
                 yield item
+
+    # Backup and restore.
+
+    def backup(self) -> list[Item]:
+        """As MemoryTable's."""
+        return list(self.scan(private=True))
+
+    def restore(self, items: Iterable[Item]) -> None:
+        """As MemoryTable's: items are put back one by one, and what the emulator's stream tells of it is not passed
+        on."""
+        copy = {key_of(item): item for item in items}
+        for key in [*self._items]:
+            if key not in copy:
+                self._put_back(Delete(key))
+        for item in copy.values():
+            self._put_back(Put(item))
+        for shard in range(self._shards):
+            self.stream.trim(shard, self.stream.latest(shard))
+
+    def _put_back(self, request: Put | Delete) -> None:
+        self._asked(request)
+        for key, (_, new) in self._changes(self._wanted(request)).items():
+            if new is None:
+                self._items.pop(key, None)
+            else:
+                self._items[key] = new
+                self._expiry.note(key, new)
 
     # Requests and the records of them.
 

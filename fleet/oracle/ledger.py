@@ -172,7 +172,7 @@ class Ledger:
             for heal in reversed(self._heals):
                 if heal[0] <= since_us:
                     break
-                heal[1] = t_us
+                heal[1] = max(heal[1], t_us)  # what was settled late may have been before it
 
     def _member(self, device: Device, item: Item) -> int | None:
         """The place of a device among the receivers of an account-wide item; None when it is none of them."""

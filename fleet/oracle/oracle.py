@@ -15,7 +15,8 @@ the device's cursor has passed it.
 from __future__ import annotations
 
 from fleet.oracle.final import Final
+from fleet.oracle.restored import RestoredSide
 
 
-class Oracle(Final):
-    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, Final."""
+class Oracle(Final, RestoredSide):
+    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, Final."""

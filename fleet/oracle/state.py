@@ -18,6 +18,7 @@ from agent.protocol.schema import Model
 from fleet.oracle.reach import Reach
 from fleet.oracle.stored import NO_VERDICTS
 
+HOUR_US: Final = 3_600_000_000
 WINDOW_US: Final = 600_000_000  # superseded states and dead items are kept this long
 RACE_US: Final = 900_000_000  # a worker's life: so long may one that saw an empty log take to begin a feed epoch
 _HISTORY_MIN: Final = 8
@@ -98,6 +99,7 @@ class Device:
         "answered",
         "asked",
         "clock_us",
+        "cloned",
         "feeds",
         "floors",
         "fuzzy",
@@ -113,6 +115,7 @@ class Device:
         "ops",
         "past",
         "reach",
+        "replaced_us",
         "restored",
         "sent_epoch",
         "timed",
@@ -137,6 +140,8 @@ class Device:
         self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot
         self.reach: dict[str, Reach] = {}
         self.restored = False
+        self.cloned = False  # a second one of this name lives, or has lived
+        self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour
         self.idle = 0  # messages with content since this device's last progress
         self.asked = 0  # the number of the last hello since the boot
         self.answered = False  # the relay has answered anything since the boot

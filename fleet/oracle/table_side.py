@@ -12,7 +12,7 @@ from fleet.oracle import stored
 from fleet.oracle.ledger import Move, TableRecord
 from fleet.oracle.log_side import Image, LogSide
 from fleet.oracle.payload import REV
-from fleet.oracle.state import ACCEPTED, FLAGGED, LOST, NO_WRITES, SWEPT, Device, Item, Sent
+from fleet.oracle.state import ACCEPTED, FLAGGED, HOUR_US, LOST, NO_WRITES, SWEPT, Device, Item, Sent
 
 
 class TableSide(LogSide):
@@ -53,6 +53,14 @@ class TableSide(LogSide):
             self._item_committed(t_us, item, record.old, record.new, record.by_ttl)
         if self._dead:
             self._forget_dead(t_us)
+
+    def device_cloned(self, device: str) -> None:
+        """From now on a second device of this name may send operations, which the oracle does not see; a new epoch is
+        expected of the first."""
+        if self._open:
+            self._settle()
+        d = self._devices[device]
+        d.cloned = d.restored = True
 
     # ------------------------------------------------------------------ items
 
@@ -141,6 +149,8 @@ class TableSide(LogSide):
             checks.direction.crossed(t_us, sender, key, item.model.name, f"written by the device's operation {u}")
         sent = device.ops.get(u)
         if sent is None or sent.epoch != epoch or sent.item is not item:
+            if device.cloned:
+                return  # its copy may have sent it
             if epoch != device.head_epoch:
                 checks.double.old_epoch(t_us, sender, key, u, epoch)
             elif sent is None and u <= self._head_before(device):
@@ -185,6 +195,8 @@ class TableSide(LogSide):
             if item.sends and any(s.kind == "sweep" and s.fate is None for s in device.ops.values()):
                 return False
         name = device.name if device is not None else ""
+        if device is not None and device.cloned:
+            return False
         if device is not None and item.last_sent is not None and item.last_sent.kind == "delete":
             self.checks.double.late(t_us, name, item.key, item.last_sent.u, device.head_up, None)
         else:
@@ -218,6 +230,8 @@ class TableSide(LogSide):
                 if device.past is None:
                     device.past = {}
                 device.past[before] = (device.head_up, device.head_id)
+                device.replaced_us = [at_us for at_us in device.replaced_us if t_us - at_us < HOUR_US] + [t_us]
+                checks.epoch.pace(t_us, device.name, (pk, "head"), len(device.replaced_us))
                 if device.sent_epoch == before and not device.restored:
                     checks.epoch.replaced(t_us, device.name, (pk, "head"), before, epoch)
                 else:

@@ -5,6 +5,8 @@ Each payload is parsed at most once, and only as far as needed; a batch sent aga
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fleet.oracle.reach import Reach
 from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
 from fleet.oracle.table_side import TableSide
@@ -86,8 +88,11 @@ class WireSide(TableSide):
             if sent.fate is None and sent.item is not None:
                 sent.item.pending = [*sent.writes, *sent.item.pending]
                 if not sent.item.receives and sent.kind == "delete":  # no create for it; the sweep does the rest
-                    sent.item.pending = [w for w in sent.item.pending if not w[3]] or NO_WRITES
+                    sent.item.pending = _since_delete(sent.item.pending)
         d.ops.clear()
+        for item in d.items.values() if d.restored else ():  # the same for deletes that were never sent
+            if item.pending and item.sends and not item.receives:
+                item.pending = _since_delete(item.pending)
 
     def _first_sent(self, t_us: int, d: Device, epoch: str, op: Operation) -> None:
         kind, u = op.kind, op.u
@@ -297,6 +302,9 @@ class WireSide(TableSide):
             if message.n and message.n == d.asked:
                 d.timed = True
                 d.clock_us = t_us
+        if d.restored and d.past is not None and up <= d.past.get(message.epoch, (ABSENT, None))[0]:
+            acked.checked += 1  # it was committed before the table was put back
+            return
         if message.epoch == d.head_epoch:
             last = d.ops.get(up)
             key = last.item.key if last is not None and last.item is not None else None
@@ -350,3 +358,9 @@ class WireSide(TableSide):
             in_flight=in_flight,
             duplicates=duplicates,
         )
+
+
+def _since_delete(writes: Sequence[Write]) -> list[Write] | tuple[Write, ...]:
+    """Those after the last delete, which superseded all before it."""
+    last = max((n for n, write in enumerate(writes) if write[3]), default=ABSENT)
+    return list(writes[last + 1 :]) or NO_WRITES

@@ -63,6 +63,7 @@ _ALL: Final = (
     _agent("backlog-in-one-message", "session", agent.WholeOutboxSession, "resend-identical"),
     _agent("changes-lost-on-reboot", "store", agent.ForgetfulStore, "writes-survive-power-cuts every-write-decided"),
     _worker("checkpoint-first", relay.HastyCloud, "convergence every-change-logged"),
+    _relay("clones-live-on", "catchup_type", relay.PatientCatchUp, "no-epoch-change", "clones"),
     _agent("clear-all-on-ack", "replica", agent.ClearingReplica, "read-your-writes every-write-decided convergence"),
     _agent("cursor-before-apply", "replica", agent.EarlyCursorReplica, "convergence"),
     _agent("delete-not-sent", "database", agent.ZombieDatabase, "convergence every-write-decided"),
@@ -78,6 +79,7 @@ _ALL: Final = (
     _relay("feed-overwrites", "sequencer_type", relay.OverwritingSequencer, "feed-dense"),
     _agent("gap-skipped", "replica", agent.GapReplica, "convergence no-gap"),
     _relay("head-after-item", "sequencer_type", relay.LateHeadSequencer, "feed-dense", "conflict"),
+    _relay("incarnation-ignored", "incarnation_type", relay.UnmindfulIncarnation, "convergence", "table-restore"),
     _relay("items-unfenced", "ingest_type", relay.BlindIngest, "conflict-policy", "conflict"),
     _agent(
         "late-rows-roll-back",

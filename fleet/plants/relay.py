@@ -13,6 +13,7 @@ from agent.protocol.schema import Context, Model
 from cloud.catchup import CatchUp
 from cloud.feed import Sequencer
 from cloud.head import Feed, log_position, public_image
+from cloud.incarnation import Incarnation
 from cloud.ingest import Action, Batch, Decision, Ingest
 from cloud.table import Condition, Get, Item, Put, Record, Request, Update, Work
 from fleet.world.cloud import CloudWorld
@@ -251,3 +252,25 @@ class HastyCloud(CloudWorld):
 def _nothing() -> Work:
     return
     yield
+
+
+class PatientCatchUp(CatchUp):
+    """Never counts how often a device replaces its epoch: two copies of it take the cloud from each other for ever."""
+
+    def too_many_epochs(self, recent: Sequence[int]) -> bool:
+        return False
+
+
+# ---------------------------------------------------------------- which table it is
+
+
+class UnmindfulIncarnation(Incarnation):
+    """Never looks whether the table was put back to an older copy: devices keep places in feeds and numbers in HEAD
+    that it no longer has, and wait for what will never come."""
+
+    def agrees(self, seen: str) -> bool:
+        return True
+
+    def current(self, *seen: str) -> Generator[Request, Any, str]:
+        return ""
+        yield

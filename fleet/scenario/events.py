@@ -22,6 +22,7 @@ from fleet.scenario.faults import (
     Reboots,
     RelayKill,
     Shape,
+    TableRestore,
     Target,
 )
 from fleet.scenario.model import Group, Offline, Scenario
@@ -140,7 +141,7 @@ def _duration_us(fault: FaultBase, stream: Stream) -> int:
         return stream.between(*fault.off)
     if isinstance(fault, PowerCut):
         return stream.between(*fault.off) + arrival_us(stream, fault.back.over_us, fault.back.shape)
-    if isinstance(fault, RelayKill):
+    if isinstance(fault, RelayKill | TableRestore):
         return fault.restart_us
     if isinstance(fault, Lasting | ClockFault):
         return fault.duration_us or 0

@@ -278,6 +278,29 @@ class TableSilence(Background):
         return {"share": self.share}
 
 
+class Clone(OnDevices, Lasting):
+    """A second device with the same identity and a copy of the database is switched on. At the end it is gone, and the
+    device is released from quarantine."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["clone"] = Field(description="A copy of the device, with its identity and database, is alive too.")
+
+
+class TableRestore(Occurring):
+    """The table is put back to an older copy and marked (`fleet-cloud restore-mark`), while the relay is stopped."""
+
+    kind: Literal["table-restore"] = Field(description="The table is put back to an older copy, and marked.")
+    back_us: PositiveDuration = Field(
+        alias="back", description="How much older the copy is; older than the scenario: an empty table."
+    )
+    restart_us: PositiveDuration = Field(
+        alias="restart", default=30_000_000, description="Time from the relay's stop until it runs again."
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {"back_us": self.back_us, "restart_us": self.restart_us}
+
+
 Fault = Annotated[
     BrokerOutage
     | LinkDown
@@ -292,7 +315,9 @@ Fault = Annotated[
     | StreamDelay
     | ClockFault
     | TableThrottle
-    | TableSilence,
+    | TableSilence
+    | TableRestore
+    | Clone,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[FaultBase]] = {
@@ -312,5 +337,7 @@ KINDS: dict[str, type[FaultBase]] = {
         ClockFault,
         TableThrottle,
         TableSilence,
+        TableRestore,
+        Clone,
     )
 }

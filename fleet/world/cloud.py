@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
+from cloud.head import head_key
+from cloud.incarnation import mark
+from cloud.quarantine import released
 from cloud.relay import Relay
-from cloud.table import Cancelled, TableError, Throttled, Write
+from cloud.table import Cancelled, ConditionFailed, Item, TableError, Throttled, Write
 from fleet.rng import rng
 from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
@@ -50,6 +54,8 @@ class CloudWorld(Shards):
         super().__init__(clock, table, relay, broker, settings, seed, trace, counter, start_ms)
         broker.deliver_to_cloud = self.take
         self._app_stream = rng(seed, "applications", "trouble")
+        self._restore_stream = rng(seed, "table", "restore")
+        self.on_restored: Callable[[], object] | None = None
         self._sweep_tie = clock.tie("sweep")
         self._sweep_stream = rng(seed, "table", "sweep")
         self._next_sweep()
@@ -110,6 +116,30 @@ class CloudWorld(Shards):
             self.clock.post_in(SWEEP_STEP_US, self._sweep_tie, self._sweep, None)
         else:
             self._next_sweep()
+
+    # What a person does.
+
+    def release(self, device_id: str) -> None:
+        """`fleet-cloud release`."""
+        with suppress(ConditionFailed):  # it was not in quarantine
+            self.table.execute(released(head_key(device_id)), self.start_ms + self.clock._now // 1000)
+            self.probes["quarantine_over"] += 1
+
+    # Backup and restore.
+
+    def restore(self, items: list[Item], restart_us: int) -> None:
+        """The relay is stopped where it stands, the table is put back to an older copy and marked, and the relay is
+        started again. What a relay knows of the table outlives that here, as if it had never been stopped: for a while
+        it does not know of the mark."""
+        for worker in self.workers:
+            if worker.alive:
+                self.kill_now(worker, restart_us)
+        self.table.restore(items)
+        self.stream_ends()
+        self.table.execute(mark(self._restore_stream.hex), self.start_ms + self.clock._now // 1000)
+        self.probes["table_restored"] += 1
+        if self.on_restored is not None:
+            self.on_restored()
 
     # What a run asks.
 

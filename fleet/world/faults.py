@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
+from cloud.table import Item
 from fleet.scenario.plan import FaultPlan
 from fleet.trace import Trace
 from fleet.world.broker import Broker
@@ -35,6 +36,7 @@ class Faults:
         cloud: CloudWorld,
         trace: Trace,
         on_heal: Callable[[str], None],
+        clone: Callable[[SimDevice], SimDevice | None],
     ) -> None:
         self._clock = clock
         self._seed = seed
@@ -43,14 +45,18 @@ class Faults:
         self._cloud = cloud
         self._trace = trace
         self._on_heal = on_heal
+        self._clone = clone
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
+        self._copies: dict[tuple[str, int], list[Item]] = {}  # (fault, when it restores) -> the table as it was
         self._open: dict[str, list[FaultPlan]] = {}  # kind -> whose windows are open; they add up where they overlap
         self.touched: dict[str, set[str]] = {plan.name: set() for plan in plans}  # for counting only
         for plan in plans:
             tie = clock.tie(f"fault/{plan.name}")
             begin = _BEGIN[plan.kind]
             for event in plan.events:
+                if plan.kind == "table-restore":
+                    clock.post_at(max(1, event[0] - plan.params["back_us"]), tie, self._back_up, (plan.name, event[0]))
                 clock.post_at(event[0], tie, self._begin, (begin, plan, event, tie))
             if plan.events:
                 clock.post_at(max(plan.until_us, plan.events[-1][0] + 1), tie, self._healed, plan.name)
@@ -164,6 +170,18 @@ class Faults:
         device, jump, drift = what
         device.shift_clock(-jump, -drift)
 
+    def clone(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            made = self._clone(device)
+            if made is not None:
+                made.boot()
+                self._later(event, tie, self._clone_gone, made)
+
+    def _clone_gone(self, made: SimDevice) -> None:
+        """Somebody has found the copy, and lets the device go on."""
+        made.power_off()
+        self._cloud.release(made.device_id)
+
     # ---------------------------------------------------------------- cloud
 
     def relay_kill(self, plan: FaultPlan, _event: Event, _tie: Tie) -> None:
@@ -171,6 +189,13 @@ class Faults:
 
     def relay_stall(self, _plan: FaultPlan, event: Event, _tie: Tie) -> None:
         self._cloud.stall_worker(event[2])
+
+    def _back_up(self, copy: tuple[str, int]) -> None:
+        """A copy for the restore of this fault at that time."""
+        self._copies[copy] = self._cloud.table.backup()
+
+    def table_restore(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        self._cloud.restore(self._copies.pop((plan.name, event[0])), plan.params["restart_us"])
 
     def cloud_window(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         """Trouble of the table or its stream for a while. Where windows of one kind overlap, their effects add up, and
@@ -231,6 +256,8 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "messages": Faults.messages,
     "relay-kill": Faults.relay_kill,
     "relay-stall": Faults.relay_stall,
+    "table-restore": Faults.table_restore,
+    "clone": Faults.clone,
     "stream-replay": Faults.cloud_window,
     "stream-delay": Faults.cloud_window,
     "clock": Faults.clock,

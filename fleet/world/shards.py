@@ -116,6 +116,12 @@ class Shards(Workers):
         self._replay_share = share
         self._replay_late_us = (late_min_us, max(late_min_us, late_max_us))
 
+    def stream_ends(self) -> None:
+        """The table has another stream from now on: what the old one held is gone, and whatever was read of it."""
+        for shard in self.shards:
+            shard.batch = None
+            shard.position = self.table.stream.latest(shard.number)
+
     # Polling.
 
     def _on_record(self, record: Record) -> None:

@@ -7,7 +7,7 @@ fleet.world.world.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from cloud.memory import MemoryTable
@@ -25,6 +25,8 @@ class WorldTable(Protocol):
     def scan(self, *, private: bool = False) -> Iterator[Item]: ...
     def sweep(self, now_ms: int, limit: int = 1000, pick: Callable[[int], int] | None = None) -> int: ...
     def expired_waiting(self, now_ms: int) -> bool: ...
+    def backup(self) -> list[Item]: ...
+    def restore(self, items: Iterable[Item]) -> None: ...
 
 
 def retain_ms(plan: CloudPlan) -> int:

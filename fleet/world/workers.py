@@ -137,6 +137,9 @@ class Workers:
             worker.queue.append((device_id, payload))
         else:
             self.probes["queue_full"] += 1
+            for message in self.relay.on_overload(device_id, payload):
+                assert isinstance(message, Publish)
+                self.broker.publish_from_cloud(message.topic, message.payload, message.qos)
 
     def _usable(self, tie: Tie) -> Worker | None:
         """A worker that nobody knows to be dead or stalled, drawn; None if there is none."""

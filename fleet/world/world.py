@@ -20,13 +20,14 @@ from agent.protocol.schema import Context, Schema
 from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
-from cloud.table import PRIVATE_PREFIX, Record
+from cloud.table import PK, PRIVATE_PREFIX, SK, Record
 from fleet.oracle import CheckResult, Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
 from fleet.world.broker import Broker
 from fleet.world.clock import Clock
+from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
@@ -37,6 +38,8 @@ from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
 from reports.histogram import LatencyRecorder
 
+NEVER_MS: Final = 1 << 62
+INCARNATION_MS: Final = 60_000  # a relay's own default
 LOOK_EVERY_US: Final = 1_000_000  # while converging
 
 
@@ -110,17 +113,11 @@ class World:
         self.table.stream.subscribe(self._committed)
         self.broker = Broker(self.clock, self._broker_settings(), self.trace)
         accounts = dict(members)
-        relay = types.relay(
-            self.schema,
-            self._relay_config(),
-            self.now_ms,
-            rng(plan.seed, "cloud", "relay").hex,
-            self.probes,
-            accounts.get,
-        )
+        relay = self._relay(types.relay, accounts.get)
         self.cloud = types.cloud(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
+        self.cloud.on_restored = self._restored
         self.surroundings = surroundings = Surroundings(
             clock=self.clock,
             broker=self.broker,
@@ -147,6 +144,7 @@ class World:
             cloud=self.cloud,
             trace=self.trace,
             on_heal=self._healed,
+            clone=self._clone,
         )
         self.timeline = Timeline(self)
         self.converged_us: int | None = None
@@ -174,6 +172,13 @@ class World:
             cloud_prefix=f"{topics.PREFIX}/service/",
         )
 
+    def _relay(self, kind: type[Relay], account_of: Callable[[str], str | None]) -> Relay:
+        chance = rng(self.plan.seed, "cloud", "relay").hex
+        relay = kind(self.schema, self._relay_config(), self.now_ms, chance, self.probes, account_of)
+        if not self._is_restored():
+            relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
+        return relay
+
     def _relay_config(self) -> RelayConfig:
         plan = self.plan.cloud
         return RelayConfig(
@@ -182,7 +187,12 @@ class World:
             record_life_ms=plan.record_life_us // 1000,
             worker_life_ms=plan.worker_life_us // 1000,
             future_ms=plan.future_bound_ms,
+            incarnation_ms=INCARNATION_MS if self._is_restored() else NEVER_MS,
         )
+
+    def _is_restored(self) -> bool:
+        """Whether the table will be put back at any time."""
+        return any(fault.kind == "table-restore" for fault in self.plan.faults)
 
     def _agent_config(self, encoding: str) -> AgentConfig:
         plan = self.plan.agent
@@ -240,6 +250,23 @@ class World:
             self.changed_us = now
             self.trace("commit", key[0], f"{key[1]} {None if new is None else new.get('rev')}")
         self.oracle.committed(now, record)
+
+    def _clone(self, device: SimDevice) -> SimDevice | None:
+        plan = next(one for one in self.plan.devices if one.id == device.device_id)
+        group = self.plan.groups[plan.group]
+        made = clone_of(device, self.surroundings, plan, group, Profile(group.link))
+        if made is not None:
+            self.oracle.device_cloned(device.device_id)
+        return made
+
+    def _restored(self) -> None:
+        items = self.table.backup()
+        self.tails = {}
+        for item in items:  # in order of the sort key
+            if item[PK].startswith(LOG_PK):
+                self.tails[item[PK]] = item[SK]
+        self.changed_us = self.clock._now
+        self.oracle.table_restored(self.clock._now, items)
 
     def _healed(self, name: str) -> None:
         self.healed_us[name] = self.clock._now

@@ -31,6 +31,7 @@ from relay_rig import (
 from agent.protocol.messages import (
     ITEM_BYTES_MAX,
     MESSAGE_BYTES_MAX,
+    RATE,
     Ack,
     FeedName,
     FeedState,
@@ -41,6 +42,7 @@ from agent.protocol.messages import (
     Rows,
     Snapshot,
     ToDevice,
+    Wait,
     decode_image,
     decode_to_device,
     encode,
@@ -108,7 +110,14 @@ def test_an_epoch_that_replaces_heads_is_adopted_from_zero() -> None:
     rig.send(hello())
     rig.send(up(op(1, "create", status(1)), op(2, "update", setting(2))))
     assert rig.ack(hello("f" * 32, EPOCH)) == Ack(epoch="f" * 32, up=0, now=NOW_MS, n=1)
-    assert dict(rig.head()) == {"pk": rig.head()["pk"], "sk": "head", "epoch": "f" * 32, "up": 0, "verdicts": {}}
+    assert dict(rig.head()) == {
+        "pk": rig.head()["pk"],
+        "sk": "head",
+        "epoch": "f" * 32,
+        "up": 0,
+        "verdicts": {},
+        "born": [NOW_MS],
+    }
     assert rig.counters["epoch_adopted"] == 1
     assert rig.ack(hello("f" * 32, EPOCH)).up == 0
     assert rig.counters["epoch_adopted"] == 1
@@ -594,7 +603,10 @@ def test_no_bytes_break_the_relay(payload: bytes) -> None:
 
 def test_hellos_beyond_the_rate_are_refused_for_a_while() -> None:
     rig = Rig(RelayConfig(hello_per_window=2))
-    assert [len(rig.send(hello())) for _ in range(4)] == [1, 1, 0, 0]
+    rig.now_ms += 20_000
+    answers = [rig.send(hello()) for _ in range(4)]
+    assert [len(sent) for sent in answers] == [1, 1, 1, 0], "the device is told once"
+    assert answers[2] == [Wait(hn="hn", retry_after=RelayConfig().hello_window_ms, reason=RATE)]
     assert len(rig.send(hello("f" * 32), "home-2")) == 1
     assert rig.counters["message_refused_rate"] == 2
     rig.now_ms += RelayConfig().hello_window_ms

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +23,19 @@ from command_rig import DEVICE, SCHEMA, Said
 from dynamo_rig import adapter
 from emulators import KEY_ID, REGION, SECRET
 from emulators import client as emulator_client
-from relay_rig import hello
+from relay_rig import EPOCH, NOW_MS, hello
+from relay_rig import SCHEMA as FLEET
 
-from agent.protocol.messages import FeedState
+from agent.protocol.messages import Ack, FeedState, Hello, Reset, decode_to_device, encode
 from agent.protocol.schema import Schema
 from cloud.cli import main
+from cloud.config import RelayConfig
+from cloud.drive import run
 from cloud.dynamodb_table import definition
 from cloud.head import head_key, log_pk, log_sk, new_head
 from cloud.registry import heard, registration
-from cloud.table import Put
+from cloud.relay import Relay
+from cloud.table import Get, Publish, Put
 
 CREATE: Final = ["create", "Setting", "name=mode", "level=1", "--device", DEVICE]
 # One of each command that looks into a table or writes to it.
@@ -44,6 +49,8 @@ COMMANDS: Final = [
     ["register", DEVICE, "--account", "main"],
     ["devices"],
     ["acl"],
+    ["restore-mark", "--yes"],
+    ["release", DEVICE],
 ]
 
 
@@ -409,3 +416,57 @@ def test_a_missing_extra_is_named(root: Path, tmp_path: Path, missing: str, word
     assert done.returncode == code, done.stderr
     if code:
         assert done.stderr.count("\n") == 1 and "pip install 'fleet-sync[cloud]'" in done.stderr
+
+
+# After a restore
+
+
+def test_a_table_is_marked_only_with_a_word_and_each_mark_is_another(shell: CloudShell) -> None:
+    shell.ok("register", DEVICE, "--account", "main")
+    before = shell.state()
+    said = shell("restore-mark")
+    assert said.code == 2 and "was this table put back" in said.err and "--yes" in said.err
+    assert "1 devices registered" in said.out and shell.state() == before
+    first = shell.ok("restore-mark", "--yes", "--json").row
+    assert (first["was"], first["devices"]) == ("", 1) and len(first["incarnation"]) == 16
+    second = shell.ok("restore-mark", "--yes", "--json").row
+    assert second["was"] == first["incarnation"] != second["incarnation"]
+    assert shell.ok("provision").out.endswith("nothing to do\n"), "a marked table is still Fleet's"
+
+
+def test_a_marked_table_tells_a_relay_of_its_new_incarnation(shell: CloudShell) -> None:
+    table = adapter(shell.client, shell.table)
+    relay = Relay(FLEET, RelayConfig(), lambda: NOW_MS, lambda digits: "0" * digits, Counter(), {DEVICE: "main"}.get)
+    sent: list[Publish] = []
+    run(relay.on_message(DEVICE, encode(hello())), table.execute, sent.append)
+    incarnation = shell.ok("restore-mark", "--yes", "--json").row["incarnation"]
+    again = Relay(FLEET, RelayConfig(), lambda: NOW_MS, lambda digits: "0" * digits, Counter(), {DEVICE: "main"}.get)
+    run(again.on_message(DEVICE, encode(hello())), table.execute, sent.append)
+    ack, reset = (decode_to_device(one.payload) for one in sent)
+    assert isinstance(ack, Ack)
+    assert reset == Reset(hn="hn", head_epoch=EPOCH, inc=incarnation)
+    run(
+        again.on_message(DEVICE, encode(Hello(epoch="new", hn="hn", n=2, schema="1", feeds={}, inc=incarnation))),
+        table.execute,
+        sent.append,
+    )
+    head = table.execute(Get(head_key(DEVICE)))
+    assert (head["epoch"], head["inc"]) == ("new", incarnation)
+
+
+# Quarantine
+
+
+def test_a_device_in_quarantine_is_shown_and_released(shell: CloudShell) -> None:
+    table = adapter(shell.client, shell.table)
+    shell.ok("register", DEVICE, "--account", "main")
+    assert shell.refused("release", DEVICE).startswith(f"{DEVICE} has never been heard of")
+    table.execute(Put(new_head(DEVICE, EPOCH)))
+    assert shell.refused("release", DEVICE).startswith(f"{DEVICE} is not in quarantine")
+    assert shell.ok("devices", "--json").row["quarantine"] is None
+    table.execute(Put({**new_head(DEVICE, EPOCH), "halted": NOW_MS, "born": [NOW_MS]}))
+    assert shell.ok("devices", "--json").row["quarantine"] == "2023-11-14T22:13:20.000Z"
+    said = shell("devices", "--columns")
+    assert said.code == 0 and "release" in said.err
+    assert "two copies" in shell.ok("release", DEVICE).out
+    assert table.execute(Get(head_key(DEVICE))) == new_head(DEVICE, EPOCH)

@@ -20,6 +20,7 @@ from cloud.feed import Sequencer
 from cloud.functions import HEARD_EVERY_MS, Functions, NotSetAside
 from cloud.functions_log import Log
 from cloud.head import head_key
+from cloud.incarnation import MARKER_KEY
 from cloud.registry import Accounts, device_key, registration
 from cloud.table import Get, InvalidRequest, Put, Query, Record, TableError, Throttled, Unavailable
 
@@ -197,7 +198,7 @@ def test_a_record_that_nobody_can_read_is_set_aside(deployed: Deployed, change: 
 
 def test_when_time_runs_out_the_rest_comes_again(deployed: Deployed) -> None:
     records = deployed.written(config(1), setting(1), config(2))
-    left = iter([AMPLE_MS] * 4 + [500] * 100)  # one record's requests, then not enough
+    left = iter([AMPLE_MS] * 5 + [500] * 100)  # one record's requests and the marker, then not enough
     deployed.remaining = lambda: next(left)
     assert deployed.stream(*records) == [sequence(records[1])]
     assert len(deployed.log()) == 1
@@ -375,8 +376,13 @@ def test_a_device_that_sends_many_messages_is_guarded_as_anywhere(deployed: Depl
 
 def test_requests_of_the_whole_path_are_what_the_log_says(deployed: Deployed) -> None:
     """The stream's function asks for the tail, HEAD and the item, and puts the row: no more."""
-    (record,) = deployed.written(config(1))
+    first, record = deployed.written(config(1), config(2))
     deployed.requests.clear()
+    deployed.stream(first)
+    assert [type(request) for request in deployed.requests] == [Query, Get, Get, Get, Put]
+    assert deployed.requests[1] == Get(MARKER_KEY), "once in a while"
+    deployed.requests.clear()
+    deployed.published.clear()
     deployed.stream(record)
     assert [type(request) for request in deployed.requests] == [Query, Get, Get, Put]
     assert len(deployed.published) == 1

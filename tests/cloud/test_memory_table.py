@@ -251,3 +251,19 @@ def test_sizes_and_units_are_the_services() -> None:
     assert item_bytes({"n": 1234}) == 1 + 3
     assert [read_units(n) for n in (0, 4096, 4097)] == [1, 1, 2]
     assert [write_units(a, b) for a, b in ((0, 0), (1024, 1), (1, 1025))] == [1, 1, 2]
+
+
+def test_a_table_that_is_put_back_holds_the_copy_alone_and_its_stream_tells_nothing_of_it() -> None:
+    table = MemoryTable(shards=2)
+    seen: list[Record] = []
+    table.execute(Put({"pk": "a", "sk": "1", "ttl": 10}), 1_000)
+    table.execute(Put({"pk": "a", "sk": "2"}), 1_000)
+    copy = table.backup()
+    table.execute(Delete(("a", "1")), 2_000)
+    table.execute(Put({"pk": "b", "sk": "1"}), 2_000)
+    table.subscribe(seen.append)
+    table.restore(reversed(copy))
+    assert list(table.scan()) == copy and table.stream.count() == 0 and seen == []
+    assert table.execute(Query("a"), 3_000).items == tuple(copy)
+    assert table.sweep(20_000) == 1 and table.peek(("a", "1")) is None, "its times to live are there again"
+    assert table.stream.count() == 1 and [record.by_ttl for record in seen] == [True]

@@ -24,7 +24,18 @@ from fleet.scenario.model import Link
 from fleet.scenario.presets import LINKS
 from fleet.scenario.shipped import ROOT, header, scenario_paths
 
-NAMES = ["baseline", "conflict", "lifetimes", "long-offline", "lossy-links", "outage", "reboot-storm", "relay-crash"]
+NAMES = [
+    "baseline",
+    "clones",
+    "conflict",
+    "lifetimes",
+    "long-offline",
+    "lossy-links",
+    "outage",
+    "reboot-storm",
+    "relay-crash",
+    "table-restore",
+]
 WAYS = {"Status": "up", "Config": "down", "Setting": "both", "Diagnostic": "device only", "Audit": "cloud only"}
 
 

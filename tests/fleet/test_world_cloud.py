@@ -50,6 +50,9 @@ class SmallRelay:
     def wants(self, key: Key) -> bool:
         return key[0].startswith("item#")
 
+    def on_overload(self, device_id: str, payload: bytes) -> Work:
+        yield Publish(f"ioto/device/{device_id}/sync", b"wait", 1)
+
     def on_message(self, device_id: str, payload: bytes) -> Work:
         self.messages.append((device_id, payload))
         if payload == b"nothing":
@@ -142,6 +145,7 @@ def test_concurrency_and_queue_are_bounded() -> None:
         cloud.world.take("up", b"%d" % i, f"d{i}")
     assert len(cloud.relay.messages) == 3
     assert cloud.probes["queue_full"] == 12
+    assert cloud.broker.cloud_sent == 12, "each that found no room is asked to wait"
     cloud.settle()
     assert len(cloud.relay.finished) == 8
 

@@ -66,6 +66,7 @@ def begun(plans: list[FaultPlan]) -> tuple[Clock, Cloud, list[str]]:
         cloud=cloud,  # type: ignore[arg-type]
         trace=Trace(clock),
         on_heal=healed.append,
+        clone=lambda device: None,
     )
     return clock, cloud, healed
 

@@ -1,0 +1,39 @@
+"""The two messages of a device, made from what its store holds. Pure; called by Session, which says when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from agent.protocol.messages import NO_IMAGE, FeedName, FeedState, Hello, Op, Up
+from agent.records import OutboxRow
+from agent.store import Store
+
+
+def hello(store: Store, nonces: Mapping[FeedName, str], *, hn: str, n: int, schema: str) -> Hello:
+    """Who the device is, and where it stands in each feed that has a nonce."""
+    feeds: dict[FeedName, FeedState] = {}
+    for name, nonce in nonces.items():
+        cursor = store.cursors.get(name)
+        feeds[name] = FeedState(nonce) if cursor is None else FeedState(nonce, cursor[0], cursor[1])
+    identity = store.identity
+    return Hello(
+        epoch=identity.epoch,
+        replaces=identity.replaces,
+        hn=hn,
+        n=n,
+        schema=schema,
+        feeds=feeds,
+        inc=store.incarnation or msgspec.UNSET,
+    )
+
+
+def batch(store: Store, rows: Sequence[OutboxRow], *, hn: str) -> Up:
+    """Rows that are marked as sent: all of those that are not acknowledged."""
+    identity = store.identity
+    ops = [
+        Op(row[1], row[5], row[8], (row[3], row[4]), row[7], NO_IMAGE if row[6] is None else msgspec.Raw(row[6]))
+        for row in rows
+    ]
+    return Up(epoch=identity.epoch, first_u=rows[0][1], prev_id=identity.acked_id, ops=ops, hn=hn)

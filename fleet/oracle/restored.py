@@ -1,0 +1,81 @@
+"""The oracle's view of a table that was put back to an older copy: what no stream and no commit tells of.
+
+What was committed after the copy is gone, and that is nobody's fault: devices mint new epochs, put their own items of
+up models into the table again, and take all others as the table has them. From then on the run is judged as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.protocol.messages import Key
+from fleet.oracle import stored
+from fleet.oracle.payload import REV
+from fleet.oracle.state import ABSENT, Device, Item
+from fleet.oracle.table_side import TableSide
+
+Image = Mapping[str, Any]
+
+
+class RestoredSide(TableSide):
+    """What a restore means."""
+
+    def table_restored(self, t_us: int, items: Iterable[Image]) -> None:
+        """`items`: all that the table holds now, the relay's own among them."""
+        if self._open:
+            self._settle()
+        public: dict[Key, Image] = {}
+        heads: dict[str, Image] = {}
+        tails: dict[str, str] = {}
+        for item in items:
+            pk = item["pk"]
+            if pk.startswith(stored.HEAD):
+                heads[stored.head_device(pk)] = item
+            elif pk.startswith(stored.LOG):
+                tails[pk] = max(item["sk"], tails.get(pk, ""))
+            elif not pk.startswith(stored.PRIVATE):
+                public[pk, item["sk"]] = item
+        for key in public:
+            if key not in self._items:
+                self._find_item(key)
+        for item_now in list(self._items.values()):
+            self._put_back(t_us, item_now, public.get(item_now.key))
+        for device in self._devices.values():
+            self._head_put_back(device, heads.get(device.name))
+        for pk, sk in tails.items():
+            feed = self._feeds.get(stored.log_feed(pk))
+            if feed is not None:
+                feed.epoch, feed.seq = stored.log_position(sk)
+
+    def _put_back(self, t_us: int, item: Item, image: Image | None) -> None:
+        """A state like any other that the table takes on, but no row of a feed will tell of it: a snapshot must."""
+        rev = image.get(REV) if image is not None else None
+        item.cloud = None
+        was, item.rev, item.image = item.rev, rev, image
+        if item.receives:
+            if rev != was:
+                self._advance(t_us, item, rev, False)
+            item.logged = item.index
+            item.log_epoch, item.log_seq = "", 0
+            item.op_epoch = ""
+            item.op_index = item.index if image is not None and stored.OP in image else ABSENT
+        if image is None and was is not None and not item.dying:
+            item.dying = True
+            self._dead.append((t_us, item))
+
+    def _head_put_back(self, device: Device, head: Image | None) -> None:
+        """What HEAD had reached was committed, and acks of it may still be on their way."""
+        device.restored = True
+        device.idle = 0
+        device.replaced_us = []  # HEAD's count is that of the copy
+        if device.head_epoch is not None:
+            if device.past is None:
+                device.past = {}
+            device.past[device.head_epoch] = (device.head_up, device.head_id)
+        if head is None:
+            device.head_epoch, device.head_up, device.head_id = None, 0, None
+            device.verdicts = stored.NO_VERDICTS
+        else:
+            device.head_epoch, device.head_up, device.head_id = head["epoch"], head["up"], head.get("upid")
+            device.verdicts = head["verdicts"]

@@ -1,0 +1,139 @@
+"""What the oracle excuses once the table was put back or a device copied, and what it still holds against a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oracle_history import EPOCH, History, config, public, status
+from run_rig import BUSY, busy_plan, ran
+
+from fleet.oracle import CheckResult
+from fleet.oracle.checks.identity import EPOCHS_MAX
+from fleet.oracle.stored import HEAD
+
+D = "home-1"
+NEW = "f" * 32
+BOTH = BUSY.replace(
+    "faults:\n",
+    """faults:
+  - {name: early, kind: table-restore, at: 5m, back: 2m}
+  - {name: empty, kind: table-restore, at: 8m, back: 1h}
+  - {kind: clone, at: 3m, duration: 8m, target: {group: home, share: 50%}}
+""",
+).replace("converge_within: 20m", "converge_within: 80m")
+
+
+def lived() -> tuple[History, list[dict[str, Any]]]:
+    """One device that wrote twice and was written to twice; the table as it was after the first time."""
+    h = History()
+    for device in h.devices:
+        h.head(device, 0)
+        h.snapshot(device, [])
+    copy: list[dict[str, Any]] = []
+    for kind in ("create", "update"):
+        h.write(D, status(D), kind)
+        h.sync_up(D)
+        h.cloud(config(D))
+        h.push(D, config(D))
+        copy = copy or copied(h)
+    return h, copy
+
+
+def copied(h: History) -> list[dict[str, Any]]:
+    heads = [{"pk": HEAD + name, "sk": "head", **head} for name, head in h.heads.items()]
+    return [dict(item) for item in h.table.values()] + [dict(head) for head in heads]
+
+
+def put_back(h: History, items: Iterable[dict[str, Any]]) -> None:
+    held = list(items)
+    h.oracle.table_restored(h.tick(), held)
+    h.table = {(item["pk"], item["sk"]): item for item in held if not item["pk"].startswith("_fleet#")}
+
+
+def end(h: History) -> dict[str, CheckResult]:
+    h.oracle.healed(h.tick())
+    h.oracle.writes_stopped(h.tick())
+    return h.finish()
+
+
+def failing(results: dict[str, CheckResult]) -> list[str]:
+    return [name for name, result in results.items() if result.status == "fail"]
+
+
+def test_a_device_that_keeps_what_the_table_no_longer_has_has_not_converged() -> None:
+    h, copy = lived()
+    assert failing(end(h)) == []
+    h, copy = lived()
+    put_back(h, copy)
+    results = end(h)
+    assert failing(results) == ["convergence"]
+    assert "status#" in results["convergence"].detail and "config#" in results["convergence"].detail
+
+
+def test_a_device_that_takes_the_old_state_and_brings_back_its_own_passes() -> None:
+    h, copy = lived()
+    own = dict(h.table[status(D)])
+    put_back(h, copy)
+    h.oracle.device_saw(h.tick(), D, config(D), h.table[config(D)]["rev"], public(h.table[config(D)]))
+    h.visible[D][config(D)] = public(h.table[config(D)])
+    h.visible[D][status(D)] = public(own)
+    h.table[status(D)] = own
+    results = end(h)
+    assert failing(results) == ["no-acked-write-lost"], "nobody was seen to put it there again"
+    assert results["convergence"].status == "pass"
+
+
+def test_a_table_that_is_not_what_was_put_back_is_noticed() -> None:
+    h, copy = lived()
+    put_back(h, copy)
+    del h.table[config(D)]
+    assert "no-acked-write-lost" in failing(end(h))
+
+
+def test_acks_from_before_a_restore_may_still_come_and_those_of_what_never_was_may_not() -> None:
+    h, copy = lived()
+    put_back(h, copy)
+    h.ack(D, 2)
+    assert "no-acked-write-lost" not in failing(h.results())
+    h.ack(D, 3)
+    assert "no-acked-write-lost" in failing(h.results())
+
+
+def test_a_new_epoch_after_a_restore_has_its_cause_and_one_without_has_none() -> None:
+    for restored in (True, False):
+        h, copy = lived()
+        if restored:
+            put_back(h, copy)
+        h.private((HEAD + D, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, {"epoch": EPOCH})
+        assert ("no-epoch-change" in failing(h.results())) is not restored
+
+
+def test_epochs_without_end_are_held_against_a_run_also_where_a_device_was_copied() -> None:
+    h, _ = lived()
+    h.oracle.device_cloned(D)
+    for number in range(EPOCHS_MAX):
+        h.private((HEAD + D, "head"), {"epoch": f"{number:032d}", "up": 0, "verdicts": {}}, {"epoch": "before"})
+    assert "no-epoch-change" not in failing(h.results())
+    h.private((HEAD + D, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, {"epoch": "before"})
+    result = h.results()["no-epoch-change"]
+    assert result.status == "fail" and f"at most {EPOCHS_MAX} changes" in result.detail
+
+
+def test_what_a_copy_sends_is_not_invented_and_what_nobody_sends_is() -> None:
+    for cloned in (True, False):
+        h, _ = lived()
+        if cloned:
+            h.oracle.device_cloned(D)
+        rev = h.table[status(D)]["rev"]
+        h.commit(status(D), {**h.table[status(D)], "rev": rev, "_op": [D, NEW, 1, "another boot"]})
+        assert bool(failing(h.results())) is not cloned
+
+
+@pytest.mark.parametrize("seed", [3, 5, 8])
+def test_a_restore_and_a_copy_at_once_in_a_busy_world(tmp_path: Path, seed: int) -> None:
+    world = ran(busy_plan(tmp_path, seed, BOTH))
+    assert [check for check in world.checks if check.status == "fail"] == []
+    assert world.probes["table_restored"] == 2 and world.probes["incarnation_entered"] > 0
