@@ -26,6 +26,7 @@ from typing import Any, Final
 import pytest
 from emulators import ministack_server, moto_server
 from hypothesis import HealthCheck, settings
+from onetable.bridge import Bridge, Missing, library, node
 
 CI: Final = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
@@ -81,3 +82,16 @@ def ministack() -> Iterator[str]:
     """The address of ministack's DynamoDB, under the same rule."""
     with ministack_server() as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def javascript(request: pytest.FixtureRequest, ci: bool) -> Iterator[Bridge]:
+    """The JavaScript OneTable library in Node, over moto's DynamoDB; tables as for `moto`."""
+    try:
+        node()
+    except Missing as missing:
+        if ci:
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with library(request.getfixturevalue("moto")) as bridge:
+        yield bridge

@@ -135,7 +135,7 @@ class Table:
         create_table(self.client, name)
         self.execute = adapter(self.client, name).execute
         for device, account in accounts.items():
-            self.execute(registration(device, account, _wall_ms()))
+            self.execute(registration(device, account, wall_ms()))
 
     def items(self, private: bool = False) -> dict[Key, dict[str, Any]]:
         """What applications see; with `private` the relay's own items instead."""
@@ -227,10 +227,21 @@ class RelayProcess:
         stream: Mapping[str, int] = STREAM,
         more: str = "",
         program: Sequence[str] = ("-m", "cloud.cli"),
+        schema: Path = FILE,
     ) -> None:
         self.config = folder / f"{name}.json5"
         self.config.write_text(f"{{stream: {json.dumps(dict(stream))}, {more}}}")
-        command = [sys.executable, *program, "relay", "--table", table.name, "--schema", str(FILE), "--broker", broker]
+        command = [
+            sys.executable,
+            *program,
+            "relay",
+            "--table",
+            table.name,
+            "--schema",
+            str(schema),
+            "--broker",
+            broker,
+        ]
         command += ["--endpoint-url", table.address, "--region", REGION, "--config", str(self.config)]
         command += ["--listen", "127.0.0.1:0", "--log", "json", "--name", name, *options]
         environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
@@ -324,7 +335,7 @@ class LiveDevice(Device):
     """A device on a broker, on the clock of the machine. `pump` drives several until something is true."""
 
     def __init__(self, port: int, device_id: str = "home-1", account: str = "main", **more: Any) -> None:
-        super().__init__(device_id=device_id, config=more.pop("config", QUICK), now_ms=_wall_ms, **more)
+        super().__init__(device_id=device_id, config=more.pop("config", QUICK), now_ms=wall_ms, **more)
         self.port = port
         self.account = account
         self.client: paho.Client | None = None
@@ -385,13 +396,13 @@ class LiveDevice(Device):
         self.connection.close()
 
 
-def _wall_ms() -> int:
+def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 @contextlib.contextmanager
-def devices(port: int, *names: str) -> Iterator[list[LiveDevice]]:
-    made = [LiveDevice(port, name) for name in names]
+def devices(port: int, *names: str, **more: Any) -> Iterator[list[LiveDevice]]:
+    made = [LiveDevice(port, name, **more) for name in names]
     for device in made:
         device.boot()
     try:

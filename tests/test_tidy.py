@@ -61,10 +61,10 @@ CHANCE: Final[dict[str, str]] = {
     "cloud/system.py": "the machine's randomness, given to the relay's logic by commands and functions",
 }
 SKIPS: Final[dict[str, str]] = {
+    "tests/conftest.py": "needs Node and npm: fails without them where CI is set, and says so elsewhere",
     "tests/cloud/test_access.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
     "tests/live/conftest.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
     "tests/fleet/test_determinism.py": "needs other Pythons: fails without them where CI is set, and says so elsewhere",
-    "tests/onetable/conftest.py": "needs Node and npm: fails without them where CI is set, and says so elsewhere",
     "tests/reports/test_html.py": "needs a browser: fails without one where CI is set, and says so elsewhere",
 }
 LONG_MODULES: Final[dict[str, str]] = {}

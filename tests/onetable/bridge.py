@@ -1,4 +1,4 @@
-"""Runs the JavaScript OneTable library in Node, for the tests of this folder: install it, start it, talk to it.
+"""Runs the JavaScript OneTable library in Node, for this folder and tests/live: install it, start it, talk to it.
 
 The packages go into node_modules beside this file, which git ignores, once per change of package.json; npm fetches them
 from wherever the machine's npm is set up to. Node is given an address on loopback and talks to nothing else.
