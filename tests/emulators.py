@@ -66,6 +66,12 @@ def client(address: str, service: str = "dynamodb") -> Any:
     return boto3.client(service, endpoint_url=address, region_name=REGION, config=config, **keys)
 
 
+def table_names(client: Any) -> list[str]:
+    """All of them: one answer names a hundred, and a server that many tests share has more."""
+    pages = client.get_paginator("list_tables").paginate()
+    return [name for page in pages for name in page["TableNames"]]
+
+
 def serve_moto() -> None:
     """Says the address on standard output, and serves until standard input ends."""
     from moto.server import ThreadedMotoServer

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pytest
 from command_rig import DEVICE, SCHEMA, Said
 from dynamo_rig import adapter
-from emulators import KEY_ID, REGION, SECRET
+from emulators import KEY_ID, REGION, SECRET, table_names
 from emulators import client as emulator_client
 from relay_rig import EPOCH, NOW_MS, hello
 from relay_rig import SCHEMA as FLEET
@@ -117,7 +117,7 @@ def bare(
     monkeypatch.chdir(tmp_path)
     client = emulator_client(moto)
     yield CloudShell(client, table, monkeypatch, capsys)
-    if table in client.list_tables()["TableNames"]:
+    if table in table_names(client):
         client.delete_table(TableName=table)
 
 
@@ -274,7 +274,7 @@ def test_a_table_that_is_not_fleets_is_never_touched(bare: CloudShell, words: li
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_no_command_makes_a_table_but_provision(bare: CloudShell, words: list[str]) -> None:
     assert "The table is not there" in bare.refused(*words)
-    assert bare.table not in bare.client.list_tables()["TableNames"]
+    assert bare.table not in table_names(bare.client)
 
 
 @pytest.mark.parametrize("words", [*COMMANDS, ["provision"]], ids=lambda words: words[0])
@@ -300,7 +300,7 @@ def test_an_address_without_an_answer_and_missing_credentials_are_told(
 
 def test_provision_twice_does_nothing_the_second_time(bare: CloudShell) -> None:
     shown = bare.ok("provision", "--dry-run").out
-    assert "would change" in shown and bare.table not in bare.client.list_tables()["TableNames"]
+    assert "would change" in shown and bare.table not in table_names(bare.client)
     assert "changes\n  create the table" in bare.ok("provision").out
     before = bare.state()
     assert "nothing to do" in bare.ok("provision").out

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 from emulators import client as emulator_client
-from emulators import moto_server
+from emulators import moto_server, table_names
 from run_rig import CALM, busy_plan, command, fleet, summary_of
 from scenario_rig import write
 from typer.testing import CliRunner
@@ -388,13 +388,13 @@ def test_a_run_leaves_no_table_behind_and_touches_no_other(tmp_path: Path) -> No
     with moto_server() as address:
         server = emulator_client(address)
         with opened(Backend("dynamodb", address), plan.cloud):
-            (first,) = server.list_tables()["TableNames"]
+            (first,) = table_names(server)
             with opened(Backend("dynamodb", address), plan.cloud):
-                assert len(server.list_tables()["TableNames"]) == 2
-            assert server.list_tables()["TableNames"] == [first]
+                assert len(table_names(server)) == 2
+            assert table_names(server) == [first]
         with pytest.raises(ZeroDivisionError), opened(Backend("dynamodb", address), plan.cloud):
             raise ZeroDivisionError
-        assert server.list_tables()["TableNames"] == []
+        assert table_names(server) == []
 
 
 def test_a_proxy_of_the_environment_is_not_asked(tmp_path: Path, moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,11 +425,11 @@ def test_ctrl_c_ends_in_good_order_and_deletes_the_table(tmp_path: Path, moto: s
         assert run.stderr is not None
         line = run.stderr.readline()
         assert " online, backlog " in line, line  # of progress: it runs
-        assert [name for name in server.list_tables()["TableNames"] if name.startswith("fleet-run-")]
+        assert [name for name in table_names(server) if name.startswith("fleet-run-")]
         run.send_signal(signal.SIGINT)
         run.communicate(timeout=60)
     assert run.returncode == 130
-    assert not [name for name in server.list_tables()["TableNames"] if name.startswith("fleet-run-")]
+    assert not [name for name in table_names(server) if name.startswith("fleet-run-")]
 
 
 def test_an_emulator_that_dies_on_the_way_is_the_harness_failing(
