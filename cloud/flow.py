@@ -27,12 +27,20 @@ class Flow:
         self._began_ms = 0
         self._hellos: dict[str, int] = {}
         self._ups: dict[str, int] = {}
+        self._digests: dict[str, int] = {}
 
     def hello(self, device_id: str) -> Verdict:
         return self._count(self._hellos, device_id, self.config.hello_per_window)
 
     def up(self, device_id: str) -> Verdict:
         return self._count(self._ups, device_id, self.config.up_per_window)
+
+    def digest(self, device_id: str) -> bool:
+        """Whether a comparison has room. Nobody is told of one that has not: it will be tried again some time."""
+        config = self.config
+        if self._count(self._digests, device_id, config.digest_per_window) is not Verdict.TAKE:
+            return False
+        return self._count(self._digests, "", config.digests_per_window) is Verdict.TAKE
 
     def left_ms(self) -> int:
         """Until the window is over, at least 1."""
@@ -44,6 +52,7 @@ class Flow:
             self._began_ms = now_ms
             self._hellos.clear()
             self._ups.clear()
+            self._digests.clear()
         count = counts[device_id] = counts.get(device_id, 0) + 1
         if count <= most:
             return Verdict.TAKE

@@ -39,6 +39,7 @@ _WARNINGS: Final = (
     "shard-lost-unread",
     "record-set-aside",
     "letter-failed",
+    "digest-mismatch",
 )
 _PROBLEMS: Final = ("record-retried", "letter-waits")
 
@@ -83,6 +84,7 @@ class Service:
             stream_threads=settings.threads,
         )
         self.relay = Relay(schema, settings.relay, system.wall_ms, system.random_hex, self.counters, self.accounts.of)
+        self.relay.digests.tell = self._tell
         shared: dict[str, Any] = {"counters": self.counters, "tell": self._tell}
         self.leases = Leases(
             arn.rpartition("/")[2], name, boot, settings.stream, monotonic_ms=system.monotonic_ms, **shared

@@ -1,4 +1,4 @@
-"""The alarms of the deployment: changes that wait, errors, records set aside, throttling, messages dropped.
+"""The alarms of the deployment: late changes, errors, records set aside, throttling, dropped messages, differences.
 
 Pure; called by cloud.template.
 """
@@ -30,6 +30,10 @@ def alarms() -> dict[str, Any]:
         ),
         "PublishDroppedAlarm": _alarm(
             "The broker did not take messages for devices", NAMESPACE, "publish_dropped", ours, "Sum", 1, 3
+        ),
+        "DigestMismatchAlarm": _alarm(
+            "A device and the table differed, and nothing on its way was the reason", NAMESPACE, "digest_mismatch",
+            ours, "Sum", 1, 1,
         ),
         "MessageUnansweredAlarm": _alarm(
             "Messages of devices got no answer", NAMESPACE, "message_failed", ours, "Sum", 1, 3

@@ -23,6 +23,7 @@ from agent.events import (
     STOP,
     TIMER,
     Boot,
+    Compare,
     Connected,
     Disconnect,
     Disconnected,
@@ -53,7 +54,7 @@ from agent.protocol.messages import (
 from agent.session import NEVER, Session
 from agent.transitions import TRANSITIONS, IllegalTransitionError
 
-EVENTS: Final = (Boot, Connected, Disconnected, Received, LocalChange, Timer, Stop)
+EVENTS: Final = (Boot, Connected, Disconnected, Received, LocalChange, Timer, Compare, Stop)
 MINUTE_MS: Final = 60_000
 
 
