@@ -225,11 +225,11 @@ class Digests:
         self._asked = frozenset()
         for name in sorted(asked):
             self._judge(name, message, now_ms)
-        healed = session.probes["digest_mismatch"]
-        waits_ms = self.heal([name for name in message.heal if name in asked and name in message.differs], now_ms)
+        to_heal = [name for name in message.heal if name in asked and name in message.differs]
+        waits_ms, has_begun = self.heal(to_heal, now_ms)
         if self._restating:
             self.at_ms = now_ms + 1
-        elif session.probes["digest_mismatch"] != healed:
+        elif has_begun:
             self._again_at(now_ms + self._wait_ms(session.config.digest_retry_ms))  # whether it has helped
         else:
             self._next(message, waits_ms, now_ms)
@@ -250,20 +250,20 @@ class Digests:
         probes = self.session.probes
         found = message.differs.get(name)
         if found is not None:
-            probes["digest_differs"] += 1
+            probes["digest_suspected"] += 1
             known = self._suspicions.get(name)
             if known is None or known.delta != found:
                 self._suspicions[name] = Suspicion(found, now_ms)
         elif name in message.skipped:
-            probes["digest_skipped"] += 1
+            probes["digest_left_out"] += 1
         else:
             probes["digest_equal"] += 1
             self._suspicions.pop(name, None)
 
     # ---------------------------------------------------------------- healing
 
-    def heal(self, names: list[str], now_ms: int) -> int:
-        """Returns for how long what is found must wait, since the same was healed not long ago."""
+    def heal(self, names: list[str], now_ms: int) -> tuple[int, bool]:
+        """Returns for how long some must wait, since the same was healed not long ago; and whether any was begun."""
         session = self.session
         spacing_ms = session.config.digest_heal_ms
         waits_ms = 0
@@ -276,13 +276,13 @@ class Digests:
                 session.probes["digest_heal_waits"] += 1
                 waits_ms = max(waits_ms, left_ms)
                 continue
-            session.probes["digest_mismatch"] += 1
+            session.probes["digest_healing"] += 1
             if place not in begun:
                 begun[place] = None
                 self._healed[place] = now_ms
                 self.heal_model(model)
             self._suspicions.pop(name, None)
-        return waits_ms
+        return waits_ms, bool(begun)
 
     def heal_model(self, model: Model) -> None:
         """One feed, or one up model."""

@@ -14,9 +14,9 @@ the device's cursor has passed it.
 
 from __future__ import annotations
 
+from fleet.oracle.damaged import DamagedSide
 from fleet.oracle.final import Final
-from fleet.oracle.restored import RestoredSide
 
 
-class Oracle(Final, RestoredSide):
-    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, Final."""
+class Oracle(Final, DamagedSide):
+    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, DamagedSide, Final."""

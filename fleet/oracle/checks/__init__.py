@@ -13,6 +13,7 @@ from fleet.oracle.checks.boundaries import Direction, Isolation
 from fleet.oracle.checks.conservation import Conservation
 from fleet.oracle.checks.convergence import Convergence
 from fleet.oracle.checks.decided import EveryWriteDecided
+from fleet.oracle.checks.digests import DigestHeals, NoFalseAlarm
 from fleet.oracle.checks.double_apply import NoDoubleApply
 from fleet.oracle.checks.feed import EveryChangeLogged, FeedDense
 from fleet.oracle.checks.gaps import NoGap
@@ -55,6 +56,8 @@ CLASSES: Final[tuple[type[Check], ...]] = (
     SweepsLogged,
     PeriodKept,
     MemoryOnly,
+    DigestHeals,
+    NoFalseAlarm,
 )
 NAMES: Final[tuple[str, ...]] = tuple(check.name for check in CLASSES)
 
@@ -64,6 +67,7 @@ class Checks:
 
     __slots__ = (
         "acked",
+        "alarms",
         "conservation",
         "convergence",
         "decided",
@@ -74,6 +78,7 @@ class Checks:
         "epoch",
         "expired",
         "gaps",
+        "heals",
         "invented",
         "isolation",
         "logged",
@@ -116,6 +121,8 @@ class Checks:
         self.sweeps = SweepsLogged()
         self.period = PeriodKept()
         self.memory = MemoryOnly()
+        self.heals = DigestHeals()
+        self.alarms = NoFalseAlarm()
 
     def all(self) -> tuple[Check, ...]:
         """In the order of the report."""
