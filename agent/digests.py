@@ -42,7 +42,8 @@ class Suspicion(NamedTuple):
 
 
 class Count:
-    """A count under way. It holds for the file as it was when it began."""
+    """A count under way, of what the cloud is known to have: the base, without own operations on top. It holds for the
+    file as it was when it began."""
 
     __slots__ = ("_after", "_db", "_ranges", "apart", "changes", "cut_s", "tallies")
 
@@ -68,7 +69,7 @@ class Count:
         """Reads so many items at most. True when all are counted."""
         while self._ranges and rows_max > 0:
             pk, prefix, models = self._ranges[0]
-            rows = self._db.store.page(pk, prefix, self._after, rows_max)
+            rows = self._db.store.page(pk, prefix, self._after, rows_max, base=True)
             for sk, image in rows:
                 key = (pk, sk)
                 model = self.tallies.model_of(key, models)
@@ -107,6 +108,13 @@ class Digests:
     def is_healing(self) -> bool:
         """Whether an up model is being restated."""
         return bool(self._restating)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether base and cloud must be equal: no operation was sent that the base does not show yet, and none is to
+        be sent now. Those that wait for their period have no number, and the cloud knows nothing of them."""
+        session = self.session
+        return session.is_calm and (not session.store.outbox_rows or restating.only_held(session.store))
 
     # ---------------------------------------------------------------- when
 
@@ -166,7 +174,7 @@ class Digests:
             session.probes["digest_unanswered"] += 1
             self._asked = frozenset()
             self._later(now_ms)
-        elif not session.is_calm:
+        elif not self.is_calm:
             self._count = None
             self.at_ms = now_ms + self._wait_ms(session.config.digest_retry_ms)
         else:
@@ -300,7 +308,7 @@ class Digests:
         session = self.session
         if session.store.identity.epoch != self._epoch:
             self._restating.clear()
-        elif session.is_calm:
+        elif self.is_calm:
             work = self._restating[0]
             session.probes["digest_restated"] += restating.turn(session.database, work, session.config.batch_ops_max)
             if work.is_done:

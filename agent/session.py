@@ -202,11 +202,10 @@ class Session(Receiving):
 
     @property
     def is_calm(self) -> bool:
-        """Whether, as far as the device knows, nothing is on its way in either direction, and it may speak."""
+        """Whether, as far as the device knows, no message is on its way in either direction, and it may speak."""
         store = self.store
         return (
             self.state is State.IDLE
-            and not store.outbox_rows
             and not self._hello_open
             and not self._early
             and self._now >= self._pause_until

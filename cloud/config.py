@@ -39,7 +39,7 @@ class RelayConfig:
     epochs_per_hour: int = 5  # replaced by one device; one more, and two copies of it live
     quarantine_retry_ms: int = 15 * _MINUTE_MS
     digest_per_window: int = 4  # of one device, at one worker, in `hello_window_ms`; more get no answer
-    digests_per_window: int = 60  # of all devices, at one worker: each reads all items of a device
+    digests_per_window: int = 300  # of all devices, at one worker: each reads all items of a device
     incarnation_ms: int = _MINUTE_MS  # so long a relay goes by what the table's marker said, unless something differs
 
     @property
