@@ -36,6 +36,7 @@ from agent.protocol.schema import Context, Schema
 from agent.replica import Replica
 from agent.session import NEVER, Session
 from agent.store import Store
+from cloud.config import RelayConfig
 from cloud.relay import Relay
 from cloud.table import Record
 from fleet.rng import rng
@@ -246,10 +247,17 @@ class Pair:
     `told` hold everything that ever was on the wire, to be delivered again."""
 
     def __init__(
-        self, *, seed: int = 1, config: AgentConfig | None = None, relay_type: type[Relay] = Relay, **types: Any
+        self,
+        *,
+        seed: int = 1,
+        config: AgentConfig | None = None,
+        settings: RelayConfig | None = None,
+        schema: Schema = SCHEMA,
+        relay_type: type[Relay] = Relay,
+        **types: Any,
     ) -> None:
-        self.rig = Rig(relay_type=relay_type)
-        self.device = Device(seed=seed, config=config, now_ms=lambda: self.rig.now_ms, **types)
+        self.rig = Rig(settings, schema, relay_type=relay_type)
+        self.device = Device(seed=seed, config=config, schema=schema, now_ms=lambda: self.rig.now_ms, **types)
         self.up: list[bytes] = []
         self.down: list[bytes] = []
         self.heard: list[bytes] = []  # by the relay

@@ -155,7 +155,8 @@ class Damage:
     def _on_device(self, device: SimDevice, key: Key, image: Image, lose: bool) -> None:
         assert device.database is not None
         store = device.database.store
-        table = "item" if store.execute("SELECT 1 FROM main.item WHERE pk=? AND sk=?", key).fetchone() else "mem_item"
+        sql = "SELECT count(*) FROM main.item WHERE pk=? AND sk=?"
+        table = "item" if store.execute(sql, key).fetchone()[0] else "mem_item"
         if lose:
             store.execute(f"DELETE FROM {table} WHERE pk=? AND sk=?", key)
             self._oracle.device_damaged(self._clock.now, device.device_id, key)

@@ -138,10 +138,7 @@ class World:
         self._make_devices(surroundings)
         self._start_workloads()
         self.healed_us: dict[str, int] = {}
-        shared = (self.table, self.oracle, self.trace, self.probes)
-        self.damage = Damage(
-            self.clock, plan.seed, self.devices, *shared, self.revs.first("damage", ""), self._feed_tail
-        )
+        self.damage = self._damage()
         self.faults = Faults(
             plan.faults,
             clock=self.clock,
@@ -168,6 +165,11 @@ class World:
             made = SimDevice(surroundings, device, plan.groups[device.group], profiles[device.group])
             self.devices[device.id] = made
             self.clock.post_at(device.boot_at_us, made.tie, made.boot, None)
+
+    def _damage(self) -> Damage:
+        shared = (self.table, self.oracle, self.trace, self.probes)
+        first_rev = self.revs.first("damage", "")
+        return Damage(self.clock, self.plan.seed, self.devices, *shared, first_rev, self._feed_tail)
 
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
