@@ -80,7 +80,7 @@ class Functions:
         """Whether the record is done with."""
         try:
             record = record_of(raw)
-            if not self._relay.wants(record.key):
+            if record is None or not self._relay.wants(record.key):
                 self._counters["stream_ignored"] += 1
                 return True
             self._run(self._relay.on_record(record), remaining_ms)
