@@ -1,8 +1,8 @@
-"""Which account a device belongs to, and that it was heard of, for a relay that runs many works at once.
+"""Which account a device belongs to, and that it was heard of: what a relay asks of the registry, and remembers.
 
 The registry's items (cloud.registry) by generators of table requests: `find` is run before a message is looked at, `of`
 is what the relay then asks, `note` is run after a message for people who look at `fleet-cloud devices`. A device that
-is not registered has no account, and its messages are refused. Called by cloud.service.
+is not registered has no account, and its messages are refused. Called by cloud.service and cloud.functions.
 """
 
 from __future__ import annotations
