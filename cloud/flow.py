@@ -28,23 +28,19 @@ class Flow:
         self._hellos: dict[str, int] = {}
         self._ups: dict[str, int] = {}
 
-    def hello(self, device_id: str) -> Verdict:
-        return self._count(self._hellos, device_id, self.config.hello_per_window)
-
-    def up(self, device_id: str) -> Verdict:
-        return self._count(self._ups, device_id, self.config.up_per_window)
-
-    def left_ms(self) -> int:
-        """Until the window is over, at least 1."""
-        return max(1, self._began_ms + self.config.hello_window_ms - self.clock_ms())
-
-    def _count(self, counts: dict[str, int], device_id: str, most: int) -> Verdict:
+    def take(self, device_id: str, is_up: bool) -> Verdict:
+        """Counts one message more: a batch, or a hello."""
         now_ms = self.clock_ms()
         if not 0 <= now_ms - self._began_ms < self.config.hello_window_ms:
             self._began_ms = now_ms
             self._hellos.clear()
             self._ups.clear()
+        counts, most = (self._ups, self.config.up_per_window) if is_up else (self._hellos, self.config.hello_per_window)
         count = counts[device_id] = counts.get(device_id, 0) + 1
         if count <= most:
             return Verdict.TAKE
         return Verdict.TELL if count == most + 1 else Verdict.DROP
+
+    def left_ms(self) -> int:
+        """Until the window is over, at least 1."""
+        return max(1, self._began_ms + self.config.hello_window_ms - self.clock_ms())
