@@ -15,10 +15,9 @@ from cloud import system
 from cloud.commands.opening import opened
 from cloud.dynamodb import DynamoTable
 from cloud.head import Feed, head_key, log_position
-from cloud.memory import BATCH_KEYS_MAX
 from cloud.quarantine import HALTED
 from cloud.registry import device_key, directory_entry, moved, ranges, registration
-from cloud.table import SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
+from cloud.table import BATCH_KEYS_MAX, SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
 
 _HEAD: Final = ("device", "account", "registered", "last heard of", "taken", "verdicts", "behind")
 

@@ -17,7 +17,6 @@ from cloud.dynamodb import DynamoTable
 from cloud.dynamodb_errors import RAISED, fault_of
 from cloud.dynamodb_values import item_of
 from cloud.expiry import Expiry
-from cloud.memory_items import key_of, same, updated
 from cloud.memory_stream import ChangeStream
 from cloud.table import (
     PRIVATE_PREFIX,
@@ -38,6 +37,7 @@ from cloud.table import (
     Update,
     Write,
 )
+from cloud.table_rules import key_of, same, updated
 from fleet.backends.failure import BackendFailed
 from fleet.backends.stream import StreamReader, Told
 
