@@ -18,7 +18,7 @@ from cloud.table import ConditionFailed, Get, Item, Request
 
 KNOWN_MS: Final = 60_000  # an account is remembered for so long
 UNKNOWN_MS: Final = 5_000  # and that there is none: nobody's messages must not cost a read each
-HEARD_MS: Final = 5 * 60_000  # between two notes of one device
+HEARD_MS: Final = 10 * 60_000  # between two notes of one device
 _DEVICES_MAX: Final = 200_000  # remembered at most; then all are asked for anew
 
 

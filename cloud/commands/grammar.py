@@ -64,6 +64,14 @@ COMMANDS: Final = (
             (MODEL, WORDS, _OF_DEVICES, *OUTPUT), fields=True),
     Command("remove", "items:remove", "remove an item", "Removes an item and prints what it was.",
             (MODEL, KEY, _OF_DEVICES, *OUTPUT), fields=True),
+    Command("letters", "letters:letters", "changes that the relay could not work on",
+            "Lists the records of the table's stream that the relay's processes have set aside, each with its reason. "
+            "--retry works on them again, and removes those that go through; their devices get the row at their next "
+            "hello, or with the feed's next one. --drop forgets them.",
+            ((("--retry",), {"nargs": "*", "metavar": "ID", "help": "those with these ids, or all"}),
+             (("--drop", "--discard"), {"nargs": "*", "metavar": "ID", "help": "those with these ids, or all"}),
+             (("--config",), {"metavar": "FILE", "help": "the relay's settings, where it has some (for --retry)"}),
+             *OUTPUT)),
     Command("release", "upkeep:release", "let a device out of quarantine",
             "Lets a device out of quarantine, in which it is when two live copies of it have replaced each other's "
             "epochs. Wipe one of them before, or give it an identity of its own.",

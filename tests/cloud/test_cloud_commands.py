@@ -5,30 +5,25 @@ Called by pytest only.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import socket
 import subprocess
 import sys
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from command_rig import DEVICE, SCHEMA, Said
+from cloud_shell import CloudShell
+from command_rig import DEVICE, SCHEMA
 from dynamo_rig import adapter
-from emulators import KEY_ID, REGION, SECRET, table_names
-from emulators import client as emulator_client
+from emulators import table_names
 from relay_rig import EPOCH, NOW_MS, hello
 from relay_rig import SCHEMA as FLEET
 
 from agent.protocol.messages import Ack, FeedState, Hello, Reset, decode_to_device, encode
 from agent.protocol.schema import Schema
-from cloud.cli import main
 from cloud.config import RelayConfig
 from cloud.drive import run
 from cloud.dynamodb_table import definition
@@ -51,81 +46,9 @@ COMMANDS: Final = [
     ["acl"],
     ["restore-mark", "--yes"],
     ["release", DEVICE],
+    ["letters"],
+    ["letters", "--retry"],
 ]
-
-
-@dataclass
-class CloudShell:
-    """In a folder with a schema, with a table's name in the environment."""
-
-    client: Any
-    table: str
-    monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-    made: list[str] = field(default_factory=list)
-
-    def __call__(self, *words: str, stdin: str = "") -> Said:
-        self.monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
-        self.capsys.readouterr()
-        try:
-            code = main(words)
-        except SystemExit as end:
-            assert isinstance(end.code, int)
-            code = end.code
-        captured = self.capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Said(code, captured.out, captured.err)
-
-    def ok(self, *words: str, stdin: str = "") -> Said:
-        said = self(*words, stdin=stdin)
-        assert (said.code, said.err) == (0, ""), said
-        return said
-
-    def refused(self, *words: str, stdin: str = "") -> str:
-        said = self(*words, stdin=stdin)
-        assert said.code == 2, said
-        (line,) = said.err.splitlines()
-        assert line.startswith("fleet-cloud: "), line
-        return line.removeprefix("fleet-cloud: ")
-
-    def raw(self) -> list[dict[str, Any]]:
-        """The items of applications, as they are stored."""
-        items = self.client.scan(TableName=self.table)["Items"]
-        return sorted(
-            (item for item in items if not item["pk"]["S"].startswith("_fleet#")), key=lambda item: item["sk"]["S"]
-        )
-
-    def state(self) -> tuple[Any, Any]:
-        table = self.client.describe_table(TableName=self.table)["Table"]
-        return table, self.client.scan(TableName=self.table)["Items"]
-
-
-@pytest.fixture
-def bare(
-    moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[CloudShell]:
-    """No table yet."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "FLEET_SCHEMA"):
-        monkeypatch.delenv(name, raising=False)
-    table = f"commands-{uuid.uuid5(uuid.NAMESPACE_URL, str(tmp_path)).hex[:12]}"
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", REGION),
-        ("FLEET_ENDPOINT_URL", moto), ("FLEET_TABLE", table),
-    ):  # fmt: skip
-        monkeypatch.setenv(name, value)
-    (tmp_path / "schema.json5").write_text(SCHEMA)
-    monkeypatch.chdir(tmp_path)
-    client = emulator_client(moto)
-    yield CloudShell(client, table, monkeypatch, capsys)
-    if table in table_names(client):
-        client.delete_table(TableName=table)
-
-
-@pytest.fixture
-def shell(bare: CloudShell) -> CloudShell:
-    """With a table of Fleet's."""
-    bare.ok("provision")
-    return bare
 
 
 # Items
