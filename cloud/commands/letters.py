@@ -39,8 +39,8 @@ def letters(arguments: argparse.Namespace) -> int:
     if arguments.config and arguments.retry is None:
         raise CommandError("--config is of --retry", "leave it out, or add --retry")
     relay = None if arguments.retry is None else _relay(arguments)
-    schema = schema_if_any(arguments) if relay is None else None
-    execute = opened(arguments).table.execute
+    schema = schema_if_any(arguments) if relay is None else relay.schema
+    execute = opened(arguments, None if relay is None else relay.config.ttl_attribute).table.execute
     found = run(read_letters(LETTERS_MAX), execute, _unheard)
     if relay is not None:
         chosen = _chosen(found, arguments.retry, can_be_retried)

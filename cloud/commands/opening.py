@@ -54,10 +54,11 @@ def table_name(arguments: argparse.Namespace) -> str:
     return arguments.table or os.environ.get("FLEET_TABLE") or TABLE
 
 
-def opened(arguments: argparse.Namespace) -> Opened:
-    """Raises Unusable for a table that is not fit, or not Fleet's."""
+def opened(arguments: argparse.Namespace, ttl_attribute: str | None = None) -> Opened:
+    """`ttl_attribute`: where what the command works on has its time to live. Raises Unusable for a table that is not
+    fit, or not Fleet's."""
     client, name = client_of(arguments), table_name(arguments)
-    open_table(client, name)
+    open_table(client, name, ttl_attribute)
     table = DynamoTable(client, name, wait=system.pause, chance=system.chance, token=system.token)
     return Opened(client, table)
 

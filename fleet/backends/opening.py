@@ -112,7 +112,7 @@ def _table(address: str, streams: str, plan: CloudPlan, *, moto: bool = False) -
             arn = str(client.create_table(**definition(name))["TableDescription"]["LatestStreamArn"])
             reader: StreamReader = TidyReader(stream_client, arn)
         else:
-            reader = StreamReader(stream_client, create_table(client, name))  # only on this machine
+            reader = StreamReader(stream_client, create_table(client, name, None))  # only on this machine
         table = DynamoTable(client, name, wait=pause, chance=lambda: 1.0, token=lambda: f"{own}.{next(numbers)}")
         yield EmulatedTable(client, table, reader, plan.shards, retain_ms=retain_ms(plan), wait=pause)
     except Unusable as error:

@@ -26,7 +26,7 @@ from agent.protocol.messages import Ack, FeedState, Hello, Reset, decode_to_devi
 from agent.protocol.schema import Schema
 from cloud.config import RelayConfig
 from cloud.drive import run
-from cloud.dynamodb_table import definition
+from cloud.dynamodb_table import create_table, definition
 from cloud.head import head_key, log_pk, log_sk, new_head
 from cloud.registry import heard, registration
 from cloud.relay import Relay
@@ -79,8 +79,10 @@ def test_what_is_stored_is_what_the_schema_makes_of_it(shell: CloudShell) -> Non
     }  # fmt: skip
 
 
-def test_all_types_pass_in_and_out(shell: CloudShell) -> None:
+def test_all_types_pass_in_and_out(bare: CloudShell) -> None:
     (Path("schema.json5")).write_text(SCHEMA.replace("Thing: {enable: 'device'}", "Thing: {}"))
+    bare.ok("provision")
+    shell = bare
     words = [
         "group=g", "id=1", "n=1.5", "yes=true", "at=2026-01-02T03:04:05Z", 'tags=["a","b"]', "data=AP8=",
         "list=[1,null]", 'any={"a":{"b":1}}', "until=2026-01-02T03:04:05Z", 'place={"lat":1,"raw":"AA=="}',
@@ -92,6 +94,14 @@ def test_all_types_pass_in_and_out(shell: CloudShell) -> None:
     assert shell.ok("create", "Thing", "-", "--device", DEVICE, stdin=piped).row["n"] == 3
     (by_index,) = shell.ok("find", "Thing", "n=3", "--device", DEVICE).rows
     assert by_index["id"] == "2"
+
+
+def test_an_item_whose_life_the_table_does_not_end_is_not_written(shell: CloudShell) -> None:
+    """The table was made for a schema without the model that has its time to live elsewhere."""
+    (Path("schema.json5")).write_text(SCHEMA.replace("Thing: {enable: 'device'}", "Thing: {}"))
+    before = shell.state()
+    assert "in 'ttl', and Fleet is to keep it in 'until'" in shell.refused("get", "Thing", "g", "1", "--device", DEVICE)
+    assert shell.state() == before
 
 
 def test_an_index_is_looked_in(bare: CloudShell) -> None:
@@ -191,6 +201,14 @@ def test_a_table_that_is_not_fleets_is_never_touched(bare: CloudShell, words: li
     bare.client.put_item(TableName=bare.table, Item={"pk": {"S": f"device#{DEVICE}"}, "sk": {"S": "setting#mode"}})
     before = bare.state()
     assert "is not Fleet's: it has no marker item" in bare.refused(*words)
+    assert bare.state() == before
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_a_table_without_a_time_to_live_is_not_worked_on(bare: CloudShell, words: list[str]) -> None:
+    create_table(bare.client, bare.table, None)
+    before = bare.state()
+    assert "The time to live of" in bare.refused(*words)
     assert bare.state() == before
 
 
