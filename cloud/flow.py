@@ -19,23 +19,22 @@ class Verdict(Enum):
 
 
 class Flow:
-    """One relay's counts."""
+    """One relay's counts: messages of each kind, by device."""
 
     def __init__(self, config: RelayConfig, clock_ms: Callable[[], int]) -> None:
         self.config = config
         self.clock_ms = clock_ms
         self._began_ms = 0
-        self._hellos: dict[str, int] = {}
-        self._ups: dict[str, int] = {}
+        self.hellos: dict[str, int] = {}
+        self.ups: dict[str, int] = {}
 
-    def take(self, device_id: str, is_up: bool) -> Verdict:
-        """Counts one message more: a batch, or a hello."""
+    def count(self, counts: dict[str, int], device_id: str, most: int) -> Verdict:
+        """One message more. `counts`: `hellos` or `ups`; `most` of them may come in a window."""
         now_ms = self.clock_ms()
         if not 0 <= now_ms - self._began_ms < self.config.hello_window_ms:
             self._began_ms = now_ms
-            self._hellos.clear()
-            self._ups.clear()
-        counts, most = (self._ups, self.config.up_per_window) if is_up else (self._hellos, self.config.hello_per_window)
+            self.hellos.clear()
+            self.ups.clear()
         count = counts[device_id] = counts.get(device_id, 0) + 1
         if count <= most:
             return Verdict.TAKE

@@ -92,8 +92,10 @@ class Relay:
         if not has_room:
             self.counters["message_refused_overload"] += 1
             return _say(answer(Wait(hn=message.hn, retry_after=self.config.overload_retry_ms, reason=OVERLOAD)))
-        is_up = isinstance(message, Up)
-        verdict = self.flow.take(device_id, is_up)
+        if isinstance(message, Up):
+            verdict = self.flow.count(self.flow.ups, device_id, self.config.up_per_window)
+        else:
+            verdict = self.flow.count(self.flow.hellos, device_id, self.config.hello_per_window)
         if verdict is not Verdict.TAKE:
             self.counters["message_refused_rate"] += 1
             wait = Wait(hn=message.hn, retry_after=self.flow.left_ms(), reason=RATE)
