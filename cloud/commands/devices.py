@@ -64,7 +64,7 @@ def devices(arguments: argparse.Namespace) -> int:
     as_json = wants_json(arguments)
     table = opened(arguments).table
     named = [checked_id(name, "device") for name in arguments.device_ids]
-    found = registered(table) if not named else _named(table, named)
+    found = registered(table, named)
     heads = _batch(table, [head_key(name) for name in found])
     rows = [_values(name, item, heads.get(head_key(name))) for name, item in found.items()]
     for row in rows if named else ():
@@ -83,8 +83,10 @@ def devices(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def registered(table: DynamoTable) -> dict[str, Item]:
-    """All of them by name, in order of their names."""
+def registered(table: DynamoTable, named: Sequence[str] = ()) -> dict[str, Item]:
+    """Those that are named, each of which must be there, or all in order of their names."""
+    if named:
+        return _named(table, named)
     names: list[str] = []
     for query in ranges():
         after: str | None = None

@@ -72,6 +72,11 @@ COMMANDS: Final = (
              (("--drop", "--discard"), {"nargs": "*", "metavar": "ID", "help": "those with these ids, or all"}),
              (("--config",), {"metavar": "FILE", "help": "the relay's settings, where it has some (for --retry)"}),
              *OUTPUT)),
+    Command("oversize", "oversize:oversize", "items that are too large for any device",
+            "Lists the items that applications in the cloud have made larger than a message may be (96 KB as JSON), "
+            "with their bytes: devices keep what they had of them. Reads every item that syncs down, of these devices "
+            "or all, and of their accounts.",
+            ((("device_ids",), {"nargs": "*", "metavar": "DEVICE", "help": "these devices only"}), *OUTPUT)),
     Command("release", "upkeep:release", "let a device out of quarantine",
             "Lets a device out of quarantine, in which it is when two live copies of it have replaced each other's "
             "epochs. Wipe one of them before, or give it an identity of its own.",

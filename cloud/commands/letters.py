@@ -6,25 +6,20 @@ Lists them with their reasons; works on them again, or forgets them. Called by c
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from agent.protocol.commands.failure import BAD_INPUT, OK, CommandError, note
 from agent.protocol.commands.output import columns, print_json, print_rows, wants_json
 from agent.protocol.onetable.dates import iso_text
 from agent.protocol.schema import Schema
-from cloud import system
-from cloud.commands.opening import opened, schema_if_any, schema_of
-from cloud.config import RelayConfig
+from cloud.commands.opening import logic, opened, schema_if_any, schema_of, unheard
 from cloud.drive import run
 from cloud.dynamodb_errors import Unusable
 from cloud.relay import Relay
 from cloud.service_settings import relay_of
 from cloud.stream_letters import can_be_retried, drop, read_letters, retry
-from cloud.table import SK, Item, Publish, Request
-from cloud.table_definition import ttl_attribute
+from cloud.table import SK, Item, Request
 
 LETTERS_MAX: Final = 1_000  # of one command
 _HEAD: Final = ("id", "changed", "item", "tries", "relay", "reason")
@@ -41,7 +36,7 @@ def letters(arguments: argparse.Namespace) -> int:
     relay = None if arguments.retry is None else _relay(arguments)
     schema = schema_if_any(arguments) if relay is None else relay.schema
     execute = opened(arguments, None if relay is None else relay.config.ttl_attribute).table.execute
-    found = run(read_letters(LETTERS_MAX), execute, _unheard)
+    found = run(read_letters(LETTERS_MAX), execute, unheard)
     if relay is not None:
         chosen = _chosen(found, arguments.retry, can_be_retried)
         return _each(chosen, lambda item: retry(relay, item), execute, "done again", "no feed has it now: removed")
@@ -60,16 +55,8 @@ def letters(arguments: argparse.Namespace) -> int:
 
 
 def _relay(arguments: argparse.Namespace) -> Relay:
-    """The logic of the relay's own processes, with their numbers: a row of a feed must not end before the others."""
-    schema = schema_of(arguments)
-    if arguments.config:
-        config = relay_of(arguments.config)
-    else:
-        config = replace(RelayConfig(), ttl_attribute=ttl_attribute(schema))
-    try:
-        return Relay(schema, config, system.wall_ms, system.random_hex, Counter(), lambda device: None)
-    except ValueError as error:  # the schema's ttl is not the table's
-        raise CommandError(str(error), "set relay.ttl_attribute in the file of --config") from None
+    """With the numbers of the relay's own processes: a row of a feed must not end before the others."""
+    return logic(schema_of(arguments), relay_of(arguments.config) if arguments.config else None)
 
 
 def _chosen(found: Sequence[Item], wanted: Sequence[str], fit: Callable[[Item], bool] = bool) -> list[Item]:
@@ -90,7 +77,7 @@ def _each(
     failed = False
     for item in chosen:
         try:
-            went = run(step(item), execute, _unheard)
+            went = run(step(item), execute, unheard)
         except Unusable:
             raise
         except Exception as error:  # what made it a dead letter may be any mistake, and be there still
@@ -101,10 +88,6 @@ def _each(
     if not chosen:
         note("nothing was set aside")
     return BAD_INPUT if failed else OK
-
-
-def _unheard(message: Publish) -> None:
-    """There is no broker here: a device misses the push, and asks for the row when the next one comes, or soon."""
 
 
 def _named(schema: Schema | None, item: Item) -> str:

@@ -48,6 +48,7 @@ COMMANDS: Final = [
     ["release", DEVICE],
     ["letters"],
     ["letters", "--retry"],
+    ["oversize"],
 ]
 
 
