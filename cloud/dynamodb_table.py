@@ -96,6 +96,13 @@ def open_table(client: Any, name: str, ttl_attribute: str | None = None) -> str:
     """The name (ARN) of the stream of a table that is fit and Fleet's own. Reads only. Raises Unusable.
 
     `ttl_attribute`: where its time to live must be; None: anywhere."""
+    stream, _ = our_table(client, name)
+    check_ttl(client, name, ttl_attribute)
+    return stream
+
+
+def our_table(client: Any, name: str) -> tuple[str, AttributeMap]:
+    """The stream's name (ARN) and the marker, whatever becomes of the time to live. Reads only. Raises Unusable."""
     description = asked(client, name, lambda: client.describe_table(TableName=name))["Table"]
     stream = check_description(description, place_of(client, name))
     answer = asked(
@@ -108,8 +115,7 @@ def open_table(client: Any, name: str, ttl_attribute: str | None = None) -> str:
             f"{place_of(client, name)} is not Fleet's: it has no marker item",
             "Nothing was changed. Give the name of a table made for Fleet; " + _PROVISION_HINT,
         )
-    check_ttl(client, name, ttl_attribute)
-    return stream
+    return stream, answer["Item"]
 
 
 def ttl_of(client: Any, name: str) -> tuple[str, str]:
