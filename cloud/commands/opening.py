@@ -49,10 +49,10 @@ class Opened:
         )
 
 
-def client_of(arguments: argparse.Namespace) -> Any:
+def client_of(arguments: argparse.Namespace, service: str = "dynamodb") -> Any:
     """Sends nothing. Raises Unusable."""
     endpoint_url = arguments.endpoint_url or os.environ.get("FLEET_ENDPOINT_URL") or None
-    return connect(region=arguments.region, endpoint_url=endpoint_url, profile=arguments.profile)
+    return connect(region=arguments.region, endpoint_url=endpoint_url, profile=arguments.profile, service=service)
 
 
 def table_name(arguments: argparse.Namespace) -> str:
