@@ -19,41 +19,36 @@ class Verdict(Enum):
 
 
 class Flow:
-    """One relay's counts."""
+    """One relay's counts: messages of each kind, by device."""
 
     def __init__(self, config: RelayConfig, clock_ms: Callable[[], int]) -> None:
         self.config = config
         self.clock_ms = clock_ms
         self._began_ms = 0
-        self._hellos: dict[str, int] = {}
-        self._ups: dict[str, int] = {}
-        self._digests: dict[str, int] = {}
-
-    def hello(self, device_id: str) -> Verdict:
-        return self._count(self._hellos, device_id, self.config.hello_per_window)
-
-    def up(self, device_id: str) -> Verdict:
-        return self._count(self._ups, device_id, self.config.up_per_window)
+        self.hellos: dict[str, int] = {}
+        self.ups: dict[str, int] = {}
+        self.digests: dict[str, int] = {}
 
     def digest(self, device_id: str) -> bool:
         """Whether a comparison has room. Nobody is told of one that has not: it will be tried again some time."""
         config = self.config
-        if self._count(self._digests, device_id, config.digest_per_window) is not Verdict.TAKE:
+        if self.count(self.digests, device_id, config.digest_per_window) is not Verdict.TAKE:
             return False
-        return self._count(self._digests, "", config.digests_per_window) is Verdict.TAKE
+        return self.count(self.digests, "", config.digests_per_window) is Verdict.TAKE
 
-    def left_ms(self) -> int:
-        """Until the window is over, at least 1."""
-        return max(1, self._began_ms + self.config.hello_window_ms - self.clock_ms())
-
-    def _count(self, counts: dict[str, int], device_id: str, most: int) -> Verdict:
+    def count(self, counts: dict[str, int], device_id: str, most: int) -> Verdict:
+        """One message more. `counts`: `hellos`, `ups` or `digests`; `most` of them may come in a window."""
         now_ms = self.clock_ms()
         if not 0 <= now_ms - self._began_ms < self.config.hello_window_ms:
             self._began_ms = now_ms
-            self._hellos.clear()
-            self._ups.clear()
-            self._digests.clear()
+            self.hellos.clear()
+            self.ups.clear()
+            self.digests.clear()
         count = counts[device_id] = counts.get(device_id, 0) + 1
         if count <= most:
             return Verdict.TAKE
         return Verdict.TELL if count == most + 1 else Verdict.DROP
+
+    def left_ms(self) -> int:
+        """Until the window is over, at least 1."""
+        return max(1, self._began_ms + self.config.hello_window_ms - self.clock_ms())

@@ -12,13 +12,14 @@ from agent.protocol.commands.output import columns, print_json, print_rows, want
 from agent.protocol.commands.typed import checked_id
 from agent.protocol.onetable.dates import iso_text
 from cloud import system
-from cloud.commands.opening import opened
+from cloud.commands.certificates import Folder
+from cloud.commands.opening import client_of, opened
 from cloud.dynamodb import DynamoTable
 from cloud.head import Feed, head_key, log_position
-from cloud.memory import BATCH_KEYS_MAX
+from cloud.iot_things import Thing, Things, check_names
 from cloud.quarantine import HALTED
 from cloud.registry import device_key, directory_entry, moved, ranges, registration
-from cloud.table import SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
+from cloud.table import BATCH_KEYS_MAX, SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
 
 _HEAD: Final = ("device", "account", "registered", "last heard of", "taken", "verdicts", "behind")
 
@@ -28,18 +29,60 @@ def register(arguments: argparse.Namespace) -> int:
     account = checked_id(arguments.account, "account")
     if not device or not account:
         raise CommandError("whose device is it?" if device else "which device?", "DEVICE --account ACCOUNT")
+    if bool(arguments.iot) != bool(arguments.out):
+        raise CommandError("--iot and --out go together", "--iot POLICY --out DIR")
+    things, folder = _iot(arguments, device, account) if arguments.iot else (None, None)
     table = opened(arguments).table
+    if things is not None and folder is not None:
+        _look(things, folder, device, account, bool(arguments.yes))
     how = _registered(table, device, account, bool(arguments.yes))
+    thing = None if things is None or folder is None else things.register(device, account, folder.keep)
     prefix = arguments.topic_prefix
     hears = [topics.to_device(device, prefix), topics.to_account(account, prefix), topics.to_all(prefix)]
     publishes = topics.from_device(device, prefix)
     if arguments.json:
-        print_json({"device": device, "account": account, "was": how, "publishes": publishes, "subscribes": hears})
+        values = {"device": device, "account": account, "was": how, "publishes": publishes, "subscribes": hears}
+        print_json(values if thing is None or folder is None else {**values, "iot": _iot_values(thing, folder)})
         return OK
     print(f"{device} of account {account}: {how}")
     print(f"  publishes to   {publishes}")
     print(*(f"  subscribes to  {topic}" for topic in hears), sep="\n")
+    if thing is not None and folder is not None:
+        _tell_iot(thing, folder)
     return OK
+
+
+def _iot(arguments: argparse.Namespace, device: str, account: str) -> tuple[Things, Folder]:
+    check_names(device, account)
+    return Things(client_of(arguments, "iot"), arguments.iot), Folder(arguments.out, device)
+
+
+def _look(things: Things, folder: Folder, device: str, account: str, may_move: bool) -> None:
+    """What would stand in the way, before anything is changed."""
+    things.check()
+    if things.account_of(device) not in (None, "", account) and not may_move:
+        raise CommandError(f"the thing {device} has another account", "nothing was changed; --yes moves it")
+    if not things.certificates(device):
+        folder.check()
+
+
+def _iot_values(thing: Thing, folder: Folder) -> dict[str, Any]:
+    files = [str(folder.certificate), str(folder.key)] if thing.is_new else []
+    return {
+        "thing": thing.name,
+        "certificates": list(thing.certificates),
+        "new": thing.is_new,
+        "files": files,
+        "endpoint": thing.endpoint,
+    }
+
+
+def _tell_iot(thing: Thing, folder: Folder) -> None:
+    print(f"  connects to    {thing.endpoint}, as {thing.name}")
+    if thing.is_new:
+        print(f"  certificate    {folder.certificate}\n  its key        {folder.key}")
+    else:
+        print(f"  certificate    {', '.join(thing.certificates)}: was there, and stays")
 
 
 def _registered(table: DynamoTable, device: str, account: str, may_move: bool) -> str:
@@ -65,7 +108,7 @@ def devices(arguments: argparse.Namespace) -> int:
     as_json = wants_json(arguments)
     table = opened(arguments).table
     named = [checked_id(name, "device") for name in arguments.device_ids]
-    found = registered(table) if not named else _named(table, named)
+    found = registered(table, named)
     heads = _batch(table, [head_key(name) for name in found])
     rows = [_values(name, item, heads.get(head_key(name))) for name, item in found.items()]
     for row in rows if named else ():
@@ -84,8 +127,10 @@ def devices(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def registered(table: DynamoTable) -> dict[str, Item]:
-    """All of them by name, in order of their names."""
+def registered(table: DynamoTable, named: Sequence[str] = ()) -> dict[str, Item]:
+    """Those that are named, each of which must be there, or all in order of their names."""
+    if named:
+        return _named(table, named)
     names: list[str] = []
     for query in ranges():
         after: str | None = None

@@ -76,7 +76,7 @@ def _relay(settings: Settings, schema: Schema) -> int:
         "connections_max": settings.threads,
     }
     client, streams = connect(**place), connect(**place, service="dynamodbstreams")
-    arn = _opened(client, settings.table, log)
+    arn = _opened(client, settings.table, settings.relay.ttl_attribute, log)
     parts: dict[str, Any] = {"client": client, "streams": streams, "arn": arn, "name": name, "boot": boot}
     try:
         service = Service(settings, schema, broker, log=log, **parts)
@@ -131,12 +131,12 @@ def service_place(broker: BrokerSettings) -> str:
     return f"{broker.host}:{broker.port}"
 
 
-def _opened(client: Any, table: str, log: Log) -> str:
+def _opened(client: Any, table: str, ttl_attribute: str, log: Log) -> str:
     """The stream's ARN. Waits for a table that does not answer. Raises Unusable for one that is not fit."""
     attempts = 0
     while True:
         try:
-            arn = open_table(client, table)
+            arn = open_table(client, table, ttl_attribute)
         except Unreachable as error:
             log.problem("table-unreachable", reason=error.problem, hint=f"{error.hint}; trying on")
         else:
