@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 AHEAD_MS: Final = 2 * 60_000  # items whose lives end within this time are left out: it is more than a comparison takes
 AFTER_MS_MAX: Final = 7 * 24 * 3_600_000
 _BEGINNINGS_MAX: Final = 5  # of a count that writes come between; then it is tried later
+_DIFFERENCES_MAX: Final = 8  # remembered of one model
 _TURN_MS: Final = 1_000  # between two turns of a restatement
 _BACK_OFF_MAX: Final = 20
 _TRY_MS_MAX: Final = 24 * 3_600_000  # for one comparison that was asked for, where there are no others
@@ -88,18 +89,20 @@ class Digests:
     """One session's comparisons. `at_ms`: when `on_timer` wants to be called; NEVER without a connection."""
 
     __slots__ = (
-        "_asked", "_beginnings", "_count", "_due_ms", "_epoch", "_healed", "_n", "_restating", "_suspicions", "_tries",
-        "at_ms", "session",
+        "_asked", "_beginnings", "_count", "_due_ms", "_epoch", "_first_ms", "_healed", "_n", "_restating",
+        "_suspicions", "_tries", "_waits", "at_ms", "session",
     )  # fmt: skip
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.at_ms = self._due_ms = NEVER
         self._n = 0  # of the last question since boot
-        self._asked: frozenset[str] = frozenset()  # the models of the question that is open
+        self._asked: frozenset[str] = frozenset()  # the models of the last question, until it is answered
+        self._waits = False  # for that answer
         self._count: Count | None = None
         self._beginnings = self._tries = 0
-        self._suspicions: dict[str, Suspicion] = {}  # by model
+        self._suspicions: dict[str, Suspicion] = {}  # by model: what the last comparison found
+        self._first_ms: dict[str, dict[str, int]] = {}  # by model: differences, and when each was first found
         self._healed: dict[str, int] = {}  # feed or up model -> when it was last healed, monotonic ms
         self._restating: deque[Restatement] = deque()
         self._epoch = ""  # of the restatements
@@ -134,11 +137,12 @@ class Digests:
         self.at_ms = NEVER
         self._count = None
         self._asked = frozenset()
+        self._waits = False
 
     def compare_soon(self, now_ms: int) -> None:
         """Somebody wants to know now."""
         self._due_ms = now_ms
-        if self.session.state in ONLINE and not self._asked and not self._restating:
+        if self.session.state in ONLINE and not self._waits and not self._restating:
             self.at_ms = now_ms
 
     def _again_at(self, at_ms: int) -> None:
@@ -170,9 +174,9 @@ class Digests:
         session = self.session
         if self._restating:
             self._restate(now_ms)
-        elif self._asked:
+        elif self._waits:
             session.probes["digest_unanswered"] += 1
-            self._asked = frozenset()
+            self._waits = False  # the answer may still come
             self._later(now_ms)
         elif not self.is_calm:
             self._count = None
@@ -208,6 +212,7 @@ class Digests:
             return
         self._n += 1
         self._asked = frozenset(claims)
+        self._waits = True
         session.probes["digest_sent"] += 1
         feeds = session.replica.feeds
         fingerprint = digest.fingerprint(session.database.schema)
@@ -231,6 +236,7 @@ class Digests:
             session.probes["stale_compared"] += 1
             return
         self._asked = frozenset()
+        self._waits = False
         for name in sorted(asked):
             self._judge(name, message, now_ms)
         to_heal = [name for name in message.heal if name in asked and name in message.differs]
@@ -259,14 +265,20 @@ class Digests:
         found = message.differs.get(name)
         if found is not None:
             probes["digest_suspected"] += 1
-            known = self._suspicions.get(name)
-            if known is None or known.delta != found:
-                self._suspicions[name] = Suspicion(found, now_ms)
+            # What was on its way for a while may have covered one that was found before, and is there again.
+            firsts = self._first_ms.setdefault(name, {})
+            if len(firsts) >= _DIFFERENCES_MAX and found not in firsts:
+                del firsts[next(iter(firsts))]
+            self._suspicions[name] = Suspicion(found, firsts.setdefault(found, now_ms))
         elif name in message.skipped:
             probes["digest_left_out"] += 1
         else:
             probes["digest_equal"] += 1
-            self._suspicions.pop(name, None)
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._suspicions.pop(name, None)
+        self._first_ms.pop(name, None)
 
     # ---------------------------------------------------------------- healing
 
@@ -289,7 +301,7 @@ class Digests:
                 begun[place] = None
                 self._healed[place] = now_ms
                 self.heal_model(model)
-            self._suspicions.pop(name, None)
+            self._forget(name)
         return waits_ms, bool(begun)
 
     def heal_model(self, model: Model) -> None:

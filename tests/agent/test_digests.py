@@ -289,6 +289,36 @@ def test_a_difference_that_changes_has_to_stand_anew() -> None:
     assert agree(made)
 
 
+def test_what_covers_a_difference_for_a_while_does_not_make_it_younger() -> None:
+    """Found, then found with a change on its way on top, then found again: since the first time."""
+    device, message = asked(filled(AgentConfig(digest_period_ms=0, digest_retry_ms=1_000)))
+    one, other = "1" * 16, "2" * 16
+    claimed: list[str] = []
+    for found in (one, other, one):
+        device.hear(Compared(hn=message.hn, n=message.n, differs={"Config": found}))
+        device.feed(COMPARE)
+        device.tick()
+        (again,) = device.sent()
+        assert isinstance(again, Digest)
+        message = again
+        claimed.append(again.models["Config"].delta)
+    assert claimed == [one, other, one]
+    firsts = device.session.digests._first_ms["Config"]
+    assert device.session.digests._suspicions["Config"].since_ms == firsts[one] <= firsts[other]
+    device.hear(Compared(hn=message.hn, n=message.n))
+    assert device.session.digests._first_ms == {} == device.session.digests._suspicions
+
+
+def test_an_answer_that_comes_late_counts_while_nothing_else_was_asked() -> None:
+    device, message = asked(filled(AgentConfig(digest_period_ms=0, digest_retry_ms=60_000)))
+    made_ms = device.session.digests.at_ms
+    assert made_ms > device.monotonic_ms()
+    device.session.digests.on_timer(made_ms)
+    assert device.probes["digest_unanswered"] == 1
+    device.hear(Compared(hn=message.hn, n=message.n))
+    assert device.probes["digest_equal"] == 6 and device.probes["stale_compared"] == 0
+
+
 def test_one_feed_is_healed_once_in_a_while_only() -> None:
     made = filled(AgentConfig(digest_period_ms=MINUTE_MS, digest_retry_ms=1_000, digest_heal_ms=60 * MINUTE_MS))
     for rev in range(70, 75):
