@@ -27,6 +27,7 @@ from agent.records import OutboxRow as OutboxRow
 from agent.records import Visible as Visible
 from agent.tables import APPLICATION_ID as APPLICATION_ID
 from agent.tables import SCHEMA_VERSION as SCHEMA_VERSION
+from agent.tables import prefix_end as prefix_end
 
 _OUTBOX: Final = "n, u, epoch, pk, sk, kind, image, updated, id, state, seen"
 # Base and overlay merged. With max(n), SQLite takes the other columns from the row that has it.
@@ -491,13 +492,3 @@ class Store:
         self.execute("UPDATE outbox SET epoch=? WHERE epoch=?", (epoch, self.identity.epoch))
         self.execute("UPDATE identity SET epoch=?", (epoch,))
         self.identity = self.identity._replace(epoch=epoch)
-
-
-def prefix_end(prefix: str) -> str | bytes:
-    """The least value above every text that begins with `prefix` (SQLite compares UTF-8 bytes, which is the order of
-    code points). Above every text there is: an empty blob."""
-    for i in range(len(prefix) - 1, -1, -1):
-        point = ord(prefix[i]) + 1
-        if point <= 0x10FFFF:
-            return prefix[:i] + chr(0xE000 if point == 0xD800 else point)  # no surrogates
-    return b""
