@@ -59,7 +59,7 @@ def register(arguments: argparse.Namespace) -> int:
     for name, value in _told(made, arguments.out).items():
         print(f"  {name:<14} {value}")
     if arguments.token and not arguments.out:
-        note("the token is not kept and not shown again; --token once more makes another, and ends this one")
+        print("The token is kept nowhere and not shown again; --token once more makes another, and ends this one.")
     return OK
 
 
