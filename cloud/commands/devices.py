@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from agent.protocol import topics
@@ -41,12 +40,12 @@ def register(arguments: argparse.Namespace) -> int:
             f"--url {arguments.url!r}", "expected ws, wss, mqtt or mqtts, as in wss://relay.example:8765"
         )
     prefix = arguments.topic_prefix
-    with _secret_file(arguments.out) as keep:
+    with _SecretFile(arguments.out) as file:
         table = opened(arguments).table
         how = _registered(table, device, account, bool(arguments.yes))
         token = _new_token(table, device, account) if arguments.token else ""
         made = Registration(device=device, account=account, token=token, prefix=prefix, url=arguments.url or "")
-        keep(text_of(made))
+        file.write(text_of(made))
     hears = [topics.to_device(device, prefix), topics.to_account(account, prefix), topics.to_all(prefix)]
     publishes = topics.from_device(device, prefix)
     if arguments.json:
@@ -80,23 +79,35 @@ def _new_token(table: DynamoTable, device: str, account: str) -> str:
     return token
 
 
-@contextlib.contextmanager
-def _secret_file(path: str | None) -> Iterator[Callable[[str], object]]:
-    """What writes it. There before anything is changed in the table, gone where that fails; for its owner alone from
-    its first byte on. No path: writes nothing. Raises CommandError for a file that exists, and OSError."""
-    if not path:
-        yield lambda text: None
-        return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise CommandError(f"{path} exists", "nothing was changed; name a file that does not exist yet") from None
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            yield file.write
-    except BaseException:
-        os.unlink(path)
-        raise
+class _SecretFile:
+    """A new file for its owner alone, from its first byte on: there before anything is changed in the table, and gone
+    where that fails. No path: there is none. Entering raises CommandError for a file that exists, and OSError."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> _SecretFile:
+        if self._path:
+            try:
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                hint = "nothing was changed; name a file that does not exist yet"
+                raise CommandError(f"{self._path} exists", hint) from None
+        return self
+
+    def write(self, text: str) -> None:
+        """Whole, and on the disk."""
+        if self._path:
+            with open(self._descriptor, "w", encoding="utf-8", closefd=False) as file:
+                file.write(text)
+            os.fsync(self._descriptor)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._path:
+            os.close(self._descriptor)
+            if kind is not None:
+                os.unlink(self._path)
 
 
 def _registered(table: DynamoTable, device: str, account: str, may_move: bool) -> str:

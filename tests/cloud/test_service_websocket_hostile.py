@@ -11,7 +11,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websocket_rig import Site, closing, frame, handshake, received, run, token_for
+from websocket_rig import Site, closing, frame, handshake, later, received, run, token_for
 
 from agent.protocol import websocket
 from agent.protocol.messages import MESSAGE_BYTES_MAX
@@ -136,7 +136,6 @@ def test_an_address_that_fills_its_handshakes_costs_another_address_nothing() ->
 async def silent(site: Site) -> None:
     async with site.raw(request=b"") as stream:
         await received(stream)
-        await trio.sleep_forever()
 
 
 def test_a_guesser_is_slowed_reads_nothing_and_costs_neither_its_neighbours_nor_other_addresses() -> None:
@@ -152,7 +151,7 @@ def test_a_guesser_is_slowed_reads_nothing_and_costs_neither_its_neighbours_nor_
         async with await trio.open_tcp_stream("127.0.0.1", site.port, local_address="127.0.0.2") as elsewhere:
             await elsewhere.send_all(handshake("home-1"))
             assert b" 101 " in await received(elsewhere, b"\r\n\r\n")
-        await trio.sleep(60 / site.listener.config.failures_per_minute * 5)
+        await later(60 / site.listener.config.failures_per_minute * 5)
         async with site.client("away-1"):
             pass
 
@@ -294,7 +293,7 @@ def test_a_client_that_resets_in_the_middle_of_anything_leaves_nothing_behind() 
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             if request:
                 await stream.send_all(request)
-                await trio.sleep(0.01)
+                await later(0.01)
             await trio.aclose_forcefully(stream)
         await site.until(lambda: not site.listener.handshaking and not site.listener.connections)
         assert token_for("home-1") not in str(site.lines)
