@@ -212,8 +212,11 @@ def handshake(device: str, token: str | None = None) -> bytes:
 def frame(opcode: int, data: bytes, final: bool = True) -> bytes:
     """As a client sends it: masked, with a mask of zeros."""
     length = len(data)
-    size = bytes([0x80 | length]) if length < 126 else bytes([0x80 | 126]) + length.to_bytes(2, "big")
-    if length > 65_535:
+    if length < 126:
+        size = bytes([0x80 | length])
+    elif length < 65_536:
+        size = bytes([0x80 | 126]) + length.to_bytes(2, "big")
+    else:
         size = bytes([0x80 | 127]) + length.to_bytes(8, "big")
     return bytes([(0x80 if final else 0) | opcode]) + size + bytes(4) + data
 

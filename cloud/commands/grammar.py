@@ -42,7 +42,7 @@ COMMANDS: Final = (
             "Makes a device known, and says whose it is (--account); the relay refuses all others. Prints its topics. "
             "A device that is registered stays as it is; --yes gives it to another account. --token makes a new token, "
             "by which the relay's WebSocket listener knows the device, and ends the one before; it is printed once, or "
-            "put into the file of --out, which `fleet-agent provision` reads.",
+            "put into the file of --out, with which an agent is set up.",
             ((("device_id",), {"metavar": "DEVICE", "help": "its id: its user name, or its thing's name"}),
              (("--yes",), {**_YES, "help": "also when it belongs to another account so far"}),
              (("--token",), {"action": "store_true", "help": "make a new token; only its SHA-256 is kept"}),

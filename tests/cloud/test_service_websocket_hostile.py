@@ -19,7 +19,7 @@ from agent.protocol.topics import to_all, to_device
 from cloud.listener_config import ListenerConfig
 from cloud.table import Publish
 
-TEXT, BINARY, PING = 1, 2, 9
+TEXT, CLOSE, PING = 1, 8, 9
 
 
 async def serves(site: Site) -> None:
@@ -95,6 +95,48 @@ def test_any_bytes_after_the_handshake_end_one_connection_at_most(data: bytes) -
             await stream.send_all(data)
             await stream.send_eof()
             await received(stream)
+        await serves(site)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(3, b""),  # no such kind
+        frame(TEXT | 0x40, b"{}"),  # a reserved bit
+        b"\x81\x02{}",  # without a mask
+        frame(PING, b"", final=False),
+        frame(PING, b"x" * 126),
+        frame(CLOSE, b"\x03"),
+        frame(CLOSE, b"\x00\x01"),
+        frame(CLOSE, b"\x03\xe8\xff\xfe"),
+        frame(CLOSE, b"\x03\xe8") + frame(TEXT, b"{}") + frame(CLOSE, b"\x03\xe8"),
+        frame(TEXT, b"\xff\xfe"),
+        frame(TEXT, b"\xc3", final=False) + frame(0, b"\x28"),
+        frame(0, b"{}"),
+        frame(TEXT, b"{", final=False) + frame(TEXT, b"}"),
+        b"\x81\xff" + b"\xff" * 8 + bytes(4),
+        b"\x81\xff\x7f" + b"\xff" * 7 + bytes(4),
+        frame(TEXT, b"x" * (MESSAGE_BYTES_MAX + 1)) + frame(3, b"") * 100,
+        frame(TEXT, b"x" * (MESSAGE_BYTES_MAX + 1)) + frame(CLOSE, b"") + frame(CLOSE, b"\x00"),
+    ],
+)
+def test_frames_that_break_the_rules_end_their_own_connection(data: bytes) -> None:
+    async def test(site: Site) -> None:
+        for more in (b"", frame(TEXT, b"{}"), frame(3, b"")):
+            async with site.raw("home-1") as stream:
+                await stream.send_all(data + more)
+                await received(stream)
+            await site.until(lambda: not site.listener.connections)
+            async with site.raw("home-1") as stream:  # as the relay says goodbye to it
+                await site.until(lambda: "home-1" in site.listener.connections)
+                site.listener.connections["home-1"].close(websocket.REPLACED)
+                await trio.lowlevel.checkpoint()
+                await stream.send_all(data + more)
+                await received(stream)
+            await site.until(lambda: not site.listener.connections)
+        assert site.intake.waiting <= 4
         await serves(site)
 
     run(test)
