@@ -228,6 +228,16 @@ def test_a_message_that_is_too_large_ends_its_connection_and_the_device_learns_w
     run(test)
 
 
+def test_one_that_is_closed_while_it_still_sends_is_not_reset() -> None:
+    async def test(site: Site) -> None:
+        async with site.raw("home-1") as stream:
+            await stream.send_all(frame(TEXT, b"x" * 3_000_000))
+            assert websocket.OVERSIZE.to_bytes(2, "big") in await received(stream, b"Exceeded")
+        await serves(site)
+
+    run(test)
+
+
 def test_fragments_without_end_or_content_are_cut_off() -> None:
     async def test(site: Site) -> None:
         async with site.raw("home-1") as stream:
