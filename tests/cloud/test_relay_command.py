@@ -80,6 +80,14 @@ def test_tables_that_are_not_fit_are_refused_with_what_to_do(moto: str, capsys: 
     assert "The keys of" in told(capsys, "--table", "command-keys", *at, *OPTIONS)
 
 
+def test_a_time_to_live_elsewhere_is_told(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
+    create_table(client(moto), "command-expires", "expires")
+    at = ["--table", "command-expires", "--endpoint-url", moto, *OPTIONS]
+    assert "has its time to live in 'expires'" in told(capsys, *at)
+    create_table(client(moto), "command-no-ttl", None)
+    assert "is DISABLED" in told(capsys, "--table", "command-no-ttl", *at[2:])
+
+
 def test_a_port_that_is_taken_and_one_that_is_none(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
     create_table(client(moto), "command-port")
     at = ["--table", "command-port", "--endpoint-url", moto, *OPTIONS[:-2]]
