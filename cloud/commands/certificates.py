@@ -26,14 +26,16 @@ class Folder:
         for path in (self.certificate, self.key):
             if path.exists():
                 raise CommandError(
-                    f"{path}: is there already", "nothing was changed; move it away, or name another --out"
+                    f"{path}: is there already", "nothing was changed; move it away, or name another --certificates"
                 )
         try:
             self.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write(self.key, "")
             self.key.unlink()
         except OSError as error:
-            raise CommandError(f"{self.key}: cannot be written: {error.strerror}", "name another --out") from None
+            raise CommandError(
+                f"{self.key}: cannot be written: {error.strerror}", "name another --certificates"
+            ) from None
 
     def keep(self, certificate: str, key: str) -> None:
         """Both, durable before the certificate is made active."""

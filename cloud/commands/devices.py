@@ -1,4 +1,4 @@
-"""`register` and `devices`: which devices there are, whose they are, and what is known of them. Called by cloud.cli."""
+"""`devices`: which devices there are, whose they are, and what is known of them. Called by cloud.cli."""
 
 from __future__ import annotations
 
@@ -6,102 +6,18 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from agent.protocol import topics
 from agent.protocol.commands.failure import OK, CommandError, note
 from agent.protocol.commands.output import columns, print_json, print_rows, wants_json
 from agent.protocol.commands.typed import checked_id
 from agent.protocol.onetable.dates import iso_text
-from cloud import system
-from cloud.commands.certificates import Folder
-from cloud.commands.opening import client_of, opened
+from cloud.commands.opening import opened
 from cloud.dynamodb import DynamoTable
 from cloud.head import Feed, head_key, log_position
-from cloud.iot_things import Thing, Things, check_names
 from cloud.quarantine import HALTED
-from cloud.registry import device_key, directory_entry, moved, ranges, registration
-from cloud.table import BATCH_KEYS_MAX, SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
+from cloud.registry import device_key, ranges
+from cloud.table import BATCH_KEYS_MAX, SK, BatchGet, Item, Key, Page, Query
 
 _HEAD: Final = ("device", "account", "registered", "last heard of", "taken", "verdicts", "behind")
-
-
-def register(arguments: argparse.Namespace) -> int:
-    device = checked_id(arguments.device_id, "device")
-    account = checked_id(arguments.account, "account")
-    if not device or not account:
-        raise CommandError("whose device is it?" if device else "which device?", "DEVICE --account ACCOUNT")
-    if bool(arguments.iot) != bool(arguments.out):
-        raise CommandError("--iot and --out go together", "--iot POLICY --out DIR")
-    things, folder = _iot(arguments, device, account) if arguments.iot else (None, None)
-    table = opened(arguments).table
-    if things is not None and folder is not None:
-        _look(things, folder, device, account, bool(arguments.yes))
-    how = _registered(table, device, account, bool(arguments.yes))
-    thing = None if things is None or folder is None else things.register(device, account, folder.keep)
-    prefix = arguments.topic_prefix
-    hears = [topics.to_device(device, prefix), topics.to_account(account, prefix), topics.to_all(prefix)]
-    publishes = topics.from_device(device, prefix)
-    if arguments.json:
-        values = {"device": device, "account": account, "was": how, "publishes": publishes, "subscribes": hears}
-        print_json(values if thing is None or folder is None else {**values, "iot": _iot_values(thing, folder)})
-        return OK
-    print(f"{device} of account {account}: {how}")
-    print(f"  publishes to   {publishes}")
-    print(*(f"  subscribes to  {topic}" for topic in hears), sep="\n")
-    if thing is not None and folder is not None:
-        _tell_iot(thing, folder)
-    return OK
-
-
-def _iot(arguments: argparse.Namespace, device: str, account: str) -> tuple[Things, Folder]:
-    check_names(device, account)
-    return Things(client_of(arguments, "iot"), arguments.iot), Folder(arguments.out, device)
-
-
-def _look(things: Things, folder: Folder, device: str, account: str, may_move: bool) -> None:
-    """What would stand in the way, before anything is changed."""
-    things.check()
-    if things.account_of(device) not in (None, "", account) and not may_move:
-        raise CommandError(f"the thing {device} has another account", "nothing was changed; --yes moves it")
-    if not things.certificates(device):
-        folder.check()
-
-
-def _iot_values(thing: Thing, folder: Folder) -> dict[str, Any]:
-    files = [str(folder.certificate), str(folder.key)] if thing.is_new else []
-    return {
-        "thing": thing.name,
-        "certificates": list(thing.certificates),
-        "new": thing.is_new,
-        "files": files,
-        "endpoint": thing.endpoint,
-    }
-
-
-def _tell_iot(thing: Thing, folder: Folder) -> None:
-    print(f"  connects to    {thing.endpoint}, as {thing.name}")
-    if thing.is_new:
-        print(f"  certificate    {folder.certificate}\n  its key        {folder.key}")
-    else:
-        print(f"  certificate    {', '.join(thing.certificates)}: was there, and stays")
-
-
-def _registered(table: DynamoTable, device: str, account: str, may_move: bool) -> str:
-    try:
-        table.execute(registration(device, account, system.wall_ms()))
-        return "registered"
-    except Cancelled:
-        item = table.execute(Get(device_key(device)))
-    before = None if item is None else item["account"]
-    if before == account:
-        table.execute(Put(directory_entry(device)))  # where somebody else has put the device's item alone
-        return "registered already"
-    if not may_move or before is None:
-        raise CommandError(f"{device} belongs to account {before!r}", "nothing was changed; --yes moves it")
-    try:
-        table.execute(moved(device, account, before))
-    except ConditionFailed:
-        raise CommandError(f"somebody else has moved {device} meanwhile", "look at `fleet-cloud devices`") from None
-    return f"moved from {before}"
 
 
 def devices(arguments: argparse.Namespace) -> int:

@@ -38,15 +38,22 @@ COMMANDS: Final = (
             "the way is refused. On a table that has everything it does nothing.",
             ((("--yes",), {**_YES, "help": "change a table that exists"}),
              (("--dry-run",), {"action": "store_true", "help": "only show what would be done"}), JSON)),
-    Command("register", "devices:register", "make a device known, and say whose it is",
+    Command("register", "register:register", "make a device known, and say whose it is",
             "Makes a device known, and says whose it is (--account); the relay refuses all others. Prints its topics. "
-            "A device that is registered stays as it is; --yes gives it to another account. With --iot it also makes "
-            "the device's thing and certificate in AWS IoT, where they are missing, and attaches the policy; "
-            "certificate and key are written into --out.",
+            "A device that is registered stays as it is; --yes gives it to another account. --token makes a new token, "
+            "by which the relay's WebSocket listener knows the device, and ends the one before; it is printed once, or "
+            "put into the file of --out, with which an agent is set up. With --iot it also makes the device's thing and"
+            " certificate in AWS IoT, where they are missing, and attaches the policy; certificate and key are written "
+            "into --certificates.",
             ((("device_id",), {"metavar": "DEVICE", "help": "its id: its user name, or its thing's name"}),
              (("--yes",), {**_YES, "help": "also when it belongs to another account so far"}),
+             (("--token",), {"action": "store_true", "help": "make a new token; only its SHA-256 is kept"}),
+             (("--out",), {"metavar": "FILE", "help": "write the registration there, readable by its owner alone; the "
+                                                      "file must not exist yet"}),
+             (("--url",), {"metavar": "URL", "help": "where the device finds the relay or the broker, for that file"}),
              (("--iot",), {"metavar": "POLICY", "help": "the policy for devices in AWS IoT, as the stack has made it"}),
-             (("--out",), {"metavar": "DIR", "help": "where certificate and key go (for --iot)"}), _PREFIX, JSON)),
+             (("--certificates",), {"metavar": "DIR", "help": "where certificate and key go (for --iot)"}),
+             _PREFIX, JSON)),
     Command("devices", "devices:devices", "what is known of the devices",
             "Lists the devices that are registered: account, when each was last heard of, how many operations the "
             "cloud has taken of it, how many verdicts wait for it, and how many rows of its own feed it was behind at "

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from cloud_shell import CloudShell
@@ -23,12 +23,14 @@ from relay_rig import EPOCH, NOW_MS, hello
 from relay_rig import SCHEMA as FLEET
 
 from agent.protocol.messages import Ack, FeedState, Hello, Reset, decode_to_device, encode
+from agent.protocol.registration import registration_of
 from agent.protocol.schema import Schema
 from cloud.config import RelayConfig
+from cloud.credentials import digest_of
 from cloud.drive import run
 from cloud.dynamodb_table import create_table, definition
 from cloud.head import head_key, log_pk, log_sk, new_head
-from cloud.registry import heard, registration
+from cloud.registry import device_key, heard, registration
 from cloud.relay import Relay
 from cloud.table import Get, Publish, Put
 
@@ -288,6 +290,39 @@ def test_a_device_is_registered_once_and_moved_only_with_yes(shell: CloudShell) 
         ["home-1", "--account", "all"],
     ):
         shell.refused("register", *words)
+
+
+def test_a_token_is_shown_once_kept_as_its_hash_and_made_anew_when_asked(shell: CloudShell, tmp_path: Path) -> None:
+    def kept() -> Any:
+        return adapter(shell.client, shell.table).execute(Get(device_key("home-1")))["token"]
+
+    first = shell.ok("register", "home-1", "--account", "main", "--token", "--json").row["token"]
+    assert len(first) == 43 and kept() == digest_of(first) and first not in json.dumps(shell.state(), default=str)
+    said = shell.ok("register", "home-1", "--account", "main")
+    assert "token" not in said.out and kept() == digest_of(first)
+    said = shell.ok("register", "home-1", "--account", "main", "--token")
+    (second,) = re.findall(r"^  token +(\S+)$", said.out, re.M)
+    assert second != first and kept() == digest_of(second) and "not shown again" in said.out
+    path = tmp_path / "home-1.json"
+    url = "wss://relay.example:8765"
+    row = shell.ok("register", "home-1", "--account", "main", "--token", "--out", str(path), "--url", url, "--json").row
+    assert row["out"] == str(path) and "token" not in row and path.stat().st_mode & 0o777 == 0o600
+    found = registration_of(path.read_bytes(), str(path))
+    assert (found.device, found.account, found.prefix, found.url) == ("home-1", "main", "ioto", url)
+    assert kept() == digest_of(found.token)
+    shell.ok("register", "home-1", "--account", "other", "--yes")
+    assert kept() == digest_of(found.token)  # it is the device's, wherever that belongs
+    for words, part in (
+        (["--out", str(path)], "exists (nothing was changed"),
+        (["--url", url], "--out FILE"),
+        (["--out", str(tmp_path / "x"), "--url", "relay.example"], "expected ws, wss"),
+        (["--out", str(tmp_path / "no" / "x")], "no such file"),
+    ):
+        assert part in shell.refused("register", "home-1", "--account", "other", "--token", *words)
+    assert "belongs to account" in shell.refused(
+        "register", "home-1", "--account", "main", "--token", "--out", str(tmp_path / "y")
+    )
+    assert kept() == digest_of(found.token) and [each.name for each in tmp_path.glob("[xy]")] == []
 
 
 def test_devices_are_listed_with_what_is_known_of_them(shell: CloudShell) -> None:

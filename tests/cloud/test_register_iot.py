@@ -30,7 +30,7 @@ class Iot:
         self.client.create_policy(policyName=self.policy, policyDocument=json.dumps({"Statement": []}))
 
     def words(self, *more: str) -> list[str]:
-        return ["register", self.device, "--account", "main", "--iot", self.policy, "--out", "keys", *more]
+        return ["register", self.device, "--account", "main", "--iot", self.policy, "--certificates", "keys", *more]
 
     def principals(self) -> list[str]:
         found: list[str] = self.client.list_thing_principals(thingName=self.device)["principals"]
@@ -92,7 +92,7 @@ def test_what_stands_in_the_way_is_told_before_anything_is_changed(shell: CloudS
     words = iot.words()
     assert "has no policy 'nobodys'" in shell.refused(*[word if word != iot.policy else "nobodys" for word in words])
     assert "go together" in shell.refused(*words[:-2])
-    assert "go together" in shell.refused("register", iot.device, "--account", "main", "--out", "keys")
+    assert "go together" in shell.refused("register", iot.device, "--account", "main", "--certificates", "keys")
     assert "cannot be the name of a thing" in shell.refused(*[word if word != iot.device else "a.b" for word in words])
     Path("keys").mkdir()
     (Path("keys") / f"{iot.device}.key.pem").write_text("mine")
