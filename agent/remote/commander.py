@@ -22,7 +22,6 @@ from agent.protocol.errors import ModelError
 from agent.protocol.onetable.dates import from_ms, to_ms
 from agent.remote.events import (
     COMMAND,
-    RECONNECT,
     RESULT,
     Code,
     CommandConfig,
@@ -31,6 +30,7 @@ from agent.remote.events import (
     Failed,
     Finished,
     Reboot,
+    Reconnect,
     Run,
     State,
     WakeAt,
@@ -59,23 +59,8 @@ class Commander:
     tried again at the next call; nothing was done of it."""
 
     __slots__ = (
-        "_boot_id",
-        "_effects",
-        "_ended",
-        "_epoch",
-        "_extra",
-        "_hold_ms",
-        "_now_ms",
-        "_prefix",
-        "_rebooted_ms",
-        "_rebooting",
-        "_running",
-        "_waiting",
-        "config",
-        "database",
-        "handlers",
-        "probes",
-        "store",
+        "_boot_id", "_busy", "_effects", "_ended", "_epoch", "_extra", "_hold_ms", "_now_ms", "_prefix", "_queue",
+        "_rebooted_ms", "_rebooting", "_running", "_waiting", "config", "database", "handlers", "probes", "store",
         "wake_at_ms",
     )  # fmt: skip
 
@@ -103,6 +88,8 @@ class Commander:
         self._hold_ms = -NEVER  # nothing is started before
         self._waiting: dict[str, None] = {}  # ids of commands that came and were not looked at, in order
         self._running: dict[str, Properties] = {}  # id -> its result as it was started
+        self._busy = False  # receiving: events of its own writes wait in the queue
+        self._queue: list[Event] = []
         self._rebooting = False
         self._rebooted_ms = -NEVER  # when the last command to reboot was started
         self._effects: list[Effect] = []
@@ -126,22 +113,37 @@ class Commander:
 
     def receive(self, event: Event, now_ms: int) -> list[Effect]:
         """One event in, what is to be done out. `now_ms`: monotonic. To be called after each event that the session has
-        handled, with LOOK, and whenever a handler has ended."""
+        handled, with LOOK, and whenever a handler has ended.
+
+        An event that comes out of this call (its writes are told to the session) waits for its end; its effects are
+        among this call's."""
         with self.database.lock:
+            if self._busy:
+                self._queue.append(event)
+                return []
             effects: list[Effect] = []
             self._effects = effects
             self._now_ms = now_ms
-            if isinstance(event, Finished | Failed):
-                self._ended.append(event)
-            while self._ended:
-                self._end(self._ended[0])
-                del self._ended[0]
-            if self.is_ready:
-                if self._epoch != self.store.identity.epoch:
-                    self.take_stock()
-                if self._waiting:
-                    self._look()
+            self._busy = True
+            try:
+                self._step(event)
+                while self._queue:
+                    self._step(self._queue.pop(0))
+            finally:
+                self._busy = False
             return effects
+
+    def _step(self, event: Event) -> None:
+        if isinstance(event, Finished | Failed):
+            self._ended.append(event)
+        while self._ended:
+            self._end(self._ended[0])
+            del self._ended[0]
+        if self.is_ready:
+            if self._epoch != self.store.identity.epoch:
+                self.take_stock()
+            if self._waiting:
+                self._look()
 
     # ---------------------------------------------------------------- after a boot, and in a new epoch
 
@@ -297,7 +299,7 @@ class Commander:
         with self.store.transaction():
             for feed in feeds:
                 self.store.drop_cursor(feed)
-        self._effects.append(RECONNECT)
+        self._effects.append(Reconnect(command_id))
         self._end(Finished(command_id, {"feeds": feeds}))
 
     # ---------------------------------------------------------------- results

@@ -83,7 +83,10 @@ class Reboot(Effect, frozen=True, gc=False):
 
 
 class Reconnect(Effect, frozen=True, gc=False):
-    """Close the session's connection and give it Disconnected: it connects again, and fetches everything anew."""
+    """If there is a connection: close it, and give the session Disconnected. It connects again, and fetches everything
+    anew. No answer is wanted."""
+
+    id: str
 
 
 class WakeAt(Effect, frozen=True, gc=False):
@@ -93,4 +96,3 @@ class WakeAt(Effect, frozen=True, gc=False):
 
 
 LOOK: Final = Look()
-RECONNECT: Final = Reconnect()
