@@ -64,7 +64,7 @@ class CommandSide(FinalSide, RestoredSide):
         checks.once.ran(t_us, device, order.key, order.ran, ordered=True)
         checks.in_time.ran(t_us, device, order.key, order.expires_us - t_us)
         if not d.cloned:
-            checks.after_clock.ran(t_us, device, order.key, d.timed)
+            checks.after_clock.ran(t_us, device, order.key, d.answered)
         if name == REBOOT:
             last_us = self._rebooted_us.get(device)
             checks.spaced.rebooted(t_us, device, order.key, None if last_us is None or d.cloned else t_us - last_us)

@@ -80,12 +80,15 @@ class CommandAfterClock(Check):
     __slots__ = ()
 
     name = "command-after-clock"
-    statement = "No command is begun before the relay has told the device the time since its last boot."
+    statement = (
+        "No command is begun before the relay has answered the device since its last boot: the answer tells the time, "
+        "and the device's own clock may be wrong by years."
+    )
 
-    def ran(self, t_us: int, device: str, key: Key, timed: bool) -> None:
+    def ran(self, t_us: int, device: str, key: Key, answered: bool) -> None:
         self.checked += 1
-        if not timed:
-            self.fail(t_us, device, key, "nothing to be done before the clock is set", "it was done")
+        if not answered:
+            self.fail(t_us, device, key, "nothing to be done before the relay has told the time", "it was done")
 
 
 class RebootsSpaced(Check):
