@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from agent.protocol.messages import Key
+from agent.protocol.process import Context
 from fleet.oracle.check import CheckResult
 from fleet.oracle.final import DeviceItems
 from fleet.oracle.final import Final as FinalSide
 from fleet.oracle.ledger import TableRecord
 from fleet.oracle.restored import RestoredSide
+from fleet.oracle.state import Item
 
 COMMAND: Final = "Command"
 RESULT: Final = "CommandResult"
@@ -78,7 +80,8 @@ class CommandSide(FinalSide, RestoredSide):
     def device_saw(self, t_us: int, device: str, key: Key, rev: int | None, image: Image | None) -> None:
         super().device_saw(t_us, device, key, rev, image)
         if self._takes_commands and image is not None:
-            order = self._orders.get((device, image.get("id", "")))
+            item = self._items.get(key)
+            order = None if item is None else self._orders.get(_name_of(item))
             if order is not None and order.key == key and order.reached_us is None:
                 order.reached_us = t_us
 
@@ -94,7 +97,7 @@ class CommandSide(FinalSide, RestoredSide):
         owner = item.owner if item is not None else None
         if item is None or owner is None or item.model.name not in (COMMAND, RESULT):
             return
-        name = (owner.name, key[1].partition("#")[2])
+        name = _name_of(item)
         order = self._orders.get(name)
         if item.model.name == COMMAND:
             if order is None:
@@ -102,7 +105,7 @@ class CommandSide(FinalSide, RestoredSide):
             if image is None:
                 order.kept = False
             else:
-                order.expires_us = image["expires"] * 1000 - self._start_us
+                order.expires_us = image.get("expires", 0) * 1000 - self._start_us
         elif order is not None:
             order.present = state = None if image is None else image["state"]
             if state is not None and state != STARTED:
@@ -131,3 +134,12 @@ class CommandSide(FinalSide, RestoredSide):
             elif in_time or order.ran or order.present is not None:
                 answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)
         return self.results()
+
+
+def _name_of(item: Item) -> Name:
+    """Device and id, of a command or of its result: keys that end with the id, as the agent demands."""
+    owner = item.owner
+    if owner is None:
+        return "", ""
+    _, prefix = item.model.search({}, Context(owner.name, owner.account))
+    return owner.name, item.key[1][len(prefix) :]
