@@ -30,7 +30,7 @@ Name = tuple[str, str]  # device, id
 class Order:
     """One command, of a device."""
 
-    __slots__ = ("expires_us", "final", "key", "kept", "present", "ran", "reached_us")
+    __slots__ = ("expires_us", "final", "kept", "key", "present", "ran", "reached_us")
 
     def __init__(self, key: Key) -> None:
         self.key = key

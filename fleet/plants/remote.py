@@ -87,4 +87,3 @@ class ForgetfulCommander(Commander):
 
     def _ttl(self, from_then_ms: int) -> datetime:
         return from_ms(self.database.clock.now_ms() + 1000)
-

@@ -73,7 +73,9 @@ class CommandNotExpired(Check):
     def ran(self, t_us: int, device: str, key: Key, left_us: int) -> None:
         self.checked += 1
         if left_us < -LATE_US:
-            self.fail(t_us, device, key, "nothing to be done of an expired command", f"done {-left_us / 1e6:.3f} s late")
+            self.fail(
+                t_us, device, key, "nothing to be done of an expired command", f"done {-left_us / 1e6:.3f} s late"
+            )
 
 
 class CommandAfterClock(Check):
