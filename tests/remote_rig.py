@@ -28,12 +28,11 @@ from agent.protocol.messages import (
     Up,
     encode_image,
 )
+from agent.protocol.remote import COMMAND, RESULT
 from agent.protocol.schema import Schema
 from agent.remote.commander import Commander
 from agent.remote.events import (
-    COMMAND,
     LOOK,
-    RESULT,
     CommandConfig,
     Effect,
     Failed,

@@ -20,10 +20,8 @@ from agent.database import Database
 from agent.due import CLOCK_BACK_MS
 from agent.protocol.errors import ModelError
 from agent.protocol.onetable.dates import from_ms, to_ms
+from agent.protocol.remote import COMMAND, RESULT, Code, State
 from agent.remote.events import (
-    COMMAND,
-    RESULT,
-    Code,
     CommandConfig,
     Effect,
     Event,
@@ -32,7 +30,6 @@ from agent.remote.events import (
     Reboot,
     Reconnect,
     Run,
-    State,
     WakeAt,
 )
 from agent.remote.handlers import Handlers, NoArguments
@@ -74,7 +71,7 @@ class Commander:
         probes: Counter[str],
         extra: Callable[[], Properties] | None = None,
     ) -> None:
-        """The schema must fit: see agent.remote.models."""
+        """The schema must fit: see agent.protocol.remote."""
         self.database = database
         self.store = database.store
         self.handlers = handlers

@@ -1,4 +1,4 @@
-"""What goes into a Commander and what comes out, its settings, and the words of a result. Plain values.
+"""What goes into a Commander and what comes out, and its settings. Plain values.
 
 Times are milliseconds of a monotonic clock. Used by whoever drives a commander: the daemon, the simulated device.
 """
@@ -6,17 +6,9 @@ Times are milliseconds of a monotonic clock. Used by whoever drives a commander:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import msgspec
-
-COMMAND: Final = "Command"  # the two models, by their names in the schema
-RESULT: Final = "CommandResult"
-
-State = Literal["started", "done", "failed", "expired", "refused", "interrupted"]
-Code = Literal["unknown", "not_allowed", "too_soon", "invalid", "unknown_past", "too_large"]
-STATES: Final[tuple[str, ...]] = get_args(State)
-FINAL: Final = tuple(state for state in STATES if state != "started")
 
 
 class CommandConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from agent.protocol.onetable.dates import from_ms
+from agent.protocol.remote import RESULT
 from agent.remote.commander import Commander
-from agent.remote.events import RESULT
 
 
 class UnrecordedCommander(Commander):

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from agent.protocol.errors import InputError
+from agent.protocol.remote import COMMAND, COMMAND_FIELDS, COMMAND_OPTIONAL, RESULT, check_models, has_commands
 from agent.protocol.schema import Schema
-from agent.remote.events import COMMAND, RESULT
-from agent.remote.models import COMMAND_FIELDS, COMMAND_OPTIONAL, check_models, has_commands
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import unknown
 from fleet.scenario.facts import REV

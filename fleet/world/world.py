@@ -16,8 +16,8 @@ from typing import Any, Final
 from agent.config import AgentConfig
 from agent.protocol import topics
 from agent.protocol.messages import Key
+from agent.protocol.remote import has_commands
 from agent.protocol.schema import Context, Schema
-from agent.remote.models import has_commands
 from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay

@@ -14,7 +14,8 @@ from remote_rig import MINUTE_MS, SCHEMA, Remote, command, ups
 from agent.events import STOP
 from agent.files import open_memory
 from agent.protocol.messages import Ack
-from agent.remote.events import LOOK, RESULT, CommandConfig, Finished, Look, Reboot, Reconnect, Run, WakeAt
+from agent.protocol.remote import RESULT
+from agent.remote.events import LOOK, CommandConfig, Finished, Look, Reboot, Reconnect, Run, WakeAt
 from agent.remote.handlers import Handlers, NoArguments
 
 QUICK = CommandConfig(settle_ms=0, running_max=1)

@@ -10,8 +10,8 @@ from relay_rig import SCHEMA as WITHOUT
 from remote_rig import FILE, SCHEMA
 
 from agent.protocol.errors import InputError
+from agent.protocol.remote import check_models, has_commands
 from agent.protocol.schema import Schema
-from agent.remote.models import check_models, has_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = FILE.read_text("utf-8")

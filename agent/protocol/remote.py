@@ -1,20 +1,27 @@
-"""Whether a schema's models Command and CommandResult are those that remote commands need: a check at the start.
+"""Remote commands as the cloud and a device agree on them: two models of the schema, and the words of a result.
 
-Reads no file: it takes a schema that is loaded, and says every mistake with its line. Called by the daemon before it
-makes a commander, and by the simulator for a scenario.
+Checks that a schema's models Command and CommandResult are those that are needed, and says every mistake with its line.
+Reads no file. Called by the daemon before it makes a commander, by `fleet-cloud command`, and for scenarios.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from typing import Final
+from typing import Final, Literal, get_args
 
 from agent.protocol.errors import InputError, Problem
 from agent.protocol.onetable.json5 import Node, read
 from agent.protocol.onetable.template import DEVICE
 from agent.protocol.schema import Model, Schema
-from agent.remote.events import COMMAND, RESULT, STATES
+
+COMMAND: Final = "Command"  # the two models, by their names in the schema
+RESULT: Final = "CommandResult"
+
+State = Literal["started", "done", "failed", "expired", "refused", "interrupted"]
+Code = Literal["unknown", "not_allowed", "too_soon", "invalid", "unknown_past", "too_large"]
+STATES: Final[tuple[str, ...]] = get_args(State)
+FINAL: Final = tuple(state for state in STATES if state != "started")
 
 # Field -> its type. A command may have more; what a result has beside these, the application must fill (`extra`).
 COMMAND_FIELDS: Final = {"id": "string", "name": "string", "expires": "date"}
