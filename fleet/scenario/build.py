@@ -20,6 +20,8 @@ _CHECKS_OF_FAULTS = {
     "reboots": ("writes-survive-power-cuts",),
 }
 
+CHECKS_OF_COMMANDS = ("command-at-most-once", "command-answered")
+
 
 def build_plan(scenario: Scenario, seed: int | None = None, *, plant: str = "") -> Plan:
     """The plan of one run. `seed` None: the scenario's own. `plant`: a planted bug to switch on."""
@@ -64,6 +66,8 @@ def required_checks(scenario: Scenario) -> list[str]:
     names = list(ALWAYS_REQUIRED)
     for fault in scenario.faults:
         names += _CHECKS_OF_FAULTS.get(fault.kind, ())
+    if any(workload.commands for workload in scenario.workload):
+        names += CHECKS_OF_COMMANDS
     return list(dict.fromkeys(names))
 
 
