@@ -14,6 +14,7 @@ import msgspec
 from agent.events import DISCONNECTED, ONLINE
 from agent.remote.events import LOOK, CommandConfig, Effect, Event, Reboot, Reconnect, Run, WakeAt
 from agent.remote.handlers import Handlers, perform
+from fleet.rng import rng
 from fleet.world import fuse
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ def handlers_of(device: SimDevice) -> Handlers:
 class Executor:
     """Of one device, from a boot until its power goes."""
 
-    __slots__ = ("_device", "_do", "_handlers", "_tie", "commander")
+    __slots__ = ("_device", "_do", "_handlers", "_stream", "_tie", "commander")
 
     def __init__(self, device: SimDevice, boot: int, next_rev: Callable[[], int]) -> None:
         world = device.world
         assert device.database is not None
         self._device = device
         self._tie = device.tie
+        self._stream = rng(world.seed, device.device_id, f"commands/{boot}")
         self._handlers = handlers_of(device)
         self.commander = world.types.commander(
             device.database,
@@ -107,16 +109,14 @@ class Executor:
         self._ran(run.id, run.name)
         ended = perform(self._handlers, run.id, run.name, run.arguments)
         work_us = run.arguments.seconds * 1_000_000 if isinstance(run.arguments, Work) else 0
-        takes_us = work_us + ((self._tie.draw() >> 32) * _QUICK_US >> 32)
+        takes_us = work_us + self._stream.below(_QUICK_US)
         self._device.world.clock.post_in(takes_us, self._tie, self.give, ended)
 
     def _reboot(self, reboot: Reboot) -> None:
         self._ran(reboot.id, "reboot")
         device = self._device
         device.stop()
-        least, most = _REBOOT_US
-        off_us = least + ((self._tie.draw() >> 32) * (most - least) >> 32)
-        device.world.clock.post_in(off_us, self._tie, device.boot, None)
+        device.world.clock.post_in(self._stream.between(*_REBOOT_US), self._tie, device.boot, None)
 
     def _reconnect(self, reconnect: Reconnect) -> None:
         self._ran(reconnect.id, "resync")
