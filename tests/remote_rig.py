@@ -88,6 +88,7 @@ class Remote(Device):
         self.boots = 0
         self.boot_id = ""  # "": another at each boot
         self.rev = 0
+        self.confirms = True
         self.commander: Commander
 
     def boot(self) -> Remote:
@@ -127,18 +128,22 @@ class Remote(Device):
 
     def look(self) -> None:
         self.give(LOOK)
+        self.confirm()
 
     def finish(self) -> None:
         """Every handler that was started runs now."""
         for run in self.taken(Run):
             assert isinstance(run, Run)
             self.give(perform(self.handlers, run.id, run.name, run.arguments))
+        self.confirm()
 
     def fail(self, command_id: str, message: str) -> None:
         self.give(Failed(command_id, message))
+        self.confirm()
 
     def end(self, command_id: str, data: Any = None) -> None:
         self.give(Finished(command_id, data))
+        self.confirm()
 
     def taken(self, kind: type[Effect]) -> list[Effect]:
         """The effects of a kind since the last call; all others are forgotten."""
@@ -181,7 +186,7 @@ class Remote(Device):
     def acknowledge(self) -> None:
         """Whatever is in flight is taken."""
         assert self.store.identity.adopted
-        while self.store.in_flight:
+        while self.store.in_flight and self.online:
             last = self.store.in_flight[-1]
             self.hear(Ack(epoch=self.store.identity.epoch, up=last.u, upid=last.id, now=self.set_ms))
 
@@ -189,6 +194,12 @@ class Remote(Device):
         items = [SnapshotItem(key, msgspec.Raw(encode_image(image))) for key, image in there]
         nonce = self.session.nonces["device"]
         self.hear(Snapshot(feed="device", nonce=nonce, epoch=FEED, seq=seq, part=0, parts=1, items=items))
+        self.confirm()
+
+    def confirm(self) -> None:
+        """The relay takes what was sent, as it mostly does at once."""
+        if self.confirms and self.online and self.store.identity.adopted:
+            self.acknowledge()
 
     def order(self, command_id: str, name: str = "blink", **more: Any) -> None:
         """A command comes down as a row."""
@@ -198,6 +209,7 @@ class Remote(Device):
         a = self.store.cursors["device"][1]
         made = [Row(key, msgspec.Raw(encode_image(image)) if image else NO_IMAGE) for key, image in written]
         self.hear(Rows(feed="device", epoch=FEED, a=a, b=a + len(made), last=a + len(made), rows=made))
+        self.confirm()
 
     def order_in_base(self, command_id: str) -> None:
         """A command that is there, however it came."""

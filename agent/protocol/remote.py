@@ -19,7 +19,7 @@ COMMAND: Final = "Command"  # the two models, by their names in the schema
 RESULT: Final = "CommandResult"
 
 State = Literal["started", "done", "failed", "expired", "refused", "interrupted"]
-Code = Literal["unknown", "not_allowed", "too_soon", "invalid", "unknown_past", "too_large"]
+Code = Literal["unknown", "not_allowed", "too_soon", "invalid", "unknown_past", "withdrawn", "too_large"]
 STATES: Final[tuple[str, ...]] = get_args(State)
 FINAL: Final = tuple(state for state in STATES if state != "started")
 

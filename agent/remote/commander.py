@@ -1,9 +1,9 @@
 """The commander: runs what the cloud orders, at most once, as a state machine without I/O.
 
 `receive(event, now_ms)` returns effects. A command is an item of the model Command; its answer is an item of
-CommandResult with the same id, which is written as `started`, durably, before anything is done. What has a result is
-never done again. Nothing is done before the relay has told the time and the device's epoch is adopted. It starts no
-thread and calls no handler: the driver (the daemon, the simulated device) does what the effects say.
+CommandResult with the same id. Before anything is done, that is written as `started`, durably, and the relay has it.
+What has a result is never done again. Nothing is done before the relay has told the time and the device's epoch is
+adopted. Starts no thread and calls no handler: the driver (the daemon, the simulated device) does what the effects say.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from agent.remote.handlers import Handlers, NoArguments
 NEVER: Final = 1 << 62
 _NOTE: Final = "commands"  # of the file: the epoch in which the commands of the time before were settled
 _DATE_MS_MAX: Final = 253_000_000_000_000  # in the year 9987: what a date can hold, with room
+_PAST: Final = "from before this device's database began or was put back: it may have been done"
 Properties = Mapping[str, Any]
+Deed = Callable[[], None]
 
 
 class _Refused(Exception):
@@ -56,9 +58,9 @@ class Commander:
     tried again at the next call; nothing was done of it."""
 
     __slots__ = (
-        "_boot_id", "_busy", "_effects", "_ended", "_epoch", "_extra", "_hold_ms", "_now_ms", "_prefix", "_queue",
-        "_rebooted_ms", "_rebooting", "_running", "_waiting", "config", "database", "handlers", "probes", "store",
-        "wake_at_ms",
+        "_begun", "_boot_id", "_busy", "_confirmed", "_effects", "_ended", "_epoch", "_extra", "_hold_ms", "_now_ms",
+        "_prefix", "_queue", "_rebooted_ms", "_rebooting", "_result_prefix", "_running", "_waiting", "config",
+        "database", "handlers", "probes", "store", "wake_at_ms",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +87,8 @@ class Commander:
         self._hold_ms = -NEVER  # nothing is started before
         self._waiting: dict[str, None] = {}  # ids of commands that came and were not looked at, in order
         self._running: dict[str, Properties] = {}  # id -> its result as it was started
+        self._begun: dict[str, Deed] = {}  # of those: what is to be done once the relay has the record
+        self._confirmed: list[str] = []  # the relay has it
         self._busy = False  # receiving: events of its own writes wait in the queue
         self._queue: list[Event] = []
         self._rebooting = False
@@ -92,7 +96,10 @@ class Commander:
         self._effects: list[Effect] = []
         self._now_ms = 0
         self._prefix = len(database.model(COMMAND).search({}, database.context)[1])
+        self._result_prefix = len(database.model(RESULT).search({}, database.context)[1])
         database.on(COMMAND, "*", self._changed)
+        for verdict in ("synced", "rejected", "lost"):
+            database.on(RESULT, verdict, self._recorded)
 
     def _changed(self, change: Change) -> None:
         command_id = change.key[1][self._prefix :]
@@ -100,6 +107,12 @@ class Commander:
             self._waiting[command_id] = None
         else:
             self._waiting.pop(command_id, None)
+
+    def _recorded(self, change: Change) -> None:
+        """HEAD has moved past the record, whatever the relay has made of it."""
+        command_id = change.key[1][self._result_prefix :]
+        if command_id in self._begun:
+            self._confirmed.append(command_id)
 
     @property
     def is_ready(self) -> bool:
@@ -139,6 +152,8 @@ class Commander:
         if self.is_ready:
             if self._epoch != self.store.identity.epoch:
                 self.take_stock()
+            if self._confirmed:
+                self._go()
             if self._waiting:
                 self._look()
 
@@ -159,9 +174,11 @@ class Commander:
             if is_past:
                 for command_id, command in waiting.items():
                     self.settle_past(command_id, command)
+                for command_id in list(self._begun):  # what had this epoch before it may have done it
+                    self._close(command_id, {"state": "refused", "code": "unknown_past", "message": _PAST})
                 store.set_note(_NOTE, epoch.encode())
         for result in results.values():
-            if result.get("name") == "reboot":
+            if result.get("name") == "reboot" and result.get("state") not in ("expired", "refused"):
                 self._rebooted_ms = max(self._rebooted_ms, _ms(result.get("started"), -NEVER))
         self._waiting = {} if is_past else dict.fromkeys(waiting)
         self._hold_ms = self._now_ms + self.config.settle_ms
@@ -182,8 +199,7 @@ class Commander:
         """Of a command that was there when this epoch began: it may have been done by what this database was before."""
         if not self.is_forgotten(command):
             self.probes["command_unknown_past"] += 1
-            message = "from before this device's database began or was put back: it may have been done"
-            self.answer(command_id, command, "refused", "unknown_past", message)
+            self.answer(command_id, command, "refused", "unknown_past", _PAST)
 
     # ---------------------------------------------------------------- commands that wait
 
@@ -243,7 +259,8 @@ class Commander:
         return self.database.clock.now_ms() >= _ms(command.get("expires"), NEVER)
 
     def _start(self, command_id: str, command: Properties) -> bool:
-        """Records that it begins, then does it. False: others run, and it has to wait. Raises _Refused."""
+        """Records that it begins; it is done when the relay has the record. False: others run, and it has to wait.
+        Raises _Refused."""
         name, config = command.get("name"), self.config
         left_ms = _ms(command.get("expires"), NEVER) - self.database.clock.now_ms()
         if left_ms > config.life_max_ms:
@@ -254,14 +271,28 @@ class Commander:
         if name == "reboot":
             return self._reboot(command_id, command)
         if name == "resync":
-            if self.begin(command_id, command):
-                self._resync(command_id)
+            self.begin(command_id, command, lambda: self._resync(command_id))
             return True
         if len(self._running) >= config.running_max:
             return False
-        if self.begin(command_id, command):
-            self._effects.append(Run(command_id, name, arguments))
+        self.begin(command_id, command, lambda: self._effects.append(Run(command_id, name, arguments)))
         return True
+
+    def _go(self) -> None:
+        """The relay has the records: from now on a copy of this database, or an older one, cannot pass for it."""
+        for command_id in self._confirmed:
+            deed = self._begun.pop(command_id, None)
+            if deed is None:
+                continue
+            command = self.database.get(COMMAND, {"id": command_id})
+            if command is None:
+                message = "it was withdrawn before it began"
+                self._close(command_id, {"state": "refused", "code": "withdrawn", "message": message})
+            elif self.is_expired(command):
+                self._close(command_id, {"state": "expired"})
+            else:
+                deed()
+        self._confirmed.clear()
 
     def _arguments(self, name: str, given: Any) -> Any:
         handler = self.handlers.get(name)
@@ -280,11 +311,12 @@ class Commander:
             raise _Refused("too_soon", f"at most one in {self.config.reboot_spacing_ms // 1000} s")
         if self._running:
             return False  # what runs is not cut off
-        if self.begin(command_id, command):
-            self._rebooting = True
-            self._rebooted_ms = self.database.clock.now_ms()
-            self._effects.append(Reboot(command_id))
+        self._rebooting = self.begin(command_id, command, lambda: self._reboot_now(command_id))
         return True
+
+    def _reboot_now(self, command_id: str) -> None:
+        self._rebooted_ms = self.database.clock.now_ms()
+        self._effects.append(Reboot(command_id))
 
     def is_too_soon(self) -> bool:
         """To reboot once more."""
@@ -301,7 +333,7 @@ class Commander:
 
     # ---------------------------------------------------------------- results
 
-    def begin(self, command_id: str, command: Properties) -> bool:
+    def begin(self, command_id: str, command: Properties, deed: Deed) -> bool:
         """The durable record that comes before the deed. False: it cannot be made, and nothing is to be done."""
         started = self._result(command_id, command)
         started.update(state="started", started=self._now())
@@ -310,18 +342,22 @@ class Commander:
         if not self._create(started):
             return False
         self._running[command_id] = started
+        self._begun[command_id] = deed
         self.probes["command_started"] += 1
         return True
 
     def _end(self, event: Finished | Failed) -> None:
-        started = self._running.get(event.id)
-        if started is None:
+        if event.id in self._running and event.id not in self._begun:
+            self._close(event.id, self._outcome(event))
+        else:
             self.probes["command_end_unknown"] += 1
-            return
-        outcome = self._outcome(event)
+
+    def _close(self, command_id: str, outcome: dict[str, Any]) -> None:
+        """The last word on a command that was recorded as started."""
+        started = self._running[command_id]
         ended_ms = self.database.clock.now_ms()
         ended = {
-            "id": event.id,
+            "id": command_id,
             "finished": from_ms(ended_ms),
             "ttl": max(started["ttl"], self._ttl(ended_ms)),
         }
@@ -333,7 +369,8 @@ class Commander:
             else:
                 outcome = {"state": "failed", "message": f"it ended, and its result cannot be stored: {error}"}
                 self._write({**ended, **outcome})
-        del self._running[event.id]
+        del self._running[command_id]
+        self._begun.pop(command_id, None)
         if started["name"] == "reboot":
             self._rebooting = False
         self.probes[f"command_{outcome['state']}"] += 1

@@ -74,6 +74,7 @@ _ALL: Final = (
     _agent("command-of-the-past", "commander", remote.ObedientCommander, "command-at-most-once", _REMOTE),
     _agent("command-reboots-always", "commander", remote.RestlessCommander, "command-reboots-spaced", _REMOTE),
     _agent("command-result-dropped", "commander", remote.ForgetfulCommander, "command-at-most-once", _REMOTE),
+    _agent("command-unconfirmed", "commander", remote.UnconfirmedCommander, "command-at-most-once", _REMOTE),
     _agent("cursor-before-apply", "replica", agent.EarlyCursorReplica, "convergence"),
     _agent("delete-not-sent", "database", agent.ZombieDatabase, "convergence every-write-decided"),
     _agent("deleted-items-return", "replica", agent.MergingReplica, "convergence"),

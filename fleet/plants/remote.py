@@ -11,14 +11,15 @@ from typing import Any
 
 from agent.protocol.onetable.dates import from_ms
 from agent.protocol.remote import RESULT
-from agent.remote.commander import Commander
+from agent.remote.commander import Commander, Deed
 
 
 class UnrecordedCommander(Commander):
     """Does what is ordered first and records it when it has ended: what a power cut interrupts is done again."""
 
-    def begin(self, command_id: str, command: Mapping[str, Any]) -> bool:
+    def begin(self, command_id: str, command: Mapping[str, Any], deed: Deed) -> bool:
         self._running[command_id] = self._result(command_id, command)
+        deed()
         return True
 
     def _write(self, changed: Mapping[str, Any]) -> None:
@@ -27,6 +28,18 @@ class UnrecordedCommander(Commander):
             super()._write(changed)
         else:
             self._create({**started, **changed})
+
+
+class UnconfirmedCommander(Commander):
+    """Does what is ordered when it has recorded it, though the relay does not know yet: a copy of its disk, or an older
+    one, may do it too."""
+
+    def begin(self, command_id: str, command: Mapping[str, Any], deed: Deed) -> bool:
+        begun = super().begin(command_id, command, deed)
+        if begun:
+            del self._begun[command_id]
+            deed()
+        return begun
 
 
 class RepeatingCommander(Commander):
@@ -46,7 +59,7 @@ class PatientCommander(Commander):
         return False
 
 
-class HastyCommander(Commander):
+class HastyCommander(UnconfirmedCommander):
     """Does not wait for the relay to tell the time: by a wrong clock no command is too old."""
 
     @property
