@@ -21,7 +21,7 @@ class CommandConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     result_bytes_max: int = 16 * 1024  # of a result's data, as JSON; more is left out
     text_chars_max: int = 500  # of a message or a name in a result
     life_max_ms: int = 30 * 24 * 60 * 60 * 1000  # from now to `expires`; a command that ends later is refused
-    keep_ms: int = 24 * 60 * 60 * 1000  # how long a result outlives its command's `expires`
+    keep_ms: int = 7 * 24 * 60 * 60 * 1000  # how long a result outlives its command's `expires`
 
     def __post_init__(self) -> None:
         if self.running_max < 1:

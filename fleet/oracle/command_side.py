@@ -30,11 +30,12 @@ Name = tuple[str, str]  # device, id
 class Order:
     """One command, of a device."""
 
-    __slots__ = ("expires_us", "final", "kept", "key", "present", "ran", "reached_us")
+    __slots__ = ("ends_us", "expires_us", "final", "kept", "key", "present", "ran", "reached_us")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.expires_us = 0
+        self.ends_us: int | None = None  # of its result's life
         self.kept = True  # never withdrawn, swept, or lost with a restore of the table
         self.reached_us: int | None = None
         self.ran = 0
@@ -108,6 +109,8 @@ class CommandSide(FinalSide, RestoredSide):
                 order.expires_us = image.get("expires", 0) * 1000 - self._start_us
         elif order is not None:
             order.present = state = None if image is None else image["state"]
+            if image is not None and "ttl" in image:
+                order.ends_us = image["ttl"] * 1_000_000 - self._start_us
             if state is not None and state != STARTED:
                 if order.final is None:
                     order.final = state
@@ -129,7 +132,8 @@ class CommandSide(FinalSide, RestoredSide):
         answered = self.checks.answered
         for (device, _), order in self._orders.items():
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
-            if self._devices[device].cloned:
+            is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
+            if self._devices[device].cloned or is_over:
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)

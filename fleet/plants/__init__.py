@@ -58,6 +58,7 @@ def _statement(kind: type) -> str:
 
 
 _REMOTE: Final = "remote-commands"
+_COPIES: Final = "remote-copies"
 _ALL: Final = (
     _relay("ack-before-commit", "ingest_type", relay.HastyIngest, "no-acked-write-lost"),
     _relay("arrival-wins", "ingest_type", relay.ArrivalIngest, "conflict-policy", "conflict"),
@@ -71,10 +72,10 @@ _ALL: Final = (
     _agent("command-before-record", "commander", remote.UnrecordedCommander, "command-at-most-once", _REMOTE),
     _agent("command-cut-off-silent", "commander", remote.SilentCommander, "command-answered", _REMOTE),
     _agent("command-expiry-ignored", "commander", remote.PatientCommander, "command-not-expired", _REMOTE),
-    _agent("command-of-the-past", "commander", remote.ObedientCommander, "command-at-most-once", _REMOTE),
+    _agent("command-of-the-past", "commander", remote.ObedientCommander, "command-at-most-once", _COPIES),
     _agent("command-reboots-always", "commander", remote.RestlessCommander, "command-reboots-spaced", _REMOTE),
     _agent("command-result-dropped", "commander", remote.ForgetfulCommander, "command-at-most-once", _REMOTE),
-    _agent("command-unconfirmed", "commander", remote.UnconfirmedCommander, "command-at-most-once", _REMOTE),
+    _agent("command-unconfirmed", "commander", remote.UnconfirmedCommander, "command-at-most-once", _COPIES),
     _agent("cursor-before-apply", "replica", agent.EarlyCursorReplica, "convergence"),
     _agent("delete-not-sent", "database", agent.ZombieDatabase, "convergence every-write-decided"),
     _agent("deleted-items-return", "replica", agent.MergingReplica, "convergence"),

@@ -36,6 +36,7 @@ NAMES = [
     "reboot-storm",
     "relay-crash",
     "remote-commands",
+    "remote-copies",
     "table-restore",
 ]
 WAYS = {"Status": "up", "Config": "down", "Setting": "both", "Diagnostic": "device only", "Audit": "cloud only"}
@@ -95,7 +96,6 @@ def test_the_remote_commands_are_of_every_kind_and_live_short_and_long() -> None
         "messages",
         "stream-replay",
         "table-restore",
-        "clone",
     }
     assert min(group.clock.offset_us for group in scenario.devices) < -50 * 365 * 24 * 3_600_000_000
     commands = {name for name in CHECKS if name.startswith("command-")}
