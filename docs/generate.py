@@ -37,6 +37,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "command-numbers": protocol_tables.command_numbers,
     "relay-numbers": protocol_tables.relay_numbers,
     "stream-numbers": protocol_tables.stream_numbers,
+    "listener-numbers": protocol_tables.listener_numbers,
     "process-records": protocol_tables.process_records,
     "relay-options": command_tables.relay_options,
     "relay-figures": command_tables.relay_figures,
