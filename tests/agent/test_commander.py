@@ -530,7 +530,7 @@ def test_a_resync_fetches_everything_anew() -> None:
 
 def test_a_new_database_refuses_what_was_there_before_it() -> None:
     device = Remote().boot()
-    device.meet(command("c1"), command("c2", expires_ms=NOW_MS - 3 * 24 * 60 * MINUTE_MS))
+    device.meet(command("c1"), command("c2", expires_ms=NOW_MS - 8 * 24 * 60 * MINUTE_MS))
     assert device.result("c1")["code"] == "unknown_past" and device.state("c2") == "" and device.ran == []
     device.order("c3")
     device.order("c1", rev=2)
