@@ -253,12 +253,13 @@ class Pair:
         seed: int = 1,
         config: AgentConfig | None = None,
         settings: RelayConfig | None = None,
-        schema: Schema = SCHEMA,
         relay_type: type[Relay] = Relay,
+        schema: Schema = SCHEMA,
+        device_type: type[Device] = Device,
         **types: Any,
     ) -> None:
         self.rig = Rig(settings, schema, relay_type=relay_type)
-        self.device = Device(seed=seed, config=config, schema=schema, now_ms=lambda: self.rig.now_ms, **types)
+        self.device = device_type(seed=seed, config=config, schema=schema, now_ms=lambda: self.rig.now_ms, **types)
         self.up: list[bytes] = []
         self.down: list[bytes] = []
         self.heard: list[bytes] = []  # by the relay

@@ -14,9 +14,10 @@ the device's cursor has passed it.
 
 from __future__ import annotations
 
+from fleet.oracle.command_side import CommandSide
 from fleet.oracle.damaged import DamagedSide
-from fleet.oracle.final import Final
 
 
-class Oracle(Final, DamagedSide):
-    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, DamagedSide, Final."""
+class Oracle(CommandSide, DamagedSide):
+    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, DamagedSide, Final,
+    CommandSide."""

@@ -10,6 +10,13 @@ from typing import Final
 from fleet.oracle.check import Check, CheckResult
 from fleet.oracle.checks.acked import NoAckedWriteLost
 from fleet.oracle.checks.boundaries import Direction, Isolation
+from fleet.oracle.checks.commands import (
+    CommandAfterClock,
+    CommandAnswered,
+    CommandAtMostOnce,
+    CommandNotExpired,
+    RebootsSpaced,
+)
 from fleet.oracle.checks.conservation import Conservation
 from fleet.oracle.checks.convergence import Convergence
 from fleet.oracle.checks.decided import EveryWriteDecided
@@ -56,6 +63,11 @@ CLASSES: Final[tuple[type[Check], ...]] = (
     SweepsLogged,
     PeriodKept,
     MemoryOnly,
+    CommandAtMostOnce,
+    CommandAnswered,
+    CommandNotExpired,
+    CommandAfterClock,
+    RebootsSpaced,
     DigestHeals,
     NoFalseAlarm,
 )
@@ -67,7 +79,9 @@ class Checks:
 
     __slots__ = (
         "acked",
+        "after_clock",
         "alarms",
+        "answered",
         "conservation",
         "convergence",
         "decided",
@@ -79,17 +93,20 @@ class Checks:
         "expired",
         "gaps",
         "heals",
+        "in_time",
         "invented",
         "isolation",
         "logged",
         "memory",
         "monotone",
+        "once",
         "own_writes",
         "period",
         "policy",
         "quiet",
         "resend",
         "resurrection",
+        "spaced",
         "survive",
         "sweeps",
         "up_models",
@@ -121,6 +138,11 @@ class Checks:
         self.sweeps = SweepsLogged()
         self.period = PeriodKept()
         self.memory = MemoryOnly()
+        self.once = CommandAtMostOnce()
+        self.answered = CommandAnswered()
+        self.in_time = CommandNotExpired()
+        self.after_clock = CommandAfterClock()
+        self.spaced = RebootsSpaced()
         self.heals = DigestHeals()
         self.alarms = NoFalseAlarm()
 
