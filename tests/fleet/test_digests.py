@@ -73,10 +73,10 @@ def world() -> World:
 
 def test_damage_strikes_in_every_way_and_all_of_it_is_healed(world: World) -> None:
     probes = world.probes
-    assert min(probes["damaged_in_table"], probes["damaged_on_device"]) > 10
+    assert min(probes["damaged_in_table"], probes["damaged_on_device"]) > 5
     assert probes["damage_healed"] >= probes["damaged_in_table"] + probes["damaged_on_device"]
     assert world.damage.open == []
-    assert probes["digest_healing"] > 20 and probes["digest_restated"] > 5
+    assert probes["digest_healing"] > 10 and probes["digest_restated"] > 0
 
 
 def test_a_comparison_that_has_no_room_is_tried_again(world: World) -> None:
