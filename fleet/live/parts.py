@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -119,16 +119,23 @@ class MotoServer(Part):
 
 
 def address_of(part: Part) -> str:
-    """`http://127.0.0.1:PORT` of a server that says it on a line of its own."""
-    return next(line for line in reversed(part.lines) if line.startswith("http://"))
+    """`http://127.0.0.1:PORT` of a server that says it on a line of its own; empty until it has."""
+    return next((line for line in reversed(part.lines) if line.startswith("http://")), "")
 
 
 def _says_address(part: Part) -> bool:
     return part.says("http://")
 
 
+def relay_command(*, table: str, schema: Path, broker: str, endpoint_url: str, region: str, name: str) -> list[str]:
+    """The arguments of `fleet-cloud` for a relay that serves its figures on a free port and says events as JSON."""
+    command = ["relay", "--table", table, "--schema", str(schema), "--broker", broker]
+    command += ["--endpoint-url", endpoint_url, "--region", region]
+    return [*command, "--listen", "127.0.0.1:0", "--log", "json", "--name", name]
+
+
 class RelayPart(Part):
-    """`fleet-cloud relay`. `more`: its other options. `on_event`: called with each event of its log."""
+    """`fleet-cloud relay`, ready when it is connected to its broker. `more`: other options of the command."""
 
     def __init__(
         self,
@@ -141,22 +148,22 @@ class RelayPart(Part):
         endpoint_url: str,
         region: str,
         more: Sequence[str] = (),
-        environment: Mapping[str, str] = KEYS,
         name: str = "relay",
-        ready: Callable[[Part], object] | None = None,
     ) -> None:
-        command = [sys.executable, "-m", "cloud.cli", "relay", "--table", table, "--schema", str(schema)]
-        command += ["--broker", broker, "--endpoint-url", endpoint_url, "--region", region]
-        command += ["--listen", "127.0.0.1:0", "--log", "json", "--name", name, *more]
-        ready = ready or (lambda part: part.says('"broker-connected"'))
-        super().__init__(processes, name, command, folder=folder, ready=ready, environment=environment)
+        command = [sys.executable, "-m", "cloud.cli"]
+        command += relay_command(
+            table=table, schema=schema, broker=broker, endpoint_url=endpoint_url, region=region, name=name
+        )
+        super().__init__(
+            processes,
+            name,
+            [*command, *more],
+            folder=folder,
+            ready=lambda part: part.says('"broker-connected"'),
+            environment=KEYS,
+        )
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        """Of that name, since the last start, as far as they are kept."""
-        found = []
-        for line in tuple(self.lines):
-            if line.startswith("{"):
-                said = json.loads(line)
-                if said.get("event") == event:
-                    found.append(said)
-        return found
+        """Of that name, the oldest first, also from before a restart, as far as they are kept."""
+        said = [json.loads(line) for line in tuple(self.lines) if line.startswith("{")]
+        return [each for each in said if each["event"] == event]

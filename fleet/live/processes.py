@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-LIMIT_S: Final = 30.0  # for a part to be ready, or to end
+LIMIT_S: Final = 60.0  # for a part to be ready, or to end
 LINES_MAX: Final = 2_000  # of its output, that are kept in memory; all are in the file
 _GUARD: Final = Path(__file__).with_name("guard.py")
 
