@@ -128,14 +128,15 @@ def _says_address(part: Part) -> bool:
 
 
 def relay_command(*, table: str, schema: Path, broker: str, endpoint_url: str, region: str, name: str) -> list[str]:
-    """The arguments of `fleet-cloud` for a relay that serves its figures on a free port and says events as JSON."""
-    command = ["relay", "--table", table, "--schema", str(schema), "--broker", broker]
+    """The arguments of `fleet-cloud` for a relay that serves its figures on a free port and says events as JSON.
+    `broker`: its URL; empty for a relay without one, which other options give a WebSocket."""
+    command = ["relay", "--table", table, "--schema", str(schema), *(["--broker", broker] if broker else [])]
     command += ["--endpoint-url", endpoint_url, "--region", region]
     return [*command, "--listen", "127.0.0.1:0", "--log", "json", "--name", name]
 
 
 class RelayPart(Part):
-    """`fleet-cloud relay`, ready when it is connected to its broker. `more`: other options of the command."""
+    """`fleet-cloud relay`, ready when it is connected to its broker, or listens without one. `more`: other options."""
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class RelayPart(Part):
             name,
             [*command, *more],
             folder=folder,
-            ready=lambda part: part.says('"broker-connected"'),
+            ready=lambda part: part.says('"broker-connected"' if broker else '"listening-for-devices"'),
             environment=KEYS,
         )
 

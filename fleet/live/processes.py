@@ -72,7 +72,8 @@ class Processes:
 
 
 class Part:
-    """One process. `ready` is asked after each line that it says, and now and then: whether it can be used.
+    """One process. `ready` is asked after each line that it says, and now and then: whether it can be used; it must be
+    within the limit.
 
     `lines`: what it said last, of output and errors, also from before a restart; all of it is in FOLDER/NAME.log."""
 
@@ -85,6 +86,7 @@ class Part:
         folder: Path,
         ready: Callable[[Part], object],
         environment: Mapping[str, str] | None = None,
+        limit_s: float = LIMIT_S,
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -93,6 +95,7 @@ class Part:
         self.lines: deque[str] = deque(maxlen=LINES_MAX)
         self.starts = 0
         self._ready = ready
+        self._limit_s = limit_s
         self._processes = processes
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -146,7 +149,7 @@ class Part:
         self._reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._reader.start()
         try:
-            self.wait(lambda: self._ready(self), "is not ready")
+            self.wait(lambda: self._ready(self), "is not ready", self._limit_s)
         except NotReady:
             self.kill()
             raise

@@ -137,6 +137,10 @@ def test_what_does_not_get_ready_is_told_with_its_last_words_and_does_not_stay(
     absent = Part(processes, "absent", [str(tmp_path / "none")], folder=tmp_path, ready=lambda part: True)
     with pytest.raises(NotReady, match=r"absent: .*none: No such file"):
         absent.start()
+    never = Part(processes, "never", ["sleep", "1000"], folder=tmp_path, ready=lambda part: False, limit_s=0.1)
+    with pytest.raises(NotReady, match="never is not ready within 0 s"):
+        never.start()
+    assert not never.alive and never.exit_code == -signal.SIGKILL
     silent = python(processes, tmp_path, SERVER, "silent")
     silent.start()
     with pytest.raises(NotReady, match=r"silent sings within 0 s\n  up as"):
