@@ -45,16 +45,21 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The last one started ends first."""
-        for part in reversed(tuple(self.parts.values())):
-            part.kill()
-            part.close()
+        """The last one started ends first. Should that go wrong, the guard ends those that are left."""
         guard = self._guard
-        if guard is not None:
-            assert guard.stdin is not None
+        assert guard is not None and guard.stdin is not None
+        try:
+            for part in reversed(tuple(self.parts.values())):
+                part.kill()
+                part.close()
+        finally:
             guard.stdin.close()
             guard.wait(LIMIT_S)
             self._guard = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._guard is not None
 
     def add(self, part: Part) -> None:
         """Raises ValueError where the name is taken."""
@@ -63,10 +68,10 @@ class Processes:
         self.parts[part.name] = part
 
     def watch(self, group: int, *, ended: bool = False) -> None:
-        """Tells the guard. Raises RuntimeError outside the context: nobody would clean up."""
+        """Tells the guard."""
         with self._lock:
             if self._guard is None or self._guard.stdin is None:
-                raise RuntimeError("processes start within the context")
+                return  # it has ended what was left
             with suppress(BrokenPipeError):  # somebody has killed the guard; the context still cleans up
                 self._guard.stdin.write(f"{'-' if ended else '+'} {group}\n")
 
@@ -99,6 +104,7 @@ class Part:
         self._processes = processes
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        self._since_start: list[str] = []
         self._news = threading.Condition()
         processes.add(self)
 
@@ -128,11 +134,14 @@ class Part:
     # Its life.
 
     def start(self) -> None:
-        """Until it is ready. Raises NotReady, also when its program is not there; RuntimeError when it runs."""
+        """Until it is ready. Raises NotReady, also when its program is not there; RuntimeError when it runs, and outside
+        the context, where nobody would clean up."""
         if self.alive:
             raise RuntimeError(f"{self.name} runs")
-        self._since_start: list[str] = []
+        if not self._processes.is_open:
+            raise RuntimeError(f"{self.name}: processes start within the context")
         self.close()
+        self._since_start = []
         try:
             self._process = subprocess.Popen(
                 self.command,

@@ -71,7 +71,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_a_part_is_ready_when_it_says_so_and_its_words_are_kept(processes: Processes, tmp_path: Path) -> None:
     part = python(processes, tmp_path, SERVER, COLOUR="green")
-    assert not part.alive and part.exit_code is None
+    assert not part.alive and part.exit_code is None and not part.says("up")
     part.start()
     assert part.alive and part.says(f"up as {part.pid} green")
     part.signal(signal.SIGUSR1)
@@ -161,7 +161,24 @@ def test_all_end_with_the_context_whatever_ends_it(tmp_path: Path) -> None:
         raise KeyError
     assert all(gone(pid) for pid in pids)
     with pytest.raises(RuntimeError, match="within the context"):
-        processes.watch(1)
+        parts[0].start()
+    assert not parts[0].alive
+
+
+def test_the_guard_ends_those_that_an_error_at_the_end_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ZeroDivisionError), Processes() as processes:
+        left, wrong = python(processes, tmp_path, SERVER, "left"), python(processes, tmp_path, SERVER, "wrong")
+        for part in (left, wrong):
+            part.start()
+        pids = [left.pid, wrong.pid]
+        monkeypatch.setattr(wrong, "kill", lambda: 1 // 0)
+    until(lambda: all(gone(pid) for pid in pids))
+    monkeypatch.undo()
+    for part in (left, wrong):
+        part.kill()
+        part.close()
 
 
 HARNESS: Final = """
