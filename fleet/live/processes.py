@@ -134,8 +134,8 @@ class Part:
     # Its life.
 
     def start(self) -> None:
-        """Until it is ready. Raises NotReady, also when its program is not there; RuntimeError when it runs, and outside
-        the context, where nobody would clean up."""
+        """Until it is ready. Raises NotReady, also when its program is not there; RuntimeError when it runs, and
+        outside the context, where nobody would clean up."""
         if self.alive:
             raise RuntimeError(f"{self.name} runs")
         if not self._processes.is_open:
