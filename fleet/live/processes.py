@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Final
 
 LIMIT_S: Final = 60.0  # for a part to be ready, or to end
+LAST_WORDS_S: Final = 1.0  # until what an ended part has said is read; what it started may hold its output open
 LINES_MAX: Final = 2_000  # of its output, that are kept in memory; all are in the file
 _GUARD: Final = Path(__file__).with_name("guard.py")
 
@@ -171,6 +172,8 @@ class Part:
             if condition():
                 return
             if not self.alive:
+                if self._reader is not None:
+                    self._reader.join(LAST_WORDS_S)
                 if condition():  # it was its last word
                     return
                 raise NotReady(f"{self.name} {what}: it has ended with {self.exit_code}{self._tail()}")
