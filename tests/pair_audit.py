@@ -16,6 +16,7 @@ from relay_rig import SCHEMA
 from agent.changes import Change
 from agent.protocol.messages import Key, Up, decode_from_device
 from cloud.head import OP, ORPHAN, head_device, public_image
+from cloud.quarantine import HALTED
 from cloud.table import PRIVATE_PREFIX, Record
 
 MINE = ("device#home-1", "account#main")
@@ -57,7 +58,9 @@ class Audit:
         key = record.key
         if head_device(key) == "home-1" and record.new is not None:
             epoch, up = record.new["epoch"], record.new["up"]
-            assert epoch != self.head[0] or up > self.head[1], f"HEAD went from {self.head} to {(epoch, up)}"
+            marked = record.old is not None and record.old.get(HALTED) != record.new.get(HALTED)  # by quarantine alone
+            moved = epoch != self.head[0] or up > self.head[1]
+            assert moved or (marked and (epoch, up) == self.head), f"HEAD went from {self.head} to {(epoch, up)}"
             self.head = (epoch, up)
             verdicts = record.new["verdicts"]  # the feed may show what won before the verdict is told
             for (sent_epoch, u, _), (_, written, updated, _) in self.ops.items() if verdicts else ():

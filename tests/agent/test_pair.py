@@ -28,7 +28,8 @@ from agent.config import AgentConfig
 from agent.files import open_memory
 from agent.replica import Replica
 from agent.store import OutboxRow
-from cloud.head import OP
+from cloud.head import OP, head_key
+from cloud.quarantine import HALTED, released
 from cloud.table import Delete, Put
 from fleet.plants import PLANTS, types_with
 from fleet.rng import Stream, rng
@@ -205,9 +206,19 @@ class World:
     def finish(self) -> None:
         self.disarm()
         self.pair.drain()
+        if self.release():
+            self.pair.drain()
         self.audit.check()
         self.audit.check_end()
         assert not self.pair.rig.counters["digest_mismatch"], "a comparison took what was on its way for a damage"
+
+    def release(self) -> bool:
+        """A person lets the device out of quarantine, where many restored disks within an hour have brought it."""
+        table, key = self.pair.rig.table, head_key("home-1")
+        is_halted = HALTED in (table.peek(key) or {})
+        if is_halted:
+            table.execute(released(key), self.pair.rig.now_ms)
+        return is_halted
 
     def disarm(self) -> None:
         if self.pair.device.powered:
@@ -403,6 +414,8 @@ def test_a_pair_converges_in_many_runs() -> None:
 BEYOND_A_PAIR: Final = {
     "backlog-in-one-message": "a backlog of more than a message holds",
     "checkpoint-first": "shards with checkpoints",
+    "clones-live-on": "a second copy of the device",
+    **{name: "commands to devices" for name in PLANTS if name.startswith("command-")},
     **{name: "silent damage" for name in PLANTS if name.startswith("digest-")},
     "direction-forgotten": "a look at every message",
     "head-after-item": "luck: test_feed.py tries every interleaving",
