@@ -19,6 +19,14 @@ OPENS: Final = (
 OUTPUT: Final = output("--table")
 EPILOG: Final = "Exit codes: 0 done, 2 bad input or usage, 4 an error of fleet-agent itself, 130 interrupted."
 
+CONFIG: Final = (("--config",), {"metavar": "FILE", "required": True, "help": "the configuration, TOML"})
+# Of the agent itself, besides those that work on a database.
+DAEMON: Final = (
+    Command("run", "run:run", "run the agent",
+            "Keeps the device's database in sync with the cloud, and serves it on a Unix socket, until SIGTERM or "
+            "SIGINT. SIGHUP reads the configuration again.", (CONFIG,)),
+)  # fmt: skip
+
 COMMANDS: Final = (
     Command("get", "items:get", "one item by its key", "Prints one item. Exits with 2 when there is none.",
             (MODEL, KEY, *OUTPUT), fields=True),
@@ -76,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = main.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in DAEMON:
+        add(commands, command, (EPILOG,))
     for command in COMMANDS:
         database = add(commands, command, (OPENS, EPILOG)).add_argument_group("database")
         database.add_argument("--database", metavar="FILE", help="the database")

@@ -27,7 +27,6 @@ from agent.protocol.topics import PREFIX, from_device, to_account, to_all, to_de
 from agent.transport import reasons
 from agent.transport.port import Heard, LinkError, Up
 
-ALPN: Final = "x-amzn-mqtt-ca"  # AWS IoT Core's, for MQTT with client certificates on port 443
 _CONNECT_S: Final = 15.0  # for TCP and TLS
 _ANSWER_S: Final = 20.0  # for CONNACK and SUBACK
 _TICKS: Final = 8  # looks at the keep-alive, in its time

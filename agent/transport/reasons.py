@@ -64,7 +64,9 @@ def alert(reason: str, place: str) -> LinkError:
         if name.endswith(ending):
             return LinkError("certificate", f"{place} refuses this device: its certificate {what} ({name})", _OWN_HINT)
     if "WRONG_VERSION_NUMBER" in name:
-        return LinkError("protocol", f"{place}: no TLS there", "mqtt:// and ws:// are without TLS; or the port is wrong")
+        return LinkError(
+            "protocol", f"{place}: no TLS there", "mqtt:// and ws:// are without TLS; or the port is wrong"
+        )
     return LinkError("certificate", f"{place}: TLS failed: {name}", "check that both ends speak TLS 1.2 or newer")
 
 

@@ -6,6 +6,7 @@ by its client certificate. Pings of our own find out a connection that is dead a
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Callable
 from typing import Final
@@ -140,12 +141,10 @@ class _Link:
         self._in, self._out = trio.open_memory_channel[bytes](_WAITING_MAX)
 
     def send(self, payload: bytes) -> None:
-        try:
+        # A socket that takes nothing: the session sends again, and the ping finds out.
+        with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):
             self._in.send_nowait(payload)
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            pass  # a socket that takes nothing: the session sends again, and the ping finds out
 
     async def writing(self) -> None:
         async for payload in self._out:
             await self._connection.send_message(wire.framed(payload))
-
