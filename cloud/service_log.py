@@ -1,4 +1,4 @@
-"""What the relay's service tells its operator: the log that agent and relay share, under the name that its parts use."""
+"""The log that agent and relay share, under the name that the parts of the relay's service use."""
 
 from __future__ import annotations
 

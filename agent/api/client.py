@@ -54,6 +54,10 @@ class Client:
             raise CommandError(f"the agent does not answer: {(error.strerror or str(error)).lower()}") from None
         return self.line()
 
+    def wait_for_ever(self) -> None:
+        """For lines that come when something happens."""
+        self._socket.settimeout(None)
+
     def line(self) -> dict[str, Any]:
         """The next line that comes."""
         while b"\n" not in self._held:
@@ -95,17 +99,16 @@ class RemoteDatabase:
         self.context = context
 
     def get(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any] | None:
-        item = self._ask("get", model, properties)["item"]
-        return None if item is None else self._taken(model, item)
+        return self.taken(model, self._ask("get", model, properties)["item"])
 
     def create(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-        return self._taken(model, self._ask("create", model, properties)["item"])
+        return self._written("create", model, properties)
 
     def update(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-        return self._taken(model, self._ask("update", model, properties)["item"])
+        return self._written("update", model, properties)
 
     def upsert(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-        return self._taken(model, self._ask("upsert", model, properties)["item"])
+        return self._written("upsert", model, properties)
 
     def remove(self, model: str, properties: Mapping[str, Any]) -> bool:
         removed: bool = self._ask("remove", model, properties)["removed"]
@@ -127,21 +130,27 @@ class RemoteDatabase:
             size = PAGE_ITEMS_MAX if left is None else min(left, PAGE_ITEMS_MAX)
             answer = self._ask("find", model, properties, limit=size, **more)
             for item in answer["items"]:
-                yield self._taken(model, item)
+                yield self._item(model, item)
             if not answer["more"]:
                 return
             left = None if left is None else left - len(answer["items"])
             more["after"] = answer["items"][-1]
 
     def _ask(self, do: str, model: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        return self.client.ask(do, model=model, item=to_json(self._model(model), properties), **more)
+        return self.client.ask(do, model=model, item=to_json(self.model(model), properties), **more)
 
-    def _model(self, name: str) -> Model:
-        model: Model = self.schema.models[name]
-        return model
+    def _written(self, do: str, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        return self._item(model, self._ask(do, model, properties)["item"])
 
-    def _taken(self, name: str, item: Mapping[str, Any]) -> dict[str, Any]:
-        fields = self._model(name).fields
+    def model(self, name: str) -> Model:
+        return self.schema.models[name]
+
+    def taken(self, name: str, item: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """What the agent says of an item, in the types of the schema."""
+        return None if item is None else self._item(name, item)
+
+    def _item(self, name: str, item: Mapping[str, Any]) -> dict[str, Any]:
+        fields = self.model(name).fields
         return {key: from_json(fields.get(key), value) for key, value in item.items()}
 
 

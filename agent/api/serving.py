@@ -10,18 +10,17 @@ from typing import Any
 
 import msgspec
 
+from agent.api import letters
 from agent.api import requests as api
 from agent.changes import Change
 from agent.database import Database
-from agent.file_errors import StoreError, stored_image
+from agent.file_errors import StoreError
 from agent.protocol.commands.failure import CommandError
 from agent.protocol.commands.typed import from_object, parsed_json, to_json
 from agent.protocol.errors import ModelError
-from agent.protocol.messages import Key
 from agent.protocol.onetable.dates import iso_text
 from agent.protocol.schema import Model
 from agent.protocol.version import __version__
-from agent.records import ROW
 
 
 class Serving:
@@ -116,25 +115,7 @@ class Serving:
         return api.Answer(ok=True, id=request.id, items=items, more=False)
 
     def _letters(self) -> list[dict[str, Any]]:
-        letters = []
-        for letter in self.database.dead_letters():
-            key = (letter.pk, letter.sk)
-            image = None
-            if letter.image is not None and letter.code != "malformed":
-                image = stored_image(letter.image)
-            model, item = self._shown(key, image)
-            letters.append(
-                {
-                    "n": letter.n,
-                    "at": iso_text(letter.at_ms),
-                    "what": "from the cloud" if letter.kind == ROW else letter.kind,
-                    "model": model,
-                    "key": list(key),
-                    "item": item,
-                    "code": letter.code,
-                }
-            )
-        return letters
+        return [letters.values(self.database.schema, letter) for letter in self.database.dead_letters()]
 
     def event(self, change: Change, at_ms: int) -> dict[str, Any]:
         """A change as a watcher is told it."""
@@ -146,13 +127,6 @@ class Serving:
         if change.code:
             found["code"] = change.code
         return found
-
-    def _shown(self, key: Key, image: Any) -> tuple[str | None, dict[str, Any] | None]:
-        place = self.database.schema.locate(key)
-        if place is None:
-            return None, None
-        model = place.model
-        return model.name, None if image is None else to_json(model, model.read(key, image))
 
 
 def refused(of: api.Id, kind: Any, code: str, message: str, hint: str = "") -> api.Answer:

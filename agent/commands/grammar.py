@@ -14,7 +14,8 @@ from agent.protocol.version import __version__
 OPENS: Final = (
     "The database is --database, $FLEET_DATABASE or agent.db here; the schema --schema, $FLEET_SCHEMA or schema.json5 "
     "beside the database; the device --device, $FLEET_DEVICE or the one whose items are in the database; the account "
-    "likewise."
+    "likewise. --config names the agent's configuration, which says all of these. Where an agent runs on the "
+    "database, the agent is asked instead, at --socket, $FLEET_SOCKET or `socket` in the folder DATABASE-api."
 )
 OUTPUT: Final = output("--table")
 EPILOG: Final = "Exit codes: 0 done, 2 bad input or usage, 4 an error of fleet-agent itself, 130 interrupted."
@@ -44,14 +45,17 @@ COMMANDS: Final = (
     Command("remove", "items:remove", "remove an item", "Removes an item and prints what it was.",
             (MODEL, KEY, *OUTPUT), fields=True),
     Command("watch", "watch:watch", "print changes as they happen",
-            "Prints the changes that other commands make, and items that expire, until it is interrupted. It looks at "
-            "the file now and then and holds it only while it reads: of several changes between two looks it shows the "
-            "sum. While an agent owns the file, nobody else can read it.",
+            "Prints each change as the agent tells it, verdicts of the cloud among them, until it is interrupted. "
+            "Where no agent runs, it looks at the file now and then and holds it only while it reads: of several "
+            "changes between two looks it shows the sum.",
             ((("models",), {"nargs": "*", "metavar": "MODEL", "help": "these models only"}),
              (("--count",), {"type": int, "metavar": "N", "help": "end after N changes"}),
              (("--interval",), {"type": float, "default": 0.5, "metavar": "SECONDS",
                                 "help": "between two looks; default: %(default)s"}),
              *OUTPUT)),
+    Command("status", "status:status", "how the agent and its database are",
+            "Prints the session's state, since when it is connected or why it is not, what waits to be sent, and more. "
+            "Where no agent runs, what the file says.", (JSON,)),
     Command("rejected", "rejected:rejected", "writes that the cloud rejected",
             "Lists the writes that the cloud rejected, and the changes from the cloud that could not be applied, with "
             "the reason of each. --retry sends a write again, as a new one; --drop forgets it.",
@@ -92,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
         database.add_argument("--schema", metavar="FILE", help="its schema")
         database.add_argument("--device", metavar="ID", help="whose device it is")
         database.add_argument("--account", metavar="ID", help="whose account")
+        database.add_argument("--config", metavar="FILE", help="the agent's configuration, which says all of these")
+        database.add_argument("--socket", metavar="FILE", help="of the agent that runs on the database")
     schema = commands.add_parser("schema", help="work with schema files", description="Work with schema files.")
     verbs = schema.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = verbs.add_parser(

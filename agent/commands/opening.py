@@ -31,10 +31,23 @@ _HASH_KEYS_MAX: Final = 64  # that are looked at for whose device it is
 
 
 def database_path(arguments: argparse.Namespace) -> Path:
+    _take_from_config(arguments)
     path = arguments.database or os.environ.get("FLEET_DATABASE") or DATABASE
     if path == MEMORY or "\0" in path:
         raise CommandError(f"{path!r} is no file", "name the database with --database")
     return Path(path)
+
+
+def _take_from_config(arguments: argparse.Namespace) -> None:
+    """What the agent's configuration says, where no option says it."""
+    if arguments.config is None:
+        return
+    from agent.runtime.settings import load  # here: few commands need it
+
+    settings = load(arguments.config, private=False)
+    for name in ("database", "schema", "device", "account", "socket"):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, getattr(settings, name))
 
 
 def load_schema(arguments: argparse.Namespace, database: Path) -> Schema:

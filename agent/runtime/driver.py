@@ -112,14 +112,14 @@ class Agent:
         self._told: Kind | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
+        database.on_callback_error = self._callback_failed
 
     # ---------------------------------------------------------------- life
 
     async def run(self) -> None:
-        """Until `stop`. Takes the database's `on_outbox` and `on_callback_error`."""
+        """Until `stop`. Takes the database's `on_outbox`."""
         self._token = trio.lowlevel.current_trio_token()
         self.database.on_outbox = self._wrote
-        self.database.on_callback_error = self._callback_failed
         attempts = 0
         config = self.part.config
         while True:
