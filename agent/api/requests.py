@@ -20,6 +20,7 @@ VERSION: Final = 1
 Id = int | str | None
 Properties = msgspec.Raw  # a JSON object, read with all digits of its numbers
 NO_PROPERTIES: Final = msgspec.Raw(b"{}")
+NOTHING: Final = msgspec.Raw(b"null")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_unknown_fields=True):
@@ -49,7 +50,7 @@ class Find(Request, frozen=True, kw_only=True, tag="find"):
     index: str | None = None
     reverse: bool = False
     limit: int = 100
-    after: Properties | None = None
+    after: Properties = NOTHING
 
 
 class Create(Request, frozen=True, kw_only=True, tag="create"):

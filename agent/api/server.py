@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -131,7 +131,8 @@ class _Client:
         off: list[Callable[[], None]] = []
         try:
             async with trio.open_nursery() as nursery:
-                async for line in _lines(self._stream):
+                lines = _Lines(self._stream)
+                while (line := await lines.next()) is not None:
                     answer, request = await self._done(line)
                     watching = isinstance(request, api.Watch) and answer.ok
                     if isinstance(request, api.Watch) and watching:
@@ -195,18 +196,24 @@ class _TooLong(Exception):
     """A line without end."""
 
 
-async def _lines(stream: trio.SocketStream) -> AsyncIterator[bytes]:
-    """Each line that comes, without its end. An empty one says nothing."""
-    held = bytearray()
-    while True:
-        data = await stream.receive_some(_READ_BYTES)
-        if not data:
-            return
-        held += data
-        *whole, rest = held.split(b"\n")
-        held = bytearray(rest)
-        if len(held) > api.LINE_BYTES_MAX or any(len(line) > api.LINE_BYTES_MAX for line in whole):
-            raise _TooLong
-        for line in whole:
-            if line.strip():
-                yield bytes(line)
+class _Lines:
+    """Lines that come, without their ends. An empty one says nothing."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._held = bytearray()
+        self._whole: deque[bytes] = deque()
+
+    async def next(self) -> bytes | None:
+        """None: there are no more. Raises _TooLong."""
+        while not self._whole:
+            data = await self._stream.receive_some(_READ_BYTES)
+            if not data:
+                return None
+            self._held += data
+            *whole, rest = self._held.split(b"\n")
+            self._held = bytearray(rest)
+            if len(rest) > api.LINE_BYTES_MAX or any(len(line) > api.LINE_BYTES_MAX for line in whole):
+                raise _TooLong
+            self._whole.extend(bytes(line) for line in whole if line.strip())
+        return self._whole.popleft()

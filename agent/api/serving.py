@@ -99,7 +99,7 @@ class Serving:
         if request.index is not None and request.index not in model.indexes:
             raise CommandError(f"there is no index {request.index!r}")
         given = self._properties(model, request.item, writing=False)
-        after = None if request.after is None else self._properties(model, request.after, writing=False)
+        after = None if bytes(request.after) == b"null" else self._properties(model, request.after, writing=False)
         limit = max(1, min(request.limit, api.PAGE_ITEMS_MAX))
         found = self.database.find(
             model.name, given, index=request.index, reverse=request.reverse, after=after, limit=limit + 1

@@ -13,7 +13,7 @@ import trio
 from agent.protocol.errors import InputError, Problem
 from agent.runtime.driver import Part
 from agent.runtime.gate import Gate
-from agent.runtime.settings import Settings
+from agent.runtime.settings import NO_ALPN, Settings
 from agent.transport.address import ALPN, tls_context
 from agent.transport.port import Transport
 
@@ -71,7 +71,7 @@ def _tls(settings: Settings) -> ssl.SSLContext:
     if alpn == "auto":
         alpn = ALPN if settings.address.scheme == "mqtts" and settings.address.port == 443 else ""
     try:
-        return tls_context(settings.ca, settings.certificate, settings.key, alpn)
+        return tls_context(settings.ca, settings.certificate, settings.key, "" if alpn == NO_ALPN else alpn)
     except OSError as error:  # ssl.SSLError is one
         text = f"certificates: {error}"
         hint = "PEM files; the key must be the certificate's"

@@ -67,7 +67,7 @@ KEYS: Final = (
     Key("connection", "password", "text", "", "for the broker"),
     Key("connection", "mqtt", ("5", "3.1.1"), "5", "version of MQTT"),
     Key("connection", "alpn", "text", "auto", "protocol name offered in TLS; `auto`: AWS IoT Core's for mqtts on port "
-        "443, else none"),
+        "443, else `none`"),
     Key("connection", "topic_prefix", "text", PREFIX, "of the topics, as the relay has it"),
     Key("connection", "keep_alive", "duration", "60s", "how often a quiet connection is probed", "keep_alive_ms",
         5_000),
