@@ -98,7 +98,7 @@ KEYS: Final = (
         "log_format"),
 )  # fmt: skip
 SECTIONS: Final = tuple(dict.fromkeys(key.section for key in KEYS))
-NO_SOCKET: Final = "none"
+NO_SOCKET = NO_ALPN = "none"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
