@@ -1,8 +1,8 @@
 """Who may do what at the broker: the one set of rules that the ACL of mosquitto and the policy of AWS IoT are made of.
 
 A device may connect under its own name alone, publish to its own service topic, and hear its own topic, its account's
-and the one for all. The relay may hear every service topic and publish to every topic of devices and accounts. What no
-rule allows is refused. Pure. Called by `fleet-cloud acl`, by cloud.template and by tests.
+and the one for all. The relay may hear every topic, and publish to those of devices and accounts. What no rule allows
+is refused. Pure. Called by `fleet-cloud acl`, by cloud.template and by tests.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ def device_rules(device: str, account: str, prefix: str) -> tuple[Rule, ...]:
 
 
 def relay_rules(prefix: str) -> tuple[Rule, ...]:
+    """The last two for a relay with a WebSocket listener: it hands on to its devices what other relays say to them."""
     return (
         Rule("subscribe", from_device(ANY, prefix)),
         Rule("publish", to_device(ANY, prefix)),
         Rule("publish", to_account(ANY, prefix)),
+        Rule("subscribe", to_device(ANY, prefix)),
+        Rule("subscribe", to_account(ANY, prefix)),
     )
 
 

@@ -27,6 +27,10 @@ RELAY_OPTIONS: Final = (
     ("table", "NAME", "the table; it must be one that was made for Fleet"),
     ("schema", "FILE", "the OneTable schema (JSON5)"),
     ("broker", "URL", "mqtt://<host>[:<port>], or mqtts for TLS, with <user>@ before the host where it wants one"),
+    ("websocket", "[HOST:]PORT", "listen here for devices that need no broker; beside --broker, or instead of it"),
+    ("websocket-cert", "FILE", "the certificate of that listener (PEM, with its chain): TLS"),
+    ("websocket-key", "FILE", "its key (PEM)"),
+    ("websocket-client-ca", "FILE", "also let devices in by certificates that this one has signed (PEM)"),
     ("region", "NAME", "the table's region; default: AWS_REGION"),
     ("endpoint-url", "URL", "of an emulator, instead of AWS"),
     ("profile", "NAME", "of the AWS configuration; default: AWS_PROFILE"),
@@ -79,8 +83,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_relay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     relay = commands.add_parser(
         "relay",
-        help="run the relay: devices on a broker, the table and its stream",
-        description="One process that keeps devices on an MQTT broker in sync with a DynamoDB table. Run several for "
+        help="run the relay: devices at a broker or by WebSocket, the table and its stream",
+        description="One process that keeps devices, at an MQTT broker, by WebSocket or both, in sync with a DynamoDB "
+        "table. Run several for "
         "one table: they share the work, and take over from each other. Stop it with SIGTERM or Ctrl-C: it finishes "
         "what it has in hand. It may be killed at any time: nothing is lost.",
         epilog="Credentials of AWS come from where AWS tools look for them (AWS_PROFILE, AWS_ACCESS_KEY_ID and the "

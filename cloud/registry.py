@@ -3,8 +3,9 @@
 A device that is not registered is refused, whatever it sends. Pure functions over items and requests; called by the
 relay's drivers, which ask for a device's account, and by `fleet-cloud register` and `devices`.
 
-    DEVICE     pk _fleet#device#DEVICE   sk device   account, registered (ms), and once it was heard of: seen (ms),
-                                                     feeds {name: [feed epoch, seq]}, schema
+    DEVICE     pk _fleet#device#DEVICE   sk device   account, registered (ms), token (SHA-256, where it has one), and
+                                                     once it was heard of: seen (ms), feeds {name: [feed epoch, seq]},
+                                                     schema
     DIRECTORY  pk _fleet#devices#N       sk DEVICE
 
 The directory is there to list all devices without reading the whole table. N is one of 16 by the device's name, so that
@@ -20,6 +21,7 @@ from typing import Any, Final
 from agent.protocol.messages import Hello
 from cloud.table import ITEM_ABSENT, ITEM_EXISTS, PK, PRIVATE_PREFIX, SK, Get, Item, Key, Put, Query, Transact, Update
 
+TOKEN: Final = "token"  # its SHA-256 in hexadecimal digits, never the token
 _DEVICE_PK: Final = PRIVATE_PREFIX + "device#"
 _DEVICE_SK: Final = "device"
 _DIRECTORY_PK: Final = PRIVATE_PREFIX + "devices#"
@@ -46,6 +48,11 @@ def registration(device: str, account: str, now_ms: int) -> Transact:
 def moved(device: str, account: str, from_account: str) -> Update:
     """The device belongs to another account from now on."""
     return Update(device_key(device), {"account": account}, (), (("eq", "account", from_account),))
+
+
+def with_token(device: str, digest: str, account: str) -> Update:
+    """The device's token is another from now on. Fails when the device is not the account's."""
+    return Update(device_key(device), {TOKEN: digest}, (), (("eq", "account", account),))
 
 
 def ranges() -> list[Query]:

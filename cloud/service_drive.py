@@ -7,12 +7,13 @@ apart, so that neither waits for the other. Called by the tasks of cloud.service
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
 import trio
 
+from cloud.service_inbox import Publishes
 from cloud.stream import ListShards, OpenShard, Pause, ReadRecords
 from cloud.table import Publish, TableError
 
@@ -24,7 +25,7 @@ class Driver:
         self,
         table: Callable[[Any], Any],
         stream: Callable[[Any], Any],
-        publish: Callable[[Publish], Awaitable[None]],
+        publish: Publishes,
         *,
         table_threads: int,
         stream_threads: int,
@@ -35,8 +36,8 @@ class Driver:
         self._table_limit = trio.CapacityLimiter(table_threads)
         self._stream_limit = trio.CapacityLimiter(stream_threads)
 
-    async def run(self, work: Generator[Any, Any, Any]) -> Any:
-        """What the work returns. Raises what it raises."""
+    async def run(self, work: Generator[Any, Any, Any], publish: Publishes | None = None) -> Any:
+        """What the work returns. `publish`: how what it says goes out, where not as usual. Raises what it raises."""
         resume: Callable[[], Any] = partial(next, work)
         while True:
             try:
@@ -44,15 +45,15 @@ class Driver:
             except StopIteration as end:
                 return end.value
             try:
-                answer = await self._execute(request)
+                answer = await self._execute(request, publish or self._publish)
             except TableError as error:
                 resume = partial(work.throw, error)
             else:
                 resume = partial(work.send, answer)
 
-    async def _execute(self, request: Any) -> Any:
+    async def _execute(self, request: Any, publish: Publishes) -> Any:
         if isinstance(request, Publish):
-            await self._publish(request)
+            await publish(request)
             return None
         if isinstance(request, Pause):
             await trio.sleep(request.ms / 1000)

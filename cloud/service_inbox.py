@@ -3,26 +3,30 @@
 Messages of one device are worked on one after the other, since two at once would only cancel each other's transactions.
 A device that sends faster than it is answered fills its own few places and no more; what is over is refused, and
 counted: the protocol has one batch and one hello open at a time. When the whole is full its owner stops reading. No
-I/O. Called by the service's message tasks.
+I/O. Called by cloud.service_intake.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 
+from cloud.table import Publish
+
 DEVICE_MAX: Final = 8  # of one device that wait
+Publishes = Callable[[Publish], Awaitable[None]]
 
 
 class Incoming(msgspec.Struct, gc=False, eq=False):
-    """A message, and what is to be called when its work has ended, one way or another."""
+    """A message, what is to be called when its work has ended, one way or another, and how its answers go out."""
 
     device: str
     payload: bytes
     done: Callable[[], None]
+    publish: Publishes
 
 
 class Inbox:
@@ -58,9 +62,11 @@ class Inbox:
         self.waiting -= 1
         return self._ready.popleft()
 
-    def finished(self, message: Incoming) -> None:
+    def finished(self, message: Incoming) -> bool:
+        """True: another of its device can be taken now."""
         behind = self._behind[message.device]
         if behind:
             self._ready.append(behind.popleft())
-        else:
-            del self._behind[message.device]
+            return True
+        del self._behind[message.device]
+        return False

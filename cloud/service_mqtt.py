@@ -27,9 +27,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from agent.protocol.messages import MESSAGE_BYTES_MAX
-from agent.protocol.topics import from_device, sender
-from cloud.service_inbox import Inbox, Incoming
+from agent.protocol.topics import audience, from_device, sender, to_account, to_device
+from cloud.service_intake import Intake
 from cloud.service_log import Log
 from cloud.table import Publish
 
@@ -60,6 +59,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 100  # publishes without the broker's acknowledgement: AWS IoT Core's limit
     confirm_s: float = 10.0  # for that acknowledgement
     grace_s: float = 30.0  # publishes wait so long for a broker that is away, counted from when it went
+    bridge: bool = False  # hear what other relays say to devices, which may be connected to this one otherwise
 
     @property
     def place(self) -> str:
@@ -81,6 +81,7 @@ class Connection:
         self.settings = settings
         self.ready = False
         self.shared = False
+        self.bridged = settings.bridge
         self.acknowledgements: deque[list[Any]] = deque()  # [message id, its work has ended]
         self.published: dict[int, tuple[trio.Event, list[Any]]] = {}
         self.window = trio.Semaphore(settings.window)
@@ -188,14 +189,21 @@ class Connection:
         if reasons[0].is_failure:
             raise BrokerRefused(f"subscription to {topic}: {reasons[0]}")
         self.shared = topic != own
+        if self.settings.bridge:
+            prefix = self.settings.prefix
+            for heard in (to_device("+", prefix), to_account("+", prefix)):
+                reasons = await self._subscribe(heard, qos=0, no_local=True)
+                self.bridged = self.bridged and not reasons[0].is_failure
 
-    async def _subscribe(self, topic: str) -> Any:
+    async def _subscribe(self, topic: str, qos: int = 1, no_local: bool = False) -> Any:
+        """`no_local`: not what this connection itself publishes; before MQTT 5 a broker cannot be asked for that."""
         self._answered = trio.Event()
         if self.settings.version == "5":  # what was retained is old: a device would send it again if it still counted
-            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            never = SubscribeOptions.RETAIN_DO_NOT_SEND
+            options = SubscribeOptions(qos=qos, noLocal=no_local, retainHandling=never)
             self.client.subscribe(topic, options=options)
         else:
-            self.client.subscribe(topic, qos=1)
+            self.client.subscribe(topic, qos=qos)
         return await self._answer_to("SUBSCRIBE")
 
     async def _answer_to(self, what: str) -> Any:
@@ -301,26 +309,27 @@ class Connection:
 
 
 class Broker:
-    """Keeps a connection up, fills the inbox, and publishes. `counters`: message_received, message_refused_topic,
-    message_refused_flood, publish_taken, _unheard, _refused, _lost, _dropped, broker_connected, broker_lost."""
+    """Keeps a connection up, hands in what comes, and publishes. `pushed`: gets what other relays published, where the
+    settings bridge that. `counters`: message_refused_topic, publish_taken, _unheard, _refused, _lost, _dropped,
+    broker_connected, broker_lost, and what the intake counts."""
 
     def __init__(
         self,
         settings: BrokerSettings,
-        inbox: Inbox,
+        intake: Intake,
         *,
         chance: Callable[[], float],
         counters: Counter[str],
         log: Log,
+        pushed: Callable[[Publish], None] | None = None,
     ) -> None:
         self.settings = settings
-        self.inbox = inbox
+        self.intake = intake
         self.chance = chance
         self.counters = counters
         self.log = log
+        self.pushed = pushed
         self.connection: Connection | None = None
-        self.arrived = trio.Event()  # something is in the inbox
-        self._room = trio.Event()  # the inbox may have got room
         self._up = trio.Event()
         self._down_since = math.inf  # until it runs
         self._known = False  # has been connected once
@@ -340,7 +349,7 @@ class Broker:
             began = trio.current_time()
             why, refused = "", False
             try:
-                await connection.serve(self._inbox_open, self._ready)
+                await connection.serve(self.intake.open, self._ready)
                 why = connection.why or "connection lost"
             except* (OSError, ValueError) as group:
                 why = _first(group)
@@ -362,6 +371,21 @@ class Broker:
             attempts += 1
             await trio.sleep(self.chance() * ceiling)
 
+    def stop(self) -> None:
+        """No new messages."""
+        self.stopping = True
+        if self.connection is not None and self.connection.ready:
+            self.connection.unsubscribe()
+
+    async def finish(self) -> None:
+        """After `stop`: the connection ends in good order."""
+        connection = self.connection
+        if connection is not None and connection.ready:
+            connection.disconnect()
+            with trio.move_on_after(1.0):
+                while connection.ready:
+                    await trio.sleep(0.01)
+
     def _ready(self, connection: Connection) -> None:
         self.connection = connection
         self._known = True
@@ -375,41 +399,28 @@ class Broker:
                 "warning",
                 hint="this broker has no shared subscriptions: every relay gets every message; run one, or --group ''",
             )
+        if self.settings.bridge and not connection.bridged:
+            hint = "the broker must let this relay hear what others publish to devices: `fleet-cloud acl` says how"
+            self.log.event("not-bridged", "warning", hint=hint)
 
     # In.
 
-    async def _inbox_open(self) -> None:
-        """Waits while the inbox is full: then nothing is read, and the broker's own limits take over."""
-        while self.inbox.full:
-            self.counters["inbox_full"] += 1
-            self._room = trio.Event()
-            await self._room.wait()
-
-    def room(self) -> None:
-        """A message was taken out of the inbox."""
-        self._room.set()
-
     def _receive(self, connection: Connection, message: Any) -> None:
         done = connection.begun(message.mid) if message.qos else _nothing
-        self.counters["message_received"] += 1
         try:
-            device = sender(message.topic, self.settings.prefix)
+            topic = message.topic
         except UnicodeDecodeError:
-            device = None
-        if device is None:
+            topic = ""
+        device = sender(topic, self.settings.prefix)
+        if device is not None:
+            self.intake.put(device, message.payload, done, self.publish)
+            return
+        if self.pushed is not None and audience(topic, self.settings.prefix) is not None:
+            self.pushed(Publish(topic, message.payload, message.qos))
+        else:
+            self.counters["message_received"] += 1
             self.counters["message_refused_topic"] += 1
-            done()
-            return
-        if len(message.payload) > MESSAGE_BYTES_MAX:
-            self.counters["message_refused_oversize"] += 1  # here, so that what waits is bounded in bytes, too
-            done()
-            return
-        if not self.inbox.put(Incoming(device, message.payload, done)):
-            self.counters["message_refused_flood"] += 1
-            self.log.problem("device-floods", device=device)
-            done()
-            return
-        self.arrived.set()
+        done()
 
     # Out.
 

@@ -1,8 +1,8 @@
 """What a relay is started with: options of the command line over a file of settings over defaults.
 
-The file is TOML or JSON5, by its ending: the names of the options with underscores, and the two sections `relay`
-(cloud.config) and `stream` (cloud.stream_config). Every mistake at once, each with its key and a hint. Reads the file,
-and nothing else. Called by cloud.commands.relay.
+The file is TOML or JSON5, by its ending: the names of the options with underscores, and the sections `relay`
+(cloud.config), `stream` (cloud.stream_config) and `listener` (cloud.listener_config). Every mistake at once, each with
+its key and a hint. Reads the file, and nothing else. Called by cloud.commands.relay.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from agent.protocol.errors import InputError, Problem
 from agent.protocol.onetable import json5
 from agent.protocol.topics import valid_id
 from cloud.config import RelayConfig
+from cloud.listener_config import ListenerConfig
 from cloud.stream_config import StreamConfig
 
-SECTIONS: Final[dict[str, type[Any]]] = {"relay": RelayConfig, "stream": StreamConfig}
+SECTIONS: Final[dict[str, type[Any]]] = {"relay": RelayConfig, "stream": StreamConfig, "listener": ListenerConfig}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     table: str
     schema: str
-    broker: str
+    broker: str = ""
+    websocket: str = ""
+    websocket_cert: str = ""
+    websocket_key: str = ""
+    websocket_client_ca: str = ""
     region: str = ""
     endpoint_url: str = ""
     profile: str = ""
@@ -49,10 +54,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stop_s: float = 20.0
     relay: RelayConfig = RelayConfig()
     stream: StreamConfig = StreamConfig()
+    listener: ListenerConfig = ListenerConfig()
 
 
 _PLAIN: Final = tuple(name for name in Settings.__struct_fields__ if name not in SECTIONS)
-_REQUIRED: Final = ("table", "schema", "broker")
+_REQUIRED: Final = ("table", "schema")
 _CHOICES: Final = {"mqtt": ("5", "3.1.1"), "log": ("auto", "json", "plain")}
 _KINDS: Final[dict[str, Any]] = {"str": str, "int": int, "float": (int, float)}
 _LEAST: Final = {"messages": 1, "queue": 1, "threads": 1, "stop_s": 0}
@@ -68,6 +74,9 @@ def settings_of(options: Mapping[str, Any], path: str | None) -> Settings:
         if not values.get(name):
             hint = f"give --{name}" if path else f"give --{name}, or name it in the file of --config"
             problems.append(Problem(place, 0, 0, name, "is missing", hint))
+    if not values.get("broker") and not values.get("websocket"):
+        hint = "give --broker, or --websocket to listen for devices itself, or both"
+        problems.append(Problem(place, 0, 0, "broker", "is missing", hint))
     for name, section in SECTIONS.items():
         values[name] = _section(name, section, given.get(name, {}), place, problems)
     problems.extend(_wrong(values, place))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import time
 
 
@@ -34,6 +35,11 @@ def random_hex(digits: int) -> str:
 
 def random_bytes(count: int) -> bytes:
     return os.urandom(count)
+
+
+def device_token() -> str:
+    """A secret of 256 bits, for a header of HTTP."""
+    return secrets.token_urlsafe(32)
 
 
 def token() -> str:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 PREFIX: Final = "ioto"
 ALL: Final = "all"  # no account may have this id
@@ -43,3 +43,14 @@ def sender(topic: str, prefix: str = PREFIX) -> str | None:
         return None
     device = topic[len(head) : -len(tail)]
     return device if valid_id(device) else None
+
+
+def audience(topic: str, prefix: str = PREFIX) -> tuple[Literal["device", "account"], str] | None:
+    """Who hears a topic of `to_device`, `to_account` or `to_all` (the account named ALL); None: it is no such topic."""
+    for kind in ("device", "account"):
+        head, tail = f"{prefix}/{kind}/", "/sync"
+        if topic.startswith(head) and topic.endswith(tail):
+            name = topic[len(head) : -len(tail)]
+            if valid_id(name) or (kind == "account" and name == ALL):
+                return ("device", name) if kind == "device" else ("account", name)
+    return None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from agent.protocol import topics
@@ -11,15 +14,18 @@ from agent.protocol.commands.failure import OK, CommandError, note
 from agent.protocol.commands.output import columns, print_json, print_rows, wants_json
 from agent.protocol.commands.typed import checked_id
 from agent.protocol.onetable.dates import iso_text
+from agent.protocol.registration import Registration, text_of
 from cloud import system
 from cloud.commands.opening import opened
+from cloud.credentials import digest_of
 from cloud.dynamodb import DynamoTable
 from cloud.head import Feed, head_key, log_position
 from cloud.memory import BATCH_KEYS_MAX
 from cloud.quarantine import HALTED
-from cloud.registry import device_key, directory_entry, moved, ranges, registration
+from cloud.registry import device_key, directory_entry, moved, ranges, registration, with_token
 from cloud.table import SK, BatchGet, Cancelled, ConditionFailed, Get, Item, Key, Page, Put, Query
 
+_URL: Final = re.compile(r"(wss?|mqtts?)://[^/\s]+")
 _HEAD: Final = ("device", "account", "registered", "last heard of", "taken", "verdicts", "behind")
 
 
@@ -28,18 +34,69 @@ def register(arguments: argparse.Namespace) -> int:
     account = checked_id(arguments.account, "account")
     if not device or not account:
         raise CommandError("whose device is it?" if device else "which device?", "DEVICE --account ACCOUNT")
-    table = opened(arguments).table
-    how = _registered(table, device, account, bool(arguments.yes))
+    if arguments.url and not arguments.out:
+        raise CommandError("--url goes into the file of --out", "--out FILE")
+    if arguments.url and not _URL.match(arguments.url):
+        raise CommandError(
+            f"--url {arguments.url!r}", "expected ws, wss, mqtt or mqtts, as in wss://relay.example:8765"
+        )
     prefix = arguments.topic_prefix
+    with _secret_file(arguments.out) as keep:
+        table = opened(arguments).table
+        how = _registered(table, device, account, bool(arguments.yes))
+        token = _new_token(table, device, account) if arguments.token else ""
+        made = Registration(device=device, account=account, token=token, prefix=prefix, url=arguments.url or "")
+        keep(text_of(made))
     hears = [topics.to_device(device, prefix), topics.to_account(account, prefix), topics.to_all(prefix)]
     publishes = topics.from_device(device, prefix)
     if arguments.json:
-        print_json({"device": device, "account": account, "was": how, "publishes": publishes, "subscribes": hears})
+        row = {"device": device, "account": account, "was": how, "publishes": publishes, "subscribes": hears}
+        print_json({**row, **_told(made, arguments.out)})
         return OK
     print(f"{device} of account {account}: {how}")
     print(f"  publishes to   {publishes}")
     print(*(f"  subscribes to  {topic}" for topic in hears), sep="\n")
+    for name, value in _told(made, arguments.out).items():
+        print(f"  {name:<14} {value}")
+    if arguments.token and not arguments.out:
+        note("the token is not kept and not shown again; --token once more makes another, and ends this one")
     return OK
+
+
+def _told(made: Registration, out: str | None) -> dict[str, str]:
+    """Where the registration is; where it is nowhere, the token itself, this one time."""
+    if out:
+        return {"out": out}
+    return {"token": made.token} if made.token else {}
+
+
+def _new_token(table: DynamoTable, device: str, account: str) -> str:
+    """Ends the one before, if there was one."""
+    token = system.device_token()
+    try:
+        table.execute(with_token(device, digest_of(token), account))
+    except ConditionFailed:
+        raise CommandError(f"somebody else has moved {device} meanwhile", "look at `fleet-cloud devices`") from None
+    return token
+
+
+@contextlib.contextmanager
+def _secret_file(path: str | None) -> Iterator[Callable[[str], object]]:
+    """What writes it. There before anything is changed in the table, gone where that fails; for its owner alone from
+    its first byte on. No path: writes nothing. Raises CommandError for a file that exists, and OSError."""
+    if not path:
+        yield lambda text: None
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise CommandError(f"{path} exists", "nothing was changed; name a file that does not exist yet") from None
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            yield file.write
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def _registered(table: DynamoTable, device: str, account: str, may_move: bool) -> str:

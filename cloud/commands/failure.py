@@ -9,7 +9,7 @@ from typing import Final
 
 from agent.protocol.commands import failure
 
-_EXTRA: Final = ("boto3", "botocore", "paho", "prometheus_client", "ruamel", "ruamel.yaml", "trio")
+_EXTRA: Final = ("boto3", "botocore", "paho", "prometheus_client", "ruamel", "ruamel.yaml", "trio", "trio_websocket")
 
 
 def lines_of(error: Exception) -> tuple[int, list[str]]:

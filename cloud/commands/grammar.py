@@ -40,9 +40,16 @@ COMMANDS: Final = (
              (("--dry-run",), {"action": "store_true", "help": "only show what would be done"}), JSON)),
     Command("register", "devices:register", "make a device known, and say whose it is",
             "Makes a device known, and says whose it is (--account); the relay refuses all others. Prints its topics. "
-            "A device that is registered stays as it is; --yes gives it to another account.",
+            "A device that is registered stays as it is; --yes gives it to another account. --token makes a new token, "
+            "by which the relay's WebSocket listener knows the device, and ends the one before; it is printed once, or "
+            "put into the file of --out, which `fleet-agent provision` reads.",
             ((("device_id",), {"metavar": "DEVICE", "help": "its id: its user name, or its thing's name"}),
-             (("--yes",), {**_YES, "help": "also when it belongs to another account so far"}), _PREFIX, JSON)),
+             (("--yes",), {**_YES, "help": "also when it belongs to another account so far"}),
+             (("--token",), {"action": "store_true", "help": "make a new token; only its SHA-256 is kept"}),
+             (("--out",), {"metavar": "FILE", "help": "write the registration there, readable by its owner alone; the "
+                                                      "file must not exist yet"}),
+             (("--url",), {"metavar": "URL", "help": "where the device finds the relay or the broker, for that file"}),
+             _PREFIX, JSON)),
     Command("devices", "devices:devices", "what is known of the devices",
             "Lists the devices that are registered: account, when each was last heard of, how many operations the "
             "cloud has taken of it, how many verdicts wait for it, and how many rows of its own feed it was behind at "

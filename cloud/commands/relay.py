@@ -20,6 +20,7 @@ from agent.protocol.errors import InputError
 from agent.protocol.schema import Schema
 from agent.protocol.version import __version__
 from cloud import system
+from cloud.commands.relay_listener import BadListener, address_of, listener_of, tls_of
 from cloud.dynamodb_errors import Unusable
 from cloud.dynamodb_table import Unreachable, connect, open_table
 from cloud.service import Service, new_boot
@@ -32,10 +33,15 @@ from cloud.stream_leases import Usurped
 OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 2, 4, 130
 PASSWORD: Final = "FLEET_BROKER_PASSWORD"
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_NO_BRIDGE: Final = (
+    "without a broker this relay says changes only to the devices that are connected to it: with several relays on the "
+    "table, a device of another one hears of them at its next hello"
+)
 _RETRY_BASE_S: Final = 1.0
 _RETRY_CAP_S: Final = 30.0
 _OPTIONS: Final = ("table", "schema", "broker", "region", "endpoint_url", "profile", "name", "account")
-_MORE: Final = ("group", "mqtt", "ca", "cert", "key", "listen", "log")
+_WEBSOCKET: Final = ("websocket", "websocket_cert", "websocket_key", "websocket_client_ca")
+_MORE: Final = (*_WEBSOCKET, "group", "mqtt", "ca", "cert", "key", "listen", "log")
 
 
 class _Stop(Exception):
@@ -58,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     except _Stop as stop:
         print(f"fleet-cloud: {stop}", file=sys.stderr)
         return stop.code
-    except Unusable as error:
+    except (Unusable, BadListener) as error:
         print(f"fleet-cloud: {error}", file=sys.stderr)
         return BAD_INPUT
 
@@ -68,7 +74,8 @@ def _relay(settings: Settings, schema: Schema) -> int:
     log = Log(_write, wall_ms=system.wall_ms, monotonic_ms=system.monotonic_ms, plain=plain)
     boot = new_boot()
     name = settings.name or boot
-    broker = broker_settings(settings, name, boot)
+    broker = broker_settings(settings, name, boot) if settings.broker else None
+    tls = _listener_tls(settings)
     place: dict[str, Any] = {
         "region": settings.region or None,
         "endpoint_url": settings.endpoint_url or None,
@@ -78,17 +85,32 @@ def _relay(settings: Settings, schema: Schema) -> int:
     client, streams = connect(**place), connect(**place, service="dynamodbstreams")
     arn = _opened(client, settings.table, log)
     parts: dict[str, Any] = {"client": client, "streams": streams, "arn": arn, "name": name, "boot": boot}
+    listener = listener_of(settings, tls, log) if settings.websocket else None
     try:
-        service = Service(settings, schema, broker, log=log, **parts)
+        service = Service(settings, schema, broker, listener, log=log, **parts)
     except ValueError as error:  # the schema's ttl is not the table's
         raise _Stop(str(error)) from None
     port = _figures(service, settings.listen)
-    log.event(
-        "started", version=__version__, relay=name, table=settings.table, stream=arn, broker=service_place(broker)
-    )
+    at = {} if broker is None else {"broker": broker.place}
+    log.event("started", version=__version__, relay=name, table=settings.table, stream=arn, **at)
     if port:
         log.event("listening", metrics=f"http://{settings.listen.rpartition(':')[0]}:{port}/metrics")
+    if listener is not None:
+        log.event("listening-for-devices", websocket=listener.place)
+        if broker is None:
+            log.event("no-bridge", hint=_NO_BRIDGE)
     return _ended(service, log)
+
+
+def _listener_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Looked at before anything is asked of the table. Raises BadListener."""
+    if settings.websocket:
+        address_of(settings.websocket)
+        return tls_of(settings)
+    given = [name for name in _WEBSOCKET if getattr(settings, name)]
+    if given:
+        raise BadListener(f"--{given[0].replace('_', '-')} needs --websocket")
+    return None
 
 
 def _ended(service: Service, log: Log) -> int:
@@ -101,8 +123,9 @@ def _ended(service: Service, log: Log) -> int:
             return INTERRUPTED
         if isinstance(error, BrokerRefused):
             raise _Stop(
-                f"the broker at {service_place(service.broker.settings)} refuses this relay: {error}. Check the user, "
-                f"the password (${PASSWORD}) or the certificate, and what the broker's access rules allow it."
+                f"the broker at {_place(service)} refuses this relay: "
+                f"{error}. Check the user, the password (${PASSWORD}) or the certificate, and what the broker's access "
+                "rules allow it."
             ) from None
         if isinstance(error, Usurped):
             raise _Stop(
@@ -127,8 +150,8 @@ def _write(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def service_place(broker: BrokerSettings) -> str:
-    return f"{broker.host}:{broker.port}"
+def _place(service: Service) -> str:
+    return "" if service.broker is None else service.broker.settings.place
 
 
 def _opened(client: Any, table: str, log: Log) -> str:
@@ -185,6 +208,7 @@ def broker_settings(settings: Settings, name: str, boot: str) -> BrokerSettings:
         tls=_tls(settings, address.scheme == "mqtts"),
         group=settings.group,
         version=settings.mqtt,
+        bridge=bool(settings.websocket),
         in_hand=min(settings.queue, 65_535),
     )
 
