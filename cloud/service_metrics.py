@@ -30,7 +30,7 @@ FAMILIES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("websocket_refused_", "fleet_relay_websocket_refused", "reason", "connections that were not let in"),
     ("websocket_closed_", "fleet_relay_websocket_closed", "reason", "connections of devices that ended, by why"),
     ("websocket_messages_", "fleet_relay_websocket_messages", "direction", "WebSocket messages from and to devices"),
-    ("websocket_bytes_", "fleet_relay_websocket_bytes", "direction", "bytes of connections that ended, all counted"),
+    ("websocket_bytes_", "fleet_relay_websocket_bytes", "direction", "bytes of WebSockets from and to devices"),
     (
         "websocket_",
         "fleet_relay_websocket_events",

@@ -98,9 +98,8 @@ class Listener:
         """Until it is cancelled, or `finish` was called and all connections have ended."""
         listening = trio.socket.from_stdlib_socket(self.settings.bound)
         async with trio.open_nursery() as nursery:
-            with self._accepting:
+            with listening, self._accepting:
                 await self._accept(listening, nursery)
-            listening.close()
 
     def stop(self) -> None:
         """Nobody comes in any more, and nothing more is read."""
@@ -143,12 +142,11 @@ class Listener:
     async def _serve(self, plain: trio.SocketStream, network: str) -> None:
         """One socket, to its end. Whatever comes of it stays here."""
         in_handshake = [True]
-        stream: MeasuredStream | None = None
         try:
             secure = None
             if self.settings.tls is not None:
                 secure = trio.SSLStream(plain, self.settings.tls, server_side=True, https_compatible=True)
-            stream = MeasuredStream(secure or plain)
+            stream = MeasuredStream(secure or plain, self.counters)
             async with trio.open_nursery() as nursery:
                 admitted = await self._door.admit(stream, secure, network, nursery)
                 self._handshake_over(network, in_handshake)
@@ -166,9 +164,6 @@ class Listener:
                 self.log.problem("websocket-error", address=network, reason=_first(group))
         finally:
             self._handshake_over(network, in_handshake)
-            if stream is not None:
-                self.counters["websocket_bytes_in"] += stream.received
-                self.counters["websocket_bytes_out"] += stream.sent
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(plain)
 

@@ -77,7 +77,7 @@ class Door:
         self, stream: MeasuredStream, secure: trio.SSLStream[Any] | None, network: str, nursery: trio.Nursery
     ) -> Admitted | None:
         """The handshake, whole. `nursery`: for what reads the connection from now on. None: it was refused."""
-        device = ""
+        device, told = "", False
         try:
             with trio.move_on_after(self.config.handshake_ms / 1000):
                 name = await _common_name(secure)
@@ -86,12 +86,15 @@ class Door:
                     device = _device(request)
                     account, digest = await self._identity(device, name, request, network)
                 except Refused as refused:
+                    self.refuse(refused.reason, network, device)
+                    told = True
                     await _say_no(request, refused, stream)
-                    raise
+                    return None
                 socket = await request.accept(subprotocol=websocket.SUBPROTOCOL)
                 stream.opened()
                 return Admitted(device, account, digest, socket)
-            raise Refused("timeout")
+            if not told:
+                raise Refused("timeout")
         except Refused as refused:
             self.refuse(refused.reason, network, device)
         return None
@@ -121,7 +124,8 @@ class Door:
             except TableError as error:
                 raise Refused(f"table_{type(error).__name__.lower()}", 503, "come later", _LATER) from None
         if account is None:
-            self.failures.add(network)
+            if reason == "credentials":
+                self.failures.add(network)
             await trio.sleep_until(began + self.config.refusal_ms / 1000)
             status = 401 if reason == "credentials" else 429
             raise Refused(

@@ -7,6 +7,7 @@ above, and count for nothing there. Called by cloud.service_websocket_door and c
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import trio
@@ -21,12 +22,11 @@ _DRAINED_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class MeasuredStream(trio.abc.Stream):
-    """`ended`: nothing more comes. `received`, `sent`: bytes."""
+    """`ended`: nothing more comes. `counters`: websocket_bytes_in and _out."""
 
-    def __init__(self, inner: trio.abc.Stream) -> None:
+    def __init__(self, inner: trio.abc.Stream, counters: Counter[str]) -> None:
         self.inner = inner
-        self.received = 0
-        self.sent = 0
+        self.counters = counters
         self.heard_at = trio.current_time()
         self.ended = trio.Event()
         self.closed = False  # by this side
@@ -54,7 +54,7 @@ class MeasuredStream(trio.abc.Stream):
         if not data:
             self.ended.set()
             return b""
-        self.received += len(data)
+        self.counters["websocket_bytes_in"] += len(data)
         self.heard_at = trio.current_time()
         self._unfinished += len(data)
         if self._unfinished > self._allowed + (self.heard_at - self._since) * _CONTROL_BYTES_PER_S:
@@ -65,7 +65,7 @@ class MeasuredStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.inner.send_all(data)
-        self.sent += len(data)
+        self.counters["websocket_bytes_out"] += len(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.inner.wait_send_all_might_not_block()

@@ -30,8 +30,12 @@ from cloud.table import Get, Item, Publish, Throttled, Update
 # The inbox.
 
 
+async def unheard(message: Publish) -> None:
+    raise AssertionError(message)
+
+
 def message(device: str, text: str = "") -> Incoming:
-    return Incoming(device, text.encode(), lambda: None)
+    return Incoming(device, text.encode(), lambda: None, unheard)
 
 
 def test_messages_of_one_device_wait_for_each_other_and_those_of_others_do_not() -> None:

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from live_rig import LIMIT_S, Mosquitto, RelayProcess, Table, devices, free_port, mosquitto, pump, same, table_name
+from live_rig import Mosquitto, RelayProcess, Table, devices, free_port, mosquitto, pump, same, table_name
 from relay_rig import config, stored
+from websocket_rig import certificates
 
 from cloud.table import Put
 
@@ -62,23 +63,8 @@ def test_a_broker_that_refuses_the_relay_ends_it_with_a_hint(
             assert relay.terminate() == 0
 
 
-def certificates(folder: Path) -> None:
-    """ca.pem, and for `server` and `relay` a certificate and a key that it has signed."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=LIMIT_S)
-
-    new = ("req", "-newkey", "rsa:2048", "-nodes")
-    openssl(*new, "-x509", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test-ca")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    for name in ("server", "relay"):
-        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-        openssl("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
-
-
 def test_tls_with_certificates_of_both_sides(tmp_path: Path, table: Table, broker: Mosquitto) -> None:
-    certificates(tmp_path)
+    certificates(tmp_path, "server", "relay")
     folder = tmp_path / "strict"
     folder.mkdir()
     lines = [f"cafile {tmp_path}/ca.pem", f"certfile {tmp_path}/server.pem", f"keyfile {tmp_path}/server.key"]
