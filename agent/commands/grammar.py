@@ -26,6 +26,38 @@ DAEMON: Final = (
     Command("run", "run:run", "run the agent",
             "Keeps the device's database in sync with the cloud, and serves it on a Unix socket, until SIGTERM or "
             "SIGINT. SIGHUP reads the configuration again.", (CONFIG,)),
+    Command("provision", "provision:provision", "write the agent's configuration",
+            "Writes the configuration of this device's agent, readable by its owner alone, from the registration file "
+            "that `fleet-cloud register --out` wrote, from options, or both: options count.",
+            ((("registration",), {"nargs": "?", "metavar": "REGISTRATION",
+                                  "help": "what `fleet-cloud register` wrote"}),
+             (("--config",), {"metavar": "FILE", "default": "agent.toml",
+                              "help": "the new file; default: %(default)s"}),
+             (("--device",), {"metavar": "ID", "help": "who this device is"}),
+             (("--account",), {"metavar": "ID", "help": "whose it is"}),
+             (("--url",), {"metavar": "URL", "help": "of the broker (mqtt, mqtts, mqtt+ws, mqtt+wss) or the relay (ws, "
+                                                     "wss)"}),
+             (("--token",), {"metavar": "TOKEN", "help": "for the relay itself"}),
+             (("--ca",), {"metavar": "FILE", "help": "certificate of the authority that signed the server's"}),
+             (("--certificate",), {"metavar": "FILE", "help": "this device's certificate"}),
+             (("--key",), {"metavar": "FILE", "help": "its key"}),
+             (("--username",), {"metavar": "NAME", "help": "for the broker"}),
+             (("--password",), {"metavar": "TEXT", "help": "for the broker"}),
+             (("--topic-prefix",), {"metavar": "PREFIX", "help": "of the topics"}),
+             (("--database",), {"metavar": "FILE",
+                                "help": "the database; default: agent.db beside the configuration"}),
+             (("--schema",), {"metavar": "FILE",
+                              "help": "its schema; default: schema.json5 beside the configuration"}))),
+    Command("install-service", "service_unit:install", "let systemd run the agent",
+            "Writes a unit for systemd: started at boot, restarted whenever it ends, killed when it hangs, and with no "
+            "right that it does not need. It runs as the user who calls this, or as --run-as, whose the configuration "
+            "and the database must be.",
+            (CONFIG,
+             (("--user",), {"action": "store_true", "help": "for your own manager instead of the system's"}),
+             (("--run-as",), {"metavar": "NAME", "help": "the user that it runs as"}),
+             (("--name",), {"metavar": "NAME", "default": "fleet-agent", "help": "of the unit; default: %(default)s"}),
+             (("--print",), {"action": "store_true", "help": "print the unit and write nothing"}),
+             (("--yes",), {"action": "store_true", "help": "write over another unit of that name"}))),
 )  # fmt: skip
 
 COMMANDS: Final = (
