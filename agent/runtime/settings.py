@@ -206,11 +206,10 @@ class _Reader:
         self._unknown()
         for key in KEYS:
             self._values[key.field or key.name] = self._value(key)
-        if self.problems:
-            return None
         values = self._values
-        address = self._address()
-        self._together(address)
+        address = self._address() if values["url"] else None
+        if not self.problems:
+            self._together(address)
         if address is None or self.problems:
             return None
         socket = values.pop("socket")

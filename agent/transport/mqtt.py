@@ -95,6 +95,7 @@ class _Connection:
         self._answered = trio.Event()
         self._answer: Any = None
         self._why: LinkError | None = None
+        self._welcome = False  # the broker has answered
         self._said = ""  # by paho, of the last thing that failed
         self._threaded = True  # while connect() runs in a thread, no event may be set
         self._topic = from_device(settings.device, settings.prefix)
@@ -139,6 +140,7 @@ class _Connection:
     def _welcomed(self, reason: ReasonCode) -> None:
         if reason.is_failure:
             self._why = self._not_welcome(reason)
+        self._welcome = True
         self._take(reason)
 
     def _take(self, answer: Any) -> None:
@@ -250,7 +252,8 @@ class _Connection:
             raise self._why
         sock = self.client.socket()
         if sock is None:
-            raise reasons.closed(self._said, self.settings.place)
+            settings = self.settings
+            raise reasons.closed(self._said, settings.place, welcome=self._welcome, secure=settings.tls is not None)
         return sock
 
     async def _reading(self, heard: Heard) -> None:

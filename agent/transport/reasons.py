@@ -70,10 +70,16 @@ def alert(reason: str, place: str) -> LinkError:
     return LinkError("certificate", f"{place}: TLS failed: {name}", "check that both ends speak TLS 1.2 or newer")
 
 
-def closed(text: str, place: str) -> LinkError:
-    """A connection that was there. `text`: what the library said of its end."""
+def closed(text: str, place: str, *, welcome: bool = True, secure: bool = False) -> LinkError:
+    """A connection that was there. `text`: what the library said of its end. `welcome`: the server had answered to who
+    this is; one that has not, and holds something against this device's certificate, may be gone before it is heard."""
     if _IN_TEXT.search(text):
         return alert(text, place)
+    if not welcome:
+        hint = "it may not accept this device's certificate" if secure else "it may want TLS, or speak something else"
+        return LinkError(
+            "refused", f"{place} has ended the connection without an answer{f': {text}' if text else ''}", hint
+        )
     return LinkError("lost", f"{place}: connection lost{f': {text}' if text else ''}")
 
 
