@@ -27,8 +27,20 @@ from agent.transport.port import Heard, LinkError, Up
 from fleet.rng import rng
 
 DELAY_S: Final = 0.05  # of a message, each way
+LOOK_S: Final = 0.01
 CONFIG: Final = AgentConfig(boot_jitter_ms=0)
 AWAY: Final = LinkError("unreachable", "broker:1883: connection refused", "is it there?")
+
+
+async def pass_time(seconds: float) -> None:
+    """On trio's clock: in virtual time it costs none."""
+    await trio.sleep(seconds)
+
+
+async def looked_for(condition: Callable[[], Any], every_s: float = LOOK_S) -> None:
+    """Until it is so. Whoever calls sets the limit."""
+    while not condition():
+        await pass_time(every_s)
 
 
 class FakeTransport:
@@ -78,9 +90,9 @@ class FakeTransport:
 
     async def _answering(self, taken: trio.MemoryReceiveChannel[bytes], heard: Heard) -> None:
         async for payload in taken:
-            await trio.sleep(DELAY_S)
+            await pass_time(DELAY_S)
             answers = self._answers(payload)
-            await trio.sleep(DELAY_S)
+            await pass_time(DELAY_S)
             for answer in answers:
                 await heard(answer)
 
@@ -167,8 +179,7 @@ class Bench:
     async def until(self, condition: Callable[[], Any], limit_s: float = 60.0) -> None:
         """Until it is so, in virtual time."""
         with trio.fail_after(limit_s):
-            while not condition():
-                await trio.sleep(max(0.01, limit_s / 10_000))
+            await looked_for(condition, max(LOOK_S, limit_s / 10_000))
 
     async def settled(self) -> None:
         """All that was written is decided."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 from relay_rig import config, stored
-from runtime_rig import AWAY, CONFIG, Bench, RealClock, live
+from runtime_rig import AWAY, CONFIG, Bench, RealClock, live, looked_for, pass_time
 
 from agent.events import State
 from agent.file_errors import StoreError
@@ -40,7 +40,7 @@ def test_a_write_before_the_agent_runs_and_one_while_it_is_offline_are_sent() ->
         bench.transport.cut()
         await bench.until(lambda: not bench.agent.is_online)
         bench.write(2, "late")
-        await trio.sleep(600)
+        await pass_time(600)
         bench.transport.away = None
         await bench.until(lambda: not bench.database.pending(), 600)
         assert bench.in_table() == {"early": 1, "late": 2}
@@ -56,7 +56,7 @@ def test_a_write_before_the_agent_runs_and_one_while_it_is_offline_are_sent() ->
 def test_a_day_without_a_broker_is_told_once_an_hour_and_no_storm() -> None:
     async def body(bench: Bench) -> None:
         bench.transport.away = AWAY
-        await trio.sleep(86_400)
+        await pass_time(86_400)
 
     bench = live(Bench, body)
     told = bench.events("no-connection")
@@ -75,12 +75,12 @@ def test_accept_then_drop_backs_off_too() -> None:
     async def body(bench: Bench) -> None:
         async def ends() -> None:
             while True:
-                await trio.sleep(0.2)
+                await pass_time(0.2)
                 bench.transport.cut()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ends)
-            await trio.sleep(3_600)
+            await pass_time(3_600)
             nursery.cancel_scope.cancel()
 
     bench = live(Bench, body)
@@ -130,8 +130,7 @@ def test_a_stop_without_a_relay_ends_within_its_limit() -> None:
         began = trio.current_time()
         bench.agent.stop()
         with trio.fail_after(6):
-            while not bench.transport.ended:
-                await trio.sleep(0.01)
+            await looked_for(lambda: bench.transport.ended)
         assert 4.9 < trio.current_time() - began < 5.2
 
     bench = live(Bench, body)
@@ -141,7 +140,7 @@ def test_a_stop_without_a_relay_ends_within_its_limit() -> None:
 def test_a_stop_while_it_is_connecting_or_waiting_is_at_once() -> None:
     async def body(bench: Bench) -> None:
         bench.transport.away = AWAY
-        await trio.sleep(1_000)
+        await pass_time(1_000)
 
     clock_before: list[float] = []
 
@@ -181,7 +180,7 @@ def test_a_full_disk_is_told_once_and_waited_for_while_reads_go_on() -> None:
         bench.rig.execute(Put(stored(config(7))))
         await bench.until(lambda: bench.agent.state == "failed", 1_200)
         assert "the disk is full" in bench.agent.failure
-        await trio.sleep(1_000)
+        await pass_time(1_000)
         assert bench.database.get("Setting", {"name": "mode"}) is not None
         with pytest.raises(StoreError, match="full"):
             bench.write(2)
@@ -299,8 +298,7 @@ def test_applications_write_from_many_threads() -> None:
                 for name in "abcd":
                     applications.start_soon(trio.to_thread.run_sync, application, name)
             with trio.fail_after(30):
-                while bench.database.pending():
-                    await trio.sleep(0.01)
+                await looked_for(lambda: not bench.database.pending())
             assert bench.in_table() == {f"{name}{i}": 25 + i for name in "abcd" for i in range(5)}
             bench.agent.stop()
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import trio
 from relay_rig import config, setting, stored
-from runtime_rig import AWAY, CONFIG, Bench, live
+from runtime_rig import AWAY, CONFIG, Bench, live, pass_time
 
 from agent.runtime.budget import DAY_MS, Bucket, Budget
 from agent.runtime.gate import BUDGET_QUIET_MS, Gate, GateSettings
@@ -57,7 +57,7 @@ def test_on_demand_it_is_connected_for_what_is_said_and_then_no_more() -> None:
         await bench.until(lambda: transport.ended, 60)
         first = transport.ended[0] - transport.attempts[0]
         assert 10 <= first <= 12, "quiet for so long"
-        await trio.sleep(300)
+        await pass_time(300)
         assert len(transport.attempts) == 1
         bench.write(1)
         began = trio.current_time()
@@ -76,7 +76,7 @@ def test_on_demand_it_is_connected_for_what_is_said_and_then_no_more() -> None:
 def test_on_demand_many_connections_do_not_grow_the_back_off() -> None:
     async def body(bench: Bench) -> None:
         for i in range(30):
-            await trio.sleep(60)
+            await pass_time(60)
             bench.write(i)
             began = trio.current_time()
             await bench.settled()
@@ -90,7 +90,7 @@ def test_on_demand_it_keeps_trying_while_something_waits() -> None:
         await bench.until(lambda: bench.transport.ended, 60)
         bench.transport.away = AWAY
         bench.write(1)
-        await trio.sleep(3_600)
+        await pass_time(3_600)
         assert len(bench.transport.attempts) > 10
         bench.transport.away = None
         await bench.until(lambda: not bench.database.pending(), 400)
@@ -105,7 +105,7 @@ def test_a_budget_of_bytes_is_kept_over_days() -> None:
     async def body(bench: Bench) -> None:
         day = 86_400.0
         for i in range(6 * 24 * 4):
-            await trio.sleep(600)
+            await pass_time(600)
             bench.write(i, f"s{i % 40}")
         spent = sum(len(payload) + 100 for payload in bench.transport.sent) + 1_000 * len(bench.transport.attempts)
         days = trio.current_time() / day
@@ -123,7 +123,7 @@ def test_a_budget_of_messages_is_kept_too() -> None:
     async def body(bench: Bench) -> None:
         for i in range(200):
             bench.write(i)
-            await trio.sleep(30)
+            await pass_time(30)
         days = trio.current_time() / 86_400
         assert len(bench.transport.sent) <= 48 * (days + 2)
         assert not bench.agent.is_online

@@ -99,7 +99,7 @@ id = "home/1"
 acount = "main"
 [conection]
 [connection]
-url = "http://broker"
+url = "http://broker.example"
 keep_alive = "60"
 mqtt = "4"
 bytes_per_day = 5
@@ -111,7 +111,8 @@ hello_period = "1ms"
 """
     found = problems(folder, text)
     assert [line.split(": ")[0] for line in found] == [
-        f"agent.toml:{line}" for line in ("2:1", "3:1", "4:2", "7:1", "8:1", "9:1", "10:1", "11:1", "13:1", "14:1")
+        f"agent.toml:{line}"
+        for line in ("2:1", "3:1", "4:2", "6:1", "7:1", "8:1", "9:1", "10:1", "11:1", "13:1", "14:1")
     ]
     text = "\n".join(found)
     assert "device.acount: unknown key (did you mean 'account'?)" in text
@@ -136,7 +137,7 @@ hello_period = "1ms"
         (LEAST + 'token = "x"\n', "connection.token: is for the relay itself"),
         (LEAST.replace("mqtt:", "wss:"), "connection.token: is missing: the relay must know who this is"),
         (LEAST.replace("mqtt:", "wss:") + 'token = "x"\nusername = "a"\n', "connection.username: is for a broker"),
-        (LEAST.replace("mqtt://", "mqtt://me:secret@"), "user and password have keys of their own"),
+        (LEAST.replace("//", "//me:secret@"), "user and password have keys of their own"),
         (LEAST.replace(".example", ".example:99999"), "the port is no number"),
         (LEAST.replace(".example", ".example/x"), "nothing may stand behind host and port"),
         ('[database]\nschema = "nowhere.json5"\n' + LEAST, "database.schema: .*nowhere.json5: no such file"),
@@ -171,10 +172,10 @@ def test_no_file_says_what_makes_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "wanted"),
     [
-        ("mqtts://a", Address("mqtts", "a", 8883, "", True, False)),
-        ("mqtt+ws://a:8080", Address("mqtt+ws", "a", 8080, "/mqtt", False, False)),
-        ("mqtt+wss://a/x", Address("mqtt+wss", "a", 443, "/x", True, False)),
-        ("wss://a", Address("wss", "a", 443, "", True, True)),
+        ("mqtts://a.example", Address("mqtts", "a.example", 8883, "", True, False)),
+        ("mqtt+ws://a.example:8080", Address("mqtt+ws", "a.example", 8080, "/mqtt", False, False)),
+        ("mqtt+wss://a.example/x", Address("mqtt+wss", "a.example", 443, "/x", True, False)),
+        ("wss://a.example", Address("wss", "a.example", 443, "", True, True)),
         ("ws://[::1]:99/relay", Address("ws", "::1", 99, "/relay", False, True)),
     ],
 )

@@ -74,6 +74,12 @@ async def packet(stream: trio.SocketStream, kind: int) -> bytes:
     return held
 
 
+async def left(stream: trio.SocketStream) -> None:
+    """Until the client has gone."""
+    while await stream.receive_some(65_536):
+        pass
+
+
 async def welcome(stream: trio.SocketStream) -> None:
     await packet(stream, 1)
     await stream.send_all(CONNACK)
@@ -126,7 +132,7 @@ def test_a_subscription_that_is_refused_ends_it() -> None:
         await stream.send_all(CONNACK)
         await packet(stream, 8)
         await stream.send_all(b"\x90\x06\x00\x01\x00\x01\x87\x00")
-        await trio.sleep_forever()
+        await left(stream)
 
     error = ended(script)
     assert error.kind == "refused" and "may not subscribe to ioto/account/main/sync" in error.message
@@ -137,7 +143,7 @@ def test_a_publish_that_is_refused_ends_it() -> None:
         await welcome(stream)
         await packet(stream, 3)
         await stream.send_all(b"\x40\x04\x00\x02\x87\x00")
-        await trio.sleep_forever()
+        await left(stream)
 
     def act(heard: Heard) -> None:
         assert heard.link is not None

@@ -255,7 +255,7 @@ def test_a_server_that_is_away_or_says_nothing_or_something_else(tmp_path: Path,
 def test_a_configuration_that_is_wrong_at_a_reload_changes_nothing(tmp_path: Path, broker: Mosquitto) -> None:
     with AgentProcess(tmp_path, {"url": f'"{broker.url}"'}).start() as agent:
         agent.wait("connected")
-        agent.configure({"url": '"http://x"', "keep_alive": '"often"'})
+        agent.configure({"url": '"http://x.example"', "keep_alive": '"often"'})
         agent.signal(signal.SIGHUP)
         agent.wait("config-refused", 2)
         assert agent.status()["state"] in ("joining", "idle", "sending")

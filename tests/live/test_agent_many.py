@@ -13,6 +13,7 @@ from live_rig import Mosquitto
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from relay_rig import FILE
+from runtime_rig import looked_for
 
 from agent.config import AgentConfig
 from agent.database import Database
@@ -28,6 +29,7 @@ from fleet.rng import rng
 
 CONNECT_THREADS: Final = 16
 LIMIT_S: Final = 240.0
+LOOK_S: Final = 0.05
 
 
 class Many:
@@ -56,6 +58,12 @@ class Many:
     @property
     def online(self) -> int:
         return sum(agent.is_online for agent in self.agents)
+
+    @property
+    def held_s(self) -> float:
+        """How long the latest connection has been there; 0 when one is not."""
+        now_ms = _monotonic_ms()
+        return min(0.0 if agent.connected_ms is None else (now_ms - agent.connected_ms) / 1000 for agent in self.agents)
 
 
 def _monotonic_ms() -> int:
@@ -95,10 +103,9 @@ def held(count: int, broker: Mosquitto, for_s: float) -> None:
             async with trio.open_nursery() as nursery:
                 for agent in many.agents:
                     nursery.start_soon(agent.run)
-                while many.online < count or len(listener.heard) < count:
-                    await trio.sleep(0.05)
+                await looked_for(lambda: many.online == len(listener.heard) == count, LOOK_S)
                 assert threading.active_count() < CONNECT_THREADS + 32
-                await trio.sleep(for_s)
+                await looked_for(lambda: many.held_s > for_s, LOOK_S)
                 assert many.online == count, "they stay connected"
                 for agent in many.agents:
                     agent.stop()
