@@ -54,16 +54,18 @@ _COUNTS: Final = (
     "ifnull(max(CASE kind WHEN 'sweep' THEN n END), 0) FROM outbox"
 )  # one row
 
-# Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call.
+# Statements of the path of every write, written out once: a text that is made anew is hashed anew at each call. Their
+# blobs are bytearrays, and no value is None: of all else the sqlite3 module first asks whether somebody adapts it.
 _VISIBLE_OWN: Final = (
     "SELECT kind, image, updated, n, state FROM outbox WHERE pk=? AND sk=? AND seen=0 ORDER BY n DESC LIMIT 1"
 )
 _BASE: Final = "SELECT image, updated FROM item WHERE pk=? AND sk=?"
 _BASE_IN_MEMORY: Final = _BASE.replace("item", "mem_item")
 _PUT_BASE: Final = (  # in place when it is there: the index stays as it is
-    "INSERT INTO item VALUES(?, ?, ?, ?, ?) ON CONFLICT(pk, sk) DO UPDATE "
-    "SET image=excluded.image, updated=excluded.updated, rejected=excluded.rejected"
+    "INSERT INTO item VALUES(?, ?, ?, ?, NULL) "
+    "ON CONFLICT(pk, sk) DO UPDATE SET image=excluded.image, updated=excluded.updated, rejected=NULL"
 )
+_PUT_REJECTED: Final = _PUT_BASE.replace("NULL", "?5")
 _DELETE_BASE: Final = "DELETE FROM item WHERE pk=? AND sk=?"
 _DELETE_IN_MEMORY: Final = _DELETE_BASE.replace("item", "mem_item")
 _PUT_IN_MEMORY: Final = "INSERT OR REPLACE INTO mem_item VALUES(?, ?, ?, ?, ?)"
@@ -215,8 +217,7 @@ class Store:
 
     def synchronous(self) -> int:
         """SQLite's `synchronous` setting: 2 is FULL."""
-        value: int = self.execute("PRAGMA synchronous").fetchone()[0]
-        return value
+        return int(self.execute("PRAGMA synchronous").fetchone()[0])
 
     # ---------------------------------------------------------------- reading
 
@@ -295,8 +296,11 @@ class Store:
     # ---------------------------------------------------------------- local writes
 
     def put_base(self, pk: str, sk: str, image: bytes, updated: int, rejected: str | None = None) -> None:
-        sql = _PUT_BASE if self._is_in_memory is None or not self._in_memory(pk, sk) else _PUT_IN_MEMORY
-        self.execute(sql, (pk, sk, image, updated, rejected))
+        if rejected is None and (self._is_in_memory is None or not self._in_memory(pk, sk)):
+            self.execute(_PUT_BASE, (pk, sk, bytearray(image), updated))
+        else:
+            sql = _PUT_IN_MEMORY if self._in_memory(pk, sk) else _PUT_REJECTED
+            self.execute(sql, (pk, sk, image, updated, rejected))
         self._remember((pk, sk), Visible(image, updated))
 
     def delete_base(self, pk: str, sk: str) -> None:
@@ -310,11 +314,12 @@ class Store:
         u = self.epoch_next_u
         epoch = self.identity.epoch
         op_id = self.send_id
+        blob = None if image is None else bytearray(image)
         if op_id and not self.unsent_rows and not self.in_flight:
-            n = self.execute(_INSERT, (u, epoch, pk, sk, kind, image, updated, op_id, SENT)).lastrowid or 0
+            n = self.execute(_INSERT, (u, epoch, pk, sk, kind, blob, updated, op_id, SENT)).lastrowid or 0
             self.in_flight = [OutboxRow(n, u, epoch, pk, sk, kind, image, updated, op_id, SENT, 0)]
         else:
-            self.execute(_INSERT, (u, epoch, pk, sk, kind, image, updated, "", UNSENT))
+            self.execute(_INSERT, (u, epoch, pk, sk, kind, blob, updated, "", UNSENT))
             self.unsent_rows += 1
         self.epoch_next_u = u + 1
         self.outbox_rows += 1

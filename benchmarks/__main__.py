@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import platform
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import QUICK, Effort, Result, Row
+from fleet.sqlite_library import without_locks
 
 # subject -> module; `profile` is measured only when asked for
 SUBJECTS: Final = {
@@ -40,6 +40,7 @@ SUBJECTS: Final = {
     "latency": "latency",
 }
 PROFILE: Final = {"profile": "sampling"}
+SIMULATED: Final = frozenset({"end-to-end", "memory", "tracing", "profile"})  # as `fleet run` does, with its SQLite
 WIDTH: Final = 120  # where there is no terminal
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 
@@ -60,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
 
 def surroundings(effort: Effort) -> dict[str, Any]:
     """What a figure depends on besides the code."""
+    import sqlite3
+
     return {
         "effort": asdict(effort),
         "fleet": version("fleet-sync"),
@@ -103,6 +106,8 @@ def chosen(arguments: argparse.Namespace) -> dict[str, str]:
 
 def measured(name: str, module: str, effort: Effort, alone: bool) -> Result:
     if alone:
+        if name in SIMULATED:
+            without_locks()
         result: Result = importlib.import_module(f"benchmarks.{module}").run(effort)
         return result
     command = [sys.executable, "-m", "benchmarks", name, "--json", *(["--quick"] if effort.small else [])]

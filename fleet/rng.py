@@ -1,70 +1,64 @@
 """Named streams of random numbers: the only source of chance in a simulation.
 
 `rng(seed, "device-0007", "link")` always gives the same numbers, whatever else is drawn: leaving out one device or one
-fault leaves every other stream as it was. A stream is one 64-bit integer of state (a `random.Random` holds 2.5 KB, and
-a fleet has a hundred thousand streams). The generator is SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom
-Number Generators", 2014). Names are hashed with BLAKE2b, never with `hash()`, which differs from process to process.
+fault leaves every other stream as it was. A stream is a counter and what is left of its last block: block n is the
+BLAKE2b digest of the stream's 64 bits and n, eight values of 64 bits. A `random.Random` holds 2.5 KB, and a fleet has a
+hundred thousand streams; arithmetic of 64 bits in Python costs three times as much for a value as a digest's eighth.
+Names are hashed with BLAKE2b too, never with `hash()`, which differs from process to process.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import MutableSequence, Sequence
+from hashlib import blake2b
+from struct import Struct
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-# For the few places that write a draw out: fleet.world.hops.
-MASK: Final = (1 << 64) - 1
-GOLDEN: Final = 0x9E3779B97F4A7C15
-MIX_1: Final = 0xBF58476D1CE4E5B9
-MIX_2: Final = 0x94D049BB133111EB
-TO_UNIT: Final = 2.0**-53
+_MASK: Final = (1 << 64) - 1
+_UNIT: Final = 2.0**-53
+_unpack: Final = Struct("<8Q").unpack
 
 
 def digest64(*parts: object) -> int:
     """64 bits that depend on every part's text, and on nothing else."""
     text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 class Stream:
     """One stream. Every method draws a fixed number of values, or says that it does not."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_block", "_values")
 
     def __init__(self, state: int) -> None:
-        self._state = state & MASK
+        self._block = (state & _MASK) << 64  # the stream's own 64 bits, then the number of its next block
+        self._values: list[int] = []
+
+    def _refill(self) -> list[int]:
+        block = self._block
+        self._block = block + 1
+        self._values = values = list(_unpack(blake2b(block.to_bytes(16, "big")).digest()))
+        return values
 
     def bits(self) -> int:
         """64 random bits."""
-        self._state = z = (self._state + GOLDEN) & MASK
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        return z ^ (z >> 31)
+        return (self._values or self._refill()).pop()
 
     def unit(self) -> float:
         """Uniform in [0, 1)."""
-        # The generator once more, and twice below: a call of `bits` would cost as much again.
-        self._state = z = (self._state + GOLDEN) & MASK
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        return ((z ^ (z >> 31)) >> 11) * TO_UNIT
+        # `bits` written out, here and below: a call would cost as much again.
+        return ((self._values or self._refill()).pop() >> 11) * _UNIT
 
     def chance(self, probability: float) -> bool:
         """True with this probability. Draws once, also for 0 and 1."""
-        self._state = z = (self._state + GOLDEN) & MASK
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        return ((z ^ (z >> 31)) >> 11) * TO_UNIT < probability
+        return ((self._values or self._refill()).pop() >> 11) * _UNIT < probability
 
     def below(self, n: int) -> int:
         """Uniform in 0 .. n-1 (n ≥ 1). The bias is under n / 2**64."""
-        self._state = z = (self._state + GOLDEN) & MASK
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        return ((z ^ (z >> 31)) * n) >> 64
+        return ((self._values or self._refill()).pop() * n) >> 64
 
     def between(self, low: int, high: int) -> int:
         """Uniform integer, both ends included."""

@@ -6,7 +6,7 @@ for each thing that it schedules. No entity disturbs the order among others. Nev
 Used by everything in fleet.world; plain simpy processes run on it too.
 
 An entry of the heap is (time, tie value, tie serial, function, argument): the first three are unique together (a Tie
-repeats after 2**64 values), so functions are never compared.
+repeats after 2**30 values), so functions are never compared.
 
 A fleet has tens of thousands of calls waiting, most of them minutes away: a heap of all of them is deep and cold. What
 lies beyond the present second is kept in a list for each second, unsorted, and goes into the heap when its second
@@ -25,10 +25,11 @@ from simpy.events import NORMAL, Event
 
 from fleet.rng import digest64
 
-MASK: Final = (1 << 64) - 1
-# Knuth's MMIX generator: the high bits are good, the low ones are not. Users take bits from the top.
-FACTOR: Final = 6364136223846793005
-STEP: Final = 1442695040888963407
+# A multiplicative generator of 30 bits (L'Ecuyer, "Tables of linear congruential generators of different sizes and good
+# lattice structure", 1999): what Python multiplies fastest, and every call that is scheduled draws one.
+DRAW_BITS: Final = 30
+MODULUS: Final = (1 << DRAW_BITS) - 35
+FACTOR: Final = 771_645_345
 _FIRST: Final = -(1 << 80)  # before every tie value and every simpy priority
 _SECOND_BITS: Final = 20  # 2**20 µs, 1.05 s
 
@@ -42,12 +43,12 @@ class Tie:
     __slots__ = ("serial", "state")
 
     def __init__(self, seed: int, entity: str, serial: int) -> None:
-        self.state = digest64(seed, entity, "tie")
+        self.state = digest64(seed, entity, "tie") % (MODULUS - 1) + 1
         self.serial = serial
 
     def draw(self) -> int:
-        """The next 64 bits. Also good for cheap numbers that need no stream of their own: use the high bits."""
-        self.state = state = (self.state * FACTOR + STEP) & MASK
+        """The next value, 1 .. 2**DRAW_BITS - 36. Also good for cheap numbers that need no stream of their own."""
+        self.state = state = self.state * FACTOR % MODULUS
         return state
 
 
@@ -133,7 +134,7 @@ class Clock(Environment):
         """Calls fn(arg) at `when_us`, which must not be in the past."""
         if when_us < self._now:
             raise ValueError(f"{when_us} µs is in the past: now is {self._now}")
-        tie.state = state = (tie.state * FACTOR + STEP) & MASK
+        tie.state = state = tie.state * FACTOR % MODULUS
         if when_us < self._horizon:
             heappush(self._queue, (when_us, state, tie.serial, fn, arg))
         else:
@@ -143,7 +144,7 @@ class Clock(Environment):
         if delay_us < 0:
             raise ValueError(f"a delay of {delay_us} µs")
         when_us = self._now + delay_us
-        tie.state = state = (tie.state * FACTOR + STEP) & MASK
+        tie.state = state = tie.state * FACTOR % MODULUS
         if when_us < self._horizon:
             heappush(self._queue, (when_us, state, tie.serial, fn, arg))
         else:
@@ -198,7 +199,7 @@ class Clock(Environment):
         if delay < 0:
             raise ValueError(f"a delay of {delay} µs")
         own = self._own
-        rank = ((priority - NORMAL) << 64) + own.draw()
+        rank = ((priority - NORMAL) << DRAW_BITS) + own.draw()
         heappush(self._queue, (self._now + delay, rank, own.serial, self._run_event, event))
 
     def peek(self) -> Any:

@@ -20,7 +20,7 @@ from cloud.table import Cancelled, ConditionFailed, Item, TableError, Throttled,
 from fleet.rng import rng
 from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
-from fleet.world.clock import Clock, Tie
+from fleet.world.clock import DRAW_BITS, Clock, Tie
 from fleet.world.downlink import Trace
 from fleet.world.shards import Shards
 from fleet.world.table import WorldTable
@@ -97,7 +97,7 @@ class CloudWorld(Shards):
         request, tie, done, before, attempt = write
         wait = min(WRITE_RETRY_CAP_US, WRITE_RETRY_BASE_US << min(attempt, 10))
         self.clock.post_in(
-            1 + ((tie.draw() >> 32) * wait >> 32), tie, self._app_write, (request, tie, done, before, attempt + 1)
+            1 + (tie.draw() * wait >> DRAW_BITS), tie, self._app_write, (request, tie, done, before, attempt + 1)
         )
 
     # The service's sweep.

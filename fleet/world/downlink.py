@@ -13,7 +13,7 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any, Final
 
-from fleet.world.clock import FACTOR, MASK, STEP, Clock
+from fleet.world.clock import DRAW_BITS, FACTOR, MODULUS, Clock
 from fleet.world.connection import COPY, RETAIN, BrokerSettings, Connection, Ledger, Packet, Waiting, matches
 from fleet.world.hops import DOWN_WIRE, FROM_RELAY, HopFault, combined
 from fleet.world.link import RESET
@@ -22,8 +22,6 @@ Trace = Callable[[str, str, Any], object]  # (kind, entity, detail)
 CloudPacket = tuple[str, bytes, int, int]  # topic, payload, QoS, flags
 
 PUBLISH_BYTES: Final = 7  # an MQTT PUBLISH besides topic and payload
-LATER_SHIFT: Final = 40  # a hop's delay comes from the upper bits of the tie that it draws anyway
-LATER_BITS: Final = 64 - LATER_SHIFT
 
 
 class Downlink:
@@ -39,6 +37,7 @@ class Downlink:
         self.ledgers: dict[str, Ledger] = {}
         # From the cloud, until a message is routed to devices (each of which then counts in its device's ledger).
         self.cloud_sent = self.cloud_routed = self.cloud_dropped = self.cloud_copies = 0
+        self.sent_up = self.sent_down = 0  # of all, copies apart
         self.drops: Counter[str] = Counter()  # of all, by reason
         self._tie = clock.tie("broker")
         self._subscribers: dict[str, dict[Connection, None]] = {}  # topic -> connections, in order of subscribing
@@ -76,8 +75,8 @@ class Downlink:
         if subscribers is not None and len(subscribers) == 1:
             for conn in subscribers:  # a message for one device draws from that device alone
                 tie, device, region = conn.tie, conn.device_id, conn.region
-        tie.state = state = (tie.state * FACTOR + STEP) & MASK
-        delay = self._hop_low_us + ((state >> LATER_SHIFT) * self._hop_span_us >> LATER_BITS)
+        tie.state = state = tie.state * FACTOR % MODULUS
+        delay = self._hop_low_us + (state * self._hop_span_us >> DRAW_BITS)
         packet = (topic, payload, qos, RETAIN if retain else 0)
         if self.faults:
             fate = combined(self.faults, FROM_RELAY, device, region, qos)
@@ -133,6 +132,7 @@ class Downlink:
             ledger.copies_down += 1
         else:
             ledger.sent_down += 1
+            self.sent_down += 1
         ledger.bytes_down += len(payload)
         if not conn.flows_down:
             if not conn.served:
@@ -205,7 +205,7 @@ class Downlink:
             at = conn.arrival_down_us + 1
         conn.arrival_down_us = at
         tie = conn.tie
-        tie.state = state = (tie.state * FACTOR + STEP) & MASK
+        tie.state = state = tie.state * FACTOR % MODULUS
         heappush(self._heap, (at, state, tie.serial, self._at_device_fn, packet))
         if qos:
             acks = conn.acks_down

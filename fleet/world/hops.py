@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from fleet.rng import GOLDEN, MASK, MIX_1, MIX_2, TO_UNIT, Stream, rng
+from fleet.rng import Stream, rng
 
 Hop = Literal["device-to-broker", "broker-to-relay", "relay-to-broker", "broker-to-device"]
 UP_WIRE: Final[Hop] = "device-to-broker"
@@ -88,11 +88,7 @@ class HopFault:
         stream = self._streams.get(device)
         if stream is None:
             stream = self._streams[device] = rng(self._seed, device, f"fault:{self.name}")
-        # Stream.unit, written out: this is drawn for every message, and nearly always nothing comes of it.
-        stream._state = z = (stream._state + GOLDEN) & MASK
-        z = ((z ^ (z >> 30)) * MIX_1) & MASK
-        z = ((z ^ (z >> 27)) * MIX_2) & MASK
-        chance = ((z ^ (z >> 31)) >> 11) * TO_UNIT
+        chance = stream.unit()
         if chance >= self.sometimes and not self.delay_us:
             return None
         lose, copy, late, how, extra = self._happens(chance, stream)

@@ -17,7 +17,7 @@ from cloud.table import Key, Record
 from fleet.rng import rng
 from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
-from fleet.world.clock import Clock
+from fleet.world.clock import DRAW_BITS, Clock
 from fleet.world.downlink import Trace
 from fleet.world.table import WorldTable
 from fleet.world.tasks import Task, Worker
@@ -128,7 +128,7 @@ class Shards(Workers):
         shard = self.shards[record.shard]
         if not shard.armed and shard.batch is None:
             draw = shard.tie.draw()
-            self._arm(shard, self._delay_low_us + ((draw >> 40) * self._delay_span_us >> 24))
+            self._arm(shard, self._delay_low_us + (draw * self._delay_span_us >> DRAW_BITS))
 
     def _arm(self, shard: Shard, delay_us: int) -> None:
         """The next poll at or after that time from now: nothing that begins before can see the record."""
@@ -137,7 +137,7 @@ class Shards(Workers):
         shard.armed = True
         low, high = self._late_us
         if high:
-            delay_us += low + ((shard.tie.draw() >> 40) * (high - low) >> 24)
+            delay_us += low + (shard.tie.draw() * (high - low) >> DRAW_BITS)
         every = self.settings.poll_every_us
         at = self.clock._now + delay_us - shard.phase_us
         self.clock.post_at(-(-at // every) * every + shard.phase_us, shard.tie, self._poll, shard)
@@ -193,7 +193,7 @@ class Shards(Workers):
         """Tried again with back-off; until then the shard waits."""
         task.attempt += 1
         wait = min(RETRY_CAP_US, RETRY_BASE_US << min(task.attempt, 10))
-        wait = wait // 2 + ((task.tie.draw() >> 32) * (wait // 2) >> 32)
+        wait = wait // 2 + (task.tie.draw() * (wait // 2) >> DRAW_BITS)
         self.clock.post_in(wait, task.tie, self._retry, task)
 
     def _retry(self, task: Task) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any, Final
 
-from fleet.world.clock import FACTOR, MASK, STEP, Clock
+from fleet.world.clock import DRAW_BITS, FACTOR, MODULUS, Clock
 from fleet.world.connection import COPY, RETAIN, BrokerSettings, Client, Connection, Ledger, Packet, Waiting
-from fleet.world.downlink import LATER_BITS, LATER_SHIFT, PUBLISH_BYTES, Downlink, Trace
+from fleet.world.downlink import PUBLISH_BYTES, Downlink, Trace
 from fleet.world.hops import TO_RELAY, UP_WIRE, combined
 from fleet.world.link import RESET
 
@@ -46,6 +46,7 @@ class Uplink(Downlink):
             elif len(wait.packets) >= self.settings.queue_max:
                 return self._refuse_up(ledger, payload, packet)
             ledger.sent_up += 1
+            self.sent_up += 1
             ledger.bytes_up += len(payload)
             wait.sent(packet)
             return True
@@ -54,12 +55,14 @@ class Uplink(Downlink):
             if acks and (conn.queue_up is not None or (acks[-1] > self.clock._now and len(acks) >= self._limit)):
                 return self._queue_up(conn, packet)
         ledger.sent_up += 1
+        self.sent_up += 1
         ledger.bytes_up += len(payload)
         self._put_up(packet)
         return True
 
     def _refuse_up(self, ledger: Ledger, payload: bytes, packet: Packet) -> bool:
         ledger.sent_up += 1
+        self.sent_up += 1
         ledger.bytes_up += len(payload)
         self._dropped_up(packet[0], "queue full", packet)
         return False
@@ -70,6 +73,7 @@ class Uplink(Downlink):
         del acks[: bisect_right(acks, now)]
         if conn.queue_up is None and len(acks) < self._limit:
             ledger.sent_up += 1
+            self.sent_up += 1
             ledger.bytes_up += len(packet[2])
             self._put_up(packet)
             return True
@@ -79,6 +83,7 @@ class Uplink(Downlink):
         elif len(conn.queue_up) >= self.settings.queue_max:
             return self._refuse_up(ledger, packet[2], packet)
         ledger.sent_up += 1
+        self.sent_up += 1
         ledger.bytes_up += len(packet[2])
         conn.queue_up.append(packet)
         if not conn.draining_up:
@@ -122,7 +127,7 @@ class Uplink(Downlink):
             at = conn.arrival_up_us + 1
         conn.arrival_up_us = at
         tie = conn.tie
-        tie.state = state = (tie.state * FACTOR + STEP) & MASK
+        tie.state = state = tie.state * FACTOR % MODULUS
         heappush(self._heap, (at, state, tie.serial, self._at_broker_fn, packet))
         if qos:
             acks = conn.acks_up
@@ -190,8 +195,8 @@ class Uplink(Downlink):
                 conn.ledger.delivered_up += 1
             return
         tie = conn.tie
-        tie.state = state = (tie.state * FACTOR + STEP) & MASK
-        delay = self._hop_low_us + ((state >> LATER_SHIFT) * self._hop_span_us >> LATER_BITS)
+        tie.state = state = tie.state * FACTOR % MODULUS
+        delay = self._hop_low_us + (state * self._hop_span_us >> DRAW_BITS)
         if self.faults:
             fate = combined(self.faults, TO_RELAY, conn.device_id, conn.region, qos)
             if fate is not None:
@@ -250,5 +255,6 @@ class Uplink(Downlink):
         will = conn.will
         if will is not None:
             conn.ledger.sent_up += 1
+            self.sent_up += 1
             conn.ledger.bytes_up += len(will.payload)
             self._dispatch((conn, will.topic, will.payload, will.qos, RETAIN if will.retain else 0, None))

@@ -36,7 +36,7 @@ from cloud.table import (
 from fleet.rng import Stream, rng
 from fleet.scenario.plan import CloudPlan
 from fleet.world.broker import Broker
-from fleet.world.clock import FACTOR, MASK, STEP, Clock, Tie
+from fleet.world.clock import DRAW_BITS, FACTOR, MODULUS, Clock, Tie
 from fleet.world.downlink import Trace
 from fleet.world.table import WorldTable
 from fleet.world.tasks import Task, Worker
@@ -145,7 +145,7 @@ class Workers:
         """A worker that nobody knows to be dead or stalled, drawn; None if there is none."""
         workers = self.workers
         count = len(workers)
-        first = (tie.draw() >> 32) * count >> 32
+        first = tie.draw() * count >> DRAW_BITS
         for i in range(first, first + count):
             worker = workers[i % count]
             if worker.alive and not worker.suspect:
@@ -212,9 +212,9 @@ class Workers:
         task.request = request
         low, span = self._costs[request.__class__]
         tie = task.tie
-        tie.state = state = (tie.state * FACTOR + STEP) & MASK
-        delay = low + ((state >> 40) * span >> 24)
-        if not (state >> 32) & 0xFF:
+        tie.state = state = tie.state * FACTOR % MODULUS
+        delay = low + (state * span >> DRAW_BITS)
+        if not state & 0xFF:
             delay *= TAIL_TIMES
         heappush(self._heap, (self.clock._now + delay, state, tie.serial, self._answer_fn, task))
 
@@ -390,7 +390,7 @@ class Workers:
             if task.record is None:
                 waiting.append((task.device_id, task.payload))
             request = task.request
-            if request is not None and task.tie.draw() >> 63:
+            if request is not None and task.tie.draw() & 1:
                 with suppress(TableError):
                     self._execute(request, self.start_ms + self.clock._now // 1000)  # type: ignore[arg-type]
         for device_id, payload in waiting:
@@ -430,7 +430,7 @@ class Workers:
         """A request of a stalled worker comes to its end. It was on its way before: half of them are carried out now,
         and the answer waits for the worker; the others were never sent, and are when it goes on."""
         request = task.request
-        if not task.tie.draw() >> 63:
+        if not task.tie.draw() & 1:
             worker.frozen.append((self._answer_fn, task))
             return
         answer: Any = None
@@ -469,6 +469,6 @@ class Workers:
         if self.trace is not None:
             self.trace("worker-woken", worker.name, str(len(frozen)))
         for fn, arg in frozen:
-            self.clock.post_in((worker.tie.draw() >> 32) * THAW_US >> 32, worker.tie, fn, arg)
+            self.clock.post_in(worker.tie.draw() * THAW_US >> DRAW_BITS, worker.tie, fn, arg)
         self._next_messages(worker)
         self._worker_back(worker)

@@ -78,7 +78,10 @@ class Net:
     def device(self, name: str = "a", plan: LinkPlan = PLAIN, region: str = "main") -> Device:
         device = Device(self, name, plan, region)
         self.broker.connect(device)
-        self.run(1)
+        for _ in range(30):  # a packet of the handshake may be lost: its time-outs double
+            self.run(1)
+            if device.said:
+                break
         assert device.said == ["connected"]
         return device
 
