@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent.commands.system import SystemRandom, monotonic_ms, pause, wall_ms
 from agent.database import Database
 from agent.file_errors import FileInUseError, StoreError
 from agent.files import MEMORY, open_file
@@ -21,6 +20,7 @@ from agent.protocol.commands.failure import CommandError, note
 from agent.protocol.commands.typed import checked_id
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
+from agent.system import SystemRandom, monotonic_ms, pause, wall_ms
 
 DATABASE: Final = "agent.db"
 SCHEMA: Final = "schema.json5"

@@ -17,7 +17,6 @@ from typing import Any, Final
 from agent.api.client import RemoteDatabase
 from agent.commands.opening import database_path, load_schema, opened_with
 from agent.commands.reaching import agent_of
-from agent.commands.system import pause, wall_ms
 from agent.database import Database
 from agent.file_errors import FileInUseError
 from agent.indexing import end_of_life_s
@@ -33,6 +32,7 @@ from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.template import IDS
 from agent.protocol.schema import Schema
 from agent.records import ROW, DeadLetter
+from agent.system import pause, wall_ms
 
 _UNSETTLED_MS: Final = 100  # a file changed this short a time ago may change again without another time
 _NEVER: Final = 1 << 62

@@ -6,6 +6,7 @@ Called by agent.commands.run.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from typing import Any, Final
@@ -56,6 +57,7 @@ class Daemon:
         self._wall_ms = wall_ms
         self._chance = chance
         self._began_ms = monotonic_ms()
+        self._token: trio.lowlevel.TrioToken | None = None
         self._limiter = trio.CapacityLimiter(CONNECT_THREADS)
         self.agent = Agent(
             database,
@@ -76,22 +78,41 @@ class Daemon:
         )
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT; a second one ends it at once, by KeyboardInterrupt. Raises StoreError when the
-        socket cannot be made."""
-        settings = self.settings
-        listening = listen(settings.socket) if settings.socket else None
+        """Until SIGTERM or SIGINT; a second one ends it at once, by KeyboardInterrupt. Raises as `serve` does."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
-                self._restore_budget()
-                nursery.start_soon(self._run_agent, nursery.cancel_scope)
-                nursery.start_soon(self._keep_budget)
-                nursery.start_soon(self._watchdog)
-                if listening is not None:
-                    place = {"database": settings.database, "schema": settings.schema}
-                    server = Server(Serving(self.database, self.status, place), self.log, self._wall_ms)
-                    nursery.start_soon(server.run, listening, settings.socket)
-                self._say_started()
-                await self._signals(signals)
+                nursery.start_soon(self._signals, signals)
+                await self.serve()
+                nursery.cancel_scope.cancel()
+
+    async def serve(self, started: Callable[[], object] | None = None) -> None:
+        """Until `stop`. Raises StoreError when the socket cannot be made. `started` is called when all is up."""
+        self._token = trio.lowlevel.current_trio_token()
+        settings = self.settings
+        listening = listen(settings.socket) if settings.socket else None
+        async with trio.open_nursery() as nursery:
+            self._restore_budget()
+            nursery.start_soon(self._run_agent, nursery.cancel_scope)
+            nursery.start_soon(self._keep_budget)
+            nursery.start_soon(self._watchdog)
+            if listening is not None:
+                place = {"database": settings.database, "schema": settings.schema}
+                server = Server(Serving(self.database, self.status, place), self.log, self._wall_ms)
+                nursery.start_soon(server.run, listening, settings.socket)
+            self._say_started()
+            if started is not None:
+                started()
+
+    def stop(self, why: str) -> None:
+        """Sends what waits, within a limit, and ends."""
+        self.log.event("stopping", why=why, pending=self.database.pending())
+        self._notifier.tell("STOPPING=1")
+        self.agent.stop()
+
+    def stop_from_any_thread(self, why: str) -> None:
+        assert self._token is not None
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.stop, why)
 
     async def _run_agent(self, scope: trio.CancelScope) -> None:
         await self.agent.run()
@@ -117,16 +138,13 @@ class Daemon:
     async def _signals(self, signals: Any) -> None:
         stopping = False
         async for number in signals:
-            name = signal.Signals(number).name
             if number == signal.SIGHUP:
                 self._reload()
             elif stopping:
                 raise KeyboardInterrupt
             else:
                 stopping = True
-                self.log.event("stopping", signal=name, pending=self.database.pending())
-                self._notifier.tell("STOPPING=1")
-                self.agent.stop()
+                self.stop(signal.Signals(number).name)
 
     def _reload(self) -> None:
         """The file again: connection, numbers and log. What is wrong in it is told, and all stays as it was."""
