@@ -9,6 +9,7 @@ import random
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,25 @@ def kills(folder: Path, broker: Mosquitto, table: Table, times: int, seed: int) 
             application.stopping = True
             application.join(LIMIT_S)
             assert application.failure is None, application.failure
-            until(lambda: agent.status()["pending"] == 0, "all is acknowledged", agent.pause)
+            drain(agent)
             with agent.client() as client:
                 on_device: States = {model: everything(client, model) for model in ("Setting", "Fault")}
             assert agent.terminate() == 0
             assert not agent.odd
     judge(application, on_device, states(table), history_of(table))
+
+
+def drain(agent: AgentProcess) -> None:
+    """Until all is acknowledged: for as long as it goes on."""
+    left = agent.status()["pending"]
+    while left:
+        until(partial(fewer, agent, left), f"fewer than {left} wait", agent.pause)
+        left = agent.status()["pending"]
+
+
+def fewer(agent: AgentProcess, left: int) -> bool:
+    now: int = agent.status()["pending"]
+    return now < left
 
 
 def everything(client: Client, model: str) -> dict[str, int]:
