@@ -25,6 +25,7 @@ ROOMS = (
     ("agent/protocol/", "agent.protocol: schema, messages"),
     ("agent/", "agent: database, session"),
     ("cloud/memory", "cloud: the table in memory"),
+    ("cloud/table_rules", "cloud: the table in memory"),
     ("cloud/", "cloud: relay"),
     ("fleet/oracle/", "fleet.oracle"),
     ("fleet/world/clock", "fleet.world: clock"),

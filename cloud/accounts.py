@@ -1,8 +1,8 @@
-"""Which account a device belongs to, and that it was heard of, for a relay that runs many works at once.
+"""Which account a device belongs to, and that it was heard of: what a relay asks of the registry, and remembers.
 
 The registry's items (cloud.registry) by generators of table requests: `find` is run before a message is looked at, `of`
 is what the relay then asks, `note` is run after a message for people who look at `fleet-cloud devices`. A device that
-is not registered has no account, and its messages are refused. Called by cloud.service.
+is not registered has no account, and its messages are refused. Called by cloud.service and cloud.functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cloud.table import ConditionFailed, Get, Item, Request
 
 KNOWN_MS: Final = 60_000  # an account is remembered for so long
 UNKNOWN_MS: Final = 5_000  # and that there is none: nobody's messages must not cost a read each
-HEARD_MS: Final = 5 * 60_000  # between two notes of one device
+HEARD_MS: Final = 10 * 60_000  # between two notes of one device
 _DEVICES_MAX: Final = 200_000  # remembered at most; then all are asked for anew
 
 

@@ -18,7 +18,7 @@ from cloud.table import Get, Item, Request
 
 KNOWN_MS: Final = 60_000  # a token that was proved is taken for so long without a look
 _DEVICES_MAX: Final = 200_000  # remembered at most; then all are looked up anew
-_NOBODYS: Final = hashlib.sha256(b"").hexdigest()  # of no token: what is compared where there is none
+_NOBODYS: Final = "-" * 64  # no token has this digest: what is compared where there is none
 
 
 def digest_of(token: str) -> str:

@@ -6,14 +6,20 @@ message or the record and may run it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
-from cloud.table import Publish, TableError, TableRequest, Work
+from cloud.table import Publish, Request, TableError, TableRequest
+
+Result = TypeVar("Result")
 
 
-def run(work: Work, execute: Callable[[TableRequest], Any], publish: Callable[[Publish], None]) -> None:
-    """Raises whatever `publish` raises, and TableError where the logic gave up."""
+def run(
+    work: Generator[Request, Any, Result],
+    execute: Callable[[TableRequest], Any],
+    publish: Callable[[Publish], None],
+) -> Result:
+    """What the work returns. Raises whatever `publish` raises, and TableError where the logic gave up."""
     try:
         request = next(work)
         while True:
@@ -27,5 +33,6 @@ def run(work: Work, execute: Callable[[TableRequest], Any], publish: Callable[[P
                 request = work.throw(error)
             else:
                 request = work.send(answer)
-    except StopIteration:
-        return
+    except StopIteration as end:
+        result: Result = end.value
+        return result

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from agent.protocol.onetable.attributes import AttributeMap, key_attributes
 from cloud.dynamodb_values import attributes_bytes, attributes_of
-from cloud.memory import BATCH_KEYS_MAX, TRANSACTION_BYTES_MAX
-from cloud.memory_items import check_key, key_of
 from cloud.table import (
     ACTIONS_MAX,
+    BATCH_KEYS_MAX,
     ITEM_BYTES_MAX,
     PK,
     SK,
+    TRANSACTION_BYTES_MAX,
     BatchGet,
     Cancelled,
     Check,
@@ -34,6 +34,7 @@ from cloud.table import (
     Transact,
     Update,
 )
+from cloud.table_rules import check_key, key_of
 
 EXPRESSION_BYTES_MAX: Final = 4096
 OPERATORS_MAX: Final = 300  # of one expression

@@ -92,8 +92,17 @@ def marker() -> AttributeMap:
     return {**key_attributes(MARKER_KEY), "_type": {"S": "_FleetTable"}}
 
 
-def open_table(client: Any, name: str) -> str:
-    """The name (ARN) of the stream of a table that is fit and Fleet's own. Reads only. Raises Unusable."""
+def open_table(client: Any, name: str, ttl_attribute: str | None = None) -> str:
+    """The name (ARN) of the stream of a table that is fit and Fleet's own. Reads only. Raises Unusable.
+
+    `ttl_attribute`: where its time to live must be; None: anywhere."""
+    stream, _ = our_table(client, name)
+    check_ttl(client, name, ttl_attribute)
+    return stream
+
+
+def our_table(client: Any, name: str) -> tuple[str, AttributeMap]:
+    """The stream's name (ARN) and the marker, whatever becomes of the time to live. Reads only. Raises Unusable."""
     description = asked(client, name, lambda: client.describe_table(TableName=name))["Table"]
     stream = check_description(description, place_of(client, name))
     answer = asked(
@@ -106,7 +115,32 @@ def open_table(client: Any, name: str) -> str:
             f"{place_of(client, name)} is not Fleet's: it has no marker item",
             "Nothing was changed. Give the name of a table made for Fleet; " + _PROVISION_HINT,
         )
-    return stream
+    return stream, answer["Item"]
+
+
+def ttl_of(client: Any, name: str) -> tuple[str, str]:
+    """A table's time to live: its status by the service's name (`DISABLED`), and the attribute. Raises Unusable."""
+    told = asked(client, name, lambda: client.describe_time_to_live(TableName=name))["TimeToLiveDescription"]
+    return str(told.get("TimeToLiveStatus", "DISABLED")), str(told.get("AttributeName", ""))
+
+
+def check_ttl(client: Any, name: str, ttl_attribute: str | None) -> None:
+    """Whether a table's time to live is on, and in the right attribute: without it the feeds' rows would stay for ever.
+    Raises Unusable."""
+    status, attribute = ttl_of(client, name)
+    if status not in ("ENABLED", "ENABLING"):
+        raise Unusable(
+            f"The time to live of {place_of(client, name)} is {status}",
+            "`fleet-cloud provision` shows what the table lacks, and with --yes switches it on (an hour after it was "
+            "switched off, at the earliest)",
+        )
+    if ttl_attribute not in (None, attribute):
+        raise Unusable(
+            f"{place_of(client, name)} has its time to live in {attribute!r}, and Fleet is to keep it in "
+            f"{ttl_attribute!r}",
+            "A table has one attribute for it: map the schema's fields to it, set the relay's ttl_attribute, or give "
+            "another table",
+        )
 
 
 def check_description(description: Mapping[str, Any], place: str) -> str:
@@ -140,10 +174,10 @@ def check_keys(description: Mapping[str, Any], place: str) -> None:
         )
 
 
-def create_table(client: Any, name: str) -> str:
+def create_table(client: Any, name: str, ttl_attribute: str | None = "ttl") -> str:
     """Makes a table on an emulator on this machine, with its marker; the ARN of its stream. Raises Unusable.
 
-    A table of that name that exists is left as it is, and refused."""
+    A table of that name that exists is left as it is, and refused. `ttl_attribute` None: its time to live stays off."""
     address = str(client.meta.endpoint_url)
     if not on_this_machine(address):
         raise Unusable(
@@ -151,6 +185,9 @@ def create_table(client: Any, name: str) -> str:
             "Use `fleet-cloud provision`, which shows what it does, and changes no table unasked",
         )
     answer = asked(client, name, lambda: client.create_table(**definition(name)))
+    if ttl_attribute is not None:
+        wanted = {"Enabled": True, "AttributeName": ttl_attribute}
+        asked(client, name, lambda: client.update_time_to_live(TableName=name, TimeToLiveSpecification=wanted))
     asked(client, name, lambda: client.put_item(TableName=name, Item=marker()))
     return str(answer["TableDescription"]["LatestStreamArn"])
 

@@ -19,32 +19,27 @@ class Verdict(Enum):
 
 
 class Flow:
-    """One relay's counts."""
+    """One relay's counts: messages of each kind, by device."""
 
     def __init__(self, config: RelayConfig, clock_ms: Callable[[], int]) -> None:
         self.config = config
         self.clock_ms = clock_ms
         self._began_ms = 0
-        self._hellos: dict[str, int] = {}
-        self._ups: dict[str, int] = {}
+        self.hellos: dict[str, int] = {}
+        self.ups: dict[str, int] = {}
 
-    def hello(self, device_id: str) -> Verdict:
-        return self._count(self._hellos, device_id, self.config.hello_per_window)
-
-    def up(self, device_id: str) -> Verdict:
-        return self._count(self._ups, device_id, self.config.up_per_window)
-
-    def left_ms(self) -> int:
-        """Until the window is over, at least 1."""
-        return max(1, self._began_ms + self.config.hello_window_ms - self.clock_ms())
-
-    def _count(self, counts: dict[str, int], device_id: str, most: int) -> Verdict:
+    def count(self, counts: dict[str, int], device_id: str, most: int) -> Verdict:
+        """One message more. `counts`: `hellos` or `ups`; `most` of them may come in a window."""
         now_ms = self.clock_ms()
         if not 0 <= now_ms - self._began_ms < self.config.hello_window_ms:
             self._began_ms = now_ms
-            self._hellos.clear()
-            self._ups.clear()
+            self.hellos.clear()
+            self.ups.clear()
         count = counts[device_id] = counts.get(device_id, 0) + 1
         if count <= most:
             return Verdict.TAKE
         return Verdict.TELL if count == most + 1 else Verdict.DROP
+
+    def left_ms(self) -> int:
+        """Until the window is over, at least 1."""
+        return max(1, self._began_ms + self.config.hello_window_ms - self.clock_ms())

@@ -12,19 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from agent.protocol.errors import MessageError
-from agent.protocol.messages import Hello, decode_from_device
+from cloud.accounts import Accounts
 from cloud.drive import run
 from cloud.functions_events import RecordError, message_of, record_of, sequence_of
 from cloud.functions_log import Log
-from cloud.registry import heard
 from cloud.relay import Relay
-from cloud.table import ConditionFailed, InvalidRequest, Publish, TableError, TableRequest, Work
-
-HEARD_EVERY_MS: Final = 10 * 60_000  # a device's hello is noted that often, by one worker
-_HEARD_MAX: Final = 10_000  # devices remembered
+from cloud.table import InvalidRequest, Publish, TableError, TableRequest, Work
 
 Remaining = Callable[[], int]
 
@@ -38,12 +34,14 @@ class NotSetAside(Exception):
 
 
 class Functions:
-    """`execute`: the table. `publish` never raises: a message that the broker does not take is lost, and the device
-    asks for it again. `set_aside(reason, record)`: raises NotSetAside. `reserve_ms`: what one request may take."""
+    """`accounts`: what the relay's `account_of` goes by. `execute`: the table. `publish` never raises: a message that
+    the broker does not take is lost, and the device asks for it again. `set_aside(reason, record)`: raises NotSetAside.
+    `reserve_ms`: what one request may take."""
 
     def __init__(
         self,
         relay: Relay,
+        accounts: Accounts,
         execute: Callable[[TableRequest], Any],
         publish: Callable[[Publish], None],
         set_aside: Callable[[str, Mapping[str, Any]], None],
@@ -51,12 +49,12 @@ class Functions:
         reserve_ms: int,
     ) -> None:
         self._relay = relay
+        self._accounts = accounts
         self._execute = execute
         self._publish = publish
         self._set_aside = set_aside
         self._log = log
         self._reserve_ms = reserve_ms
-        self._heard: dict[str, int] = {}
 
     @property
     def _counters(self) -> Counter[str]:
@@ -80,7 +78,7 @@ class Functions:
         """Whether the record is done with."""
         try:
             record = record_of(raw)
-            if not self._relay.wants(record.key):
+            if record is None or not self._relay.wants(record.key):
                 self._counters["stream_ignored"] += 1
                 return True
             self._run(self._relay.on_record(record), remaining_ms)
@@ -111,8 +109,9 @@ class Functions:
         """One message of one device. Raises only what is a mistake of the program: the service sets the event aside."""
         try:
             device, payload = message_of(event, self._relay.config.topic_prefix)
+            self._run(self._accounts.find(device), remaining_ms)
             self._run(self._relay.on_message(device, payload), remaining_ms)
-            self._note(device, payload)
+            self._run(self._accounts.note(device, payload, self._relay.clock_ms()), remaining_ms)
         except MessageError as error:
             self._counters[f"message_refused_{error.code}"] += 1
             self._log.say("warning", "a message was refused", reason=str(error), principal=event.get("principal"))
@@ -122,24 +121,6 @@ class Functions:
         finally:
             self._counters["messages"] += 1
             self._log.count(self._counters, function="message")
-
-    def _note(self, device: str, payload: bytes) -> None:
-        """Keeps the registry's word of when the device was last heard of, for people."""
-        now_ms = self._relay.clock_ms()
-        if now_ms < self._heard.get(device, 0) or self._relay.account_of(device) is None:
-            return
-        try:
-            message = decode_from_device(payload)
-        except MessageError:
-            return
-        if isinstance(message, Hello):
-            if len(self._heard) >= _HEARD_MAX:
-                self._heard.clear()
-            self._heard[device] = now_ms + HEARD_EVERY_MS
-            try:
-                self._execute(heard(device, message, now_ms))
-            except ConditionFailed:
-                self._counters["device_gone"] += 1
 
     # Both
 

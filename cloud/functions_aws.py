@@ -23,13 +23,13 @@ from typing import Any, Final
 from agent.protocol.schema import Schema
 from agent.protocol.topics import PREFIX
 from cloud import system
+from cloud.accounts import Accounts
 from cloud.config import RelayConfig
 from cloud.dynamodb import DynamoTable, Retry
 from cloud.dynamodb_errors import RAISED, Unusable
 from cloud.dynamodb_table import Timeouts, connect
 from cloud.functions import Functions, NotSetAside
 from cloud.functions_log import Log
-from cloud.registry import Accounts
 from cloud.relay import Relay
 from cloud.table import Publish
 
@@ -38,8 +38,6 @@ _TIMEOUTS: Final = Timeouts(connect_s=1.0, read_s=2.0)
 _RETRY: Final = Retry(attempts_max=4, base_ms=50, cap_ms=500)
 _PUBLISH_ATTEMPTS: Final = 3
 _LETTER_CHARS_MAX: Final = 200_000  # a queue takes 256 KB
-_ACCOUNT_KEEP_MS: Final = 60_000
-_ACCOUNTS_MAX: Final = 50_000
 
 
 def stream_handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -78,12 +76,12 @@ def build(environment: Mapping[str, str]) -> Functions:
     )
     counters: Counter[str] = Counter()
     log = Log(print, system.wall_ms, {"table": name})
-    accounts = Accounts(table.execute, system.wall_ms, _ACCOUNT_KEEP_MS, _ACCOUNTS_MAX)
-    relay = Relay(schema, config, system.wall_ms, system.random_hex, counters, accounts)
+    accounts = Accounts(system.monotonic_ms)
+    relay = Relay(schema, config, system.wall_ms, system.random_hex, counters, accounts.of)
     broker = connect(service="iot-data", endpoint_url=environment.get("FLEET_IOT_ENDPOINT") or None, timeouts=_TIMEOUTS)
     queue_url = environment.get("FLEET_DEAD_LETTERS", "")
     letters = DeadLetters(connect(service="sqs", timeouts=_TIMEOUTS) if queue_url else None, queue_url)
-    return Functions(relay, table.execute, Broker(broker, counters, log), letters, log, RESERVE_MS)
+    return Functions(relay, accounts, table.execute, Broker(broker, counters, log), letters, log, RESERVE_MS)
 
 
 class Broker:

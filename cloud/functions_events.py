@@ -13,13 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.protocol.errors import MessageError, ModelError
+from agent.protocol.errors import MessageError
 from agent.protocol.messages import MESSAGE_BYTES_MAX
-from agent.protocol.onetable.attributes import from_attributes
 from agent.protocol.topics import sender
-from cloud.table import PK, SK, Item, Record
+from cloud.stream_records import change_of
+from cloud.table import Record
 
-_SWEEPER: Final = "dynamodb.amazonaws.com"  # removes items whose time to live is over
 _BASE64_MAX: Final = (MESSAGE_BYTES_MAX + 2) // 3 * 4
 
 
@@ -32,31 +31,12 @@ def sequence_of(raw: Mapping[str, Any]) -> str:
     return str(raw["dynamodb"]["SequenceNumber"])
 
 
-def record_of(raw: Mapping[str, Any]) -> Record:
-    """One element of `Records`."""
-    try:
-        change = raw["dynamodb"]
-        key = from_attributes(change["Keys"])
-        pk, sk = key[PK], key[SK]
-        if not isinstance(pk, str) or not isinstance(sk, str):
-            raise RecordError("the key is no text")
-        by = raw.get("userIdentity") or {}
-        swept = raw.get("eventName") == "REMOVE" and by.get("type") == "Service" and by.get("principalId") == _SWEEPER
-        return Record(
-            shard=0,
-            seq=int(change["SequenceNumber"]),
-            key=(pk, sk),
-            old=_image(change, "OldImage"),
-            new=_image(change, "NewImage"),
-            at_ms=round(float(change.get("ApproximateCreationDateTime", 0)) * 1000),
-            by_ttl=swept,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:
-        raise RecordError(f"{type(error).__name__}: {error}") from None
-
-
-def _image(change: Mapping[str, Any], name: str) -> Item | None:
-    return from_attributes(change[name]) if change.get(name) else None
+def record_of(raw: Mapping[str, Any]) -> Record | None:
+    """One element of `Records`; None for an item of the relay's own, which concerns nobody."""
+    change = change_of(raw)
+    if change.problem:
+        raise RecordError(change.problem)
+    return change.record
 
 
 def message_of(event: Mapping[str, Any], prefix: str) -> tuple[str, bytes]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from agent.protocol.errors import MessageError, ModelError
+from agent.protocol.keys import HASH_BYTES_MAX, SORT_BYTES_MAX
 from agent.protocol.messages import (
     ITEM_BYTES_MAX,
     OPS_MAX,
@@ -56,7 +57,6 @@ from cloud.table import (
 )
 
 LOST: Final = "lost"
-_KEY_BYTES_MAX: Final = 1024  # of a sort key; a hash key may have twice as many
 
 Action = Put | Delete | Update | Check
 Admitted = tuple[Model | None, Image | None, str]  # model and image, or the code of a rejection
@@ -221,7 +221,7 @@ class Ingest:
             return _reject("direction")
         if place.device_id != batch.device or (place.account_id is not None and place.account_id != batch.account):
             return _reject("foreign")
-        if len(op.key[0]) + len(op.key[1]) > _KEY_BYTES_MAX // 4 and not _key_fits(op.key):
+        if len(op.key[0]) + len(op.key[1]) > SORT_BYTES_MAX // 4 and not _key_fits(op.key):
             return _reject("size")
         if op.kind == "delete":
             return model, None, ""
@@ -406,4 +406,4 @@ def _reject(code: str) -> Admitted:
 
 def _key_fits(key: Key) -> bool:
     pk, sk = (part.encode("utf-8", "surrogatepass") for part in key)
-    return len(pk) <= 2 * _KEY_BYTES_MAX and len(sk) <= _KEY_BYTES_MAX
+    return len(pk) <= HASH_BYTES_MAX and len(sk) <= SORT_BYTES_MAX

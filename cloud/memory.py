@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 from zlib import crc32
 
 from cloud.expiry import Expiry
-from cloud.memory_items import Partition, check_key, holds, key_of, measure, same, updated
+from cloud.memory_items import Partition, measure
 from cloud.memory_stream import RETAIN_MS, ChangeStream
 from cloud.table import (
     ACTIONS_MAX,
+    BATCH_KEYS_MAX,
     ITEM_BYTES_MAX,
     PAGE_BYTES_MAX,
     PRIVATE_PREFIX,
+    TRANSACTION_BYTES_MAX,
     BatchGet,
     Cancelled,
     Check,
@@ -37,10 +39,8 @@ from cloud.table import (
     Transact,
     Update,
 )
+from cloud.table_rules import check_key, holds, key_of, same, updated
 from cloud.units import item_bytes
-
-BATCH_KEYS_MAX: Final = 100
-TRANSACTION_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class MemoryTable:

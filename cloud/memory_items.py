@@ -1,54 +1,18 @@
-"""The parts of the memory table below its requests: equality, conditions, sizes, one hash key's items.
+"""The parts of the memory table below its requests: sizes, and one hash key's items.
 
-Pure functions and one container; they never raise anything but InvalidRequest. Called by `cloud.memory`.
+A pure function and a container; they never raise anything but InvalidRequest. Called by `cloud.memory`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
-from typing import Any, Final
 
 import msgspec
 
-from cloud.table import ITEM_BYTES_MAX, PK, SK, Condition, InvalidRequest, Item, Key, Query, Update
+from cloud.table import ITEM_BYTES_MAX, InvalidRequest, Item, Query
 from cloud.units import item_bytes
 
-PK_BYTES_MAX: Final = 2048
-SK_BYTES_MAX: Final = 1024
-MISSING: Final = object()
 _encode = msgspec.json.Encoder().encode
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality as the service has it: true is not 1, while 1 and 1.0 are one number."""
-    if a.__class__ is b.__class__:
-        if isinstance(a, dict):
-            return len(a) == len(b) and all(name in b and same(value, b[name]) for name, value in a.items())
-        if isinstance(a, list | tuple):
-            return len(a) == len(b) and all(map(same, a, b))
-        return bool(a == b)
-    if isinstance(a, bool) or isinstance(b, bool):
-        return False
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return same(dict(a), dict(b))
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return same(list(a), list(b))
-    return bool(a == b)
-
-
-def holds(condition: Condition, item: Item | None) -> bool:
-    """Whether every test of a condition holds on an item (None: there is no such item)."""
-    if item is None:
-        return all(kind == "absent" for kind, _, _ in condition)
-    for kind, name, value in condition:
-        present = item.get(name, MISSING)
-        if kind == "eq":
-            if present is MISSING or (present is not value and not same(present, value)):
-                return False
-        elif (present is MISSING) is (kind == "exists"):
-            return False
-    return True
 
 
 def _after_prefix(prefix: str) -> str | None:
@@ -104,19 +68,6 @@ class Partition:
         return range(last - 1, first - 1, -1) if request.reverse else range(first, last)
 
 
-def updated(request: Update, old: Item | None) -> Item:
-    new: dict[str, Any] = {PK: request.key[0], SK: request.key[1]} if old is None else dict(old)
-    if PK in request.set or SK in request.set or PK in request.remove or SK in request.remove:
-        raise InvalidRequest("an update may not touch the key")
-    if request.remove:
-        for name in request.remove:
-            if name in request.set:
-                raise InvalidRequest(f"{name!r} both set and removed")
-            new.pop(name, None)
-    new.update(request.set)
-    return new
-
-
 def measure(item: Item) -> int:
     """An upper bound of the item's size; the exact size only for the few items near the limit.
 
@@ -127,22 +78,3 @@ def measure(item: Item) -> int:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"item cannot be stored: {error}") from None
     return size if size * 2 < ITEM_BYTES_MAX else item_bytes(item)
-
-
-def key_of(item: Item) -> Key:
-    try:
-        key = (item[PK], item[SK])
-    except KeyError:
-        raise InvalidRequest(f"an item without {PK} or {SK}") from None
-    check_key(key)
-    return key
-
-
-def check_key(key: Key) -> None:
-    pk, sk = key
-    if pk.__class__ is not str or sk.__class__ is not str or not pk or not sk:
-        raise InvalidRequest("a key attribute must be a string that is not empty")
-    if len(pk) + len(sk) > SK_BYTES_MAX // 4:
-        sizes = len(pk.encode("utf-8", "surrogatepass")), len(sk.encode("utf-8", "surrogatepass"))
-        if sizes[0] > PK_BYTES_MAX or sizes[1] > SK_BYTES_MAX:
-            raise InvalidRequest(f"key of {sizes[0]} and {sizes[1]} bytes, at most {PK_BYTES_MAX} and {SK_BYTES_MAX}")

@@ -10,7 +10,6 @@ from collections import Counter
 from typing import Any
 
 from cloud.memory import MemoryTable
-from cloud.memory_items import key_of, updated
 from cloud.memory_stream import RETAIN_MS
 from cloud.table import (
     BatchGet,
@@ -27,6 +26,7 @@ from cloud.table import (
     Transact,
     Update,
 )
+from cloud.table_rules import key_of, updated
 from cloud.units import item_bytes, read_units, write_units
 
 TRANSACTION_FACTOR = 2  # prepare and commit

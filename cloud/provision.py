@@ -15,7 +15,7 @@ from agent.protocol.onetable.attributes import key_attributes
 from agent.protocol.schema import Schema
 from cloud import table_definition
 from cloud.dynamodb_errors import Unusable
-from cloud.dynamodb_table import MARKER_KEY, VIEW, asked, check_keys, marker, place_of
+from cloud.dynamodb_table import MARKER_KEY, VIEW, asked, check_keys, marker, place_of, ttl_of
 from cloud.table import PK
 
 WAIT_S: Final = 2.0  # between two looks at a table that is being made
@@ -90,13 +90,11 @@ class Provisioner:
         return []
 
     def _of_ttl(self, place: str) -> list[Change]:
-        answer = self._asked(lambda: self._client.describe_time_to_live(TableName=self._name))
-        told = answer["TimeToLiveDescription"]
-        status = told.get("TimeToLiveStatus", "DISABLED")
+        status, attribute = ttl_of(self._client, self._name)
         if status in ("ENABLED", "ENABLING"):
-            if told.get("AttributeName") != self._ttl:
+            if attribute != self._ttl:
                 raise Unusable(
-                    f"{place} has its time to live in {told.get('AttributeName')!r}, and the schema in {self._ttl!r}",
+                    f"{place} has its time to live in {attribute!r}, and the schema in {self._ttl!r}",
                     "A table has one attribute for it: map the schema's fields to it, or give another table",
                 )
             return []

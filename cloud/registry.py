@@ -1,7 +1,7 @@
 """Which devices there are, whose they are, and when they were last heard of: items that the relay keeps for itself.
 
-A device that is not registered is refused, whatever it sends. Pure functions over items and requests; called by the
-relay's drivers, which ask for a device's account, and by `fleet-cloud register` and `devices`.
+A device that is not registered is refused, whatever it sends. Pure functions over items and requests; called by
+cloud.accounts, which asks for a device's account, and by `fleet-cloud register` and `devices`.
 
     DEVICE     pk _fleet#device#DEVICE   sk device   account, registered (ms), token (SHA-256, where it has one), and
                                                      once it was heard of: seen (ms), feeds {name: [feed epoch, seq]},
@@ -15,11 +15,10 @@ no hash key has to bear the registration of a whole fleet alone.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from agent.protocol.messages import Hello
-from cloud.table import ITEM_ABSENT, ITEM_EXISTS, PK, PRIVATE_PREFIX, SK, Get, Item, Key, Put, Query, Transact, Update
+from cloud.table import ITEM_ABSENT, ITEM_EXISTS, PK, PRIVATE_PREFIX, SK, Item, Key, Put, Query, Transact, Update
 
 TOKEN: Final = "token"  # its SHA-256 in hexadecimal digits, never the token
 _DEVICE_PK: Final = PRIVATE_PREFIX + "device#"
@@ -69,32 +68,3 @@ def heard(device: str, hello: Hello, now_ms: int) -> Update:
     }
     seen = {"seen": now_ms, "feeds": feeds, "schema": hello.schema[:_TEXT_CHARS_MAX]}
     return Update(device_key(device), seen, (), ITEM_EXISTS)
-
-
-class Accounts:
-    """A device's account as the registry says it, remembered for a while: `account_of` of cloud.relay.Relay.
-
-    A device that is not there is asked for again each time: it may be registered at any moment."""
-
-    def __init__(self, execute: Callable[[Any], Any], clock_ms: Callable[[], int], keep_ms: int, most: int) -> None:
-        self._execute = execute
-        self._clock_ms = clock_ms
-        self._keep_ms = keep_ms
-        self._most = most
-        self._known: dict[str, tuple[str, int]] = {}  # device -> (account, until)
-
-    def __call__(self, device: str) -> str | None:
-        """Raises the table's errors."""
-        now_ms = self._clock_ms()
-        known = self._known.get(device)
-        if known is not None and now_ms < known[1]:
-            return known[0]
-        item: Item | None = self._execute(Get(device_key(device)))
-        if item is None:
-            self._known.pop(device, None)
-            return None
-        if len(self._known) >= self._most:
-            self._known.clear()
-        account: str = item["account"]
-        self._known[device] = (account, now_ms + self._keep_ms)
-        return account

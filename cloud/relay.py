@@ -78,15 +78,24 @@ class Relay:
         self.catchup = self.catchup_type(schema, config, clock_ms, counters, self.sequencer, self.incarnation)
         self.flow = Flow(config, clock_ms)
 
-    def on_message(self, device_id: str, payload: bytes) -> Work:
+    def on_message(self, device_id: str, payload: bytes, *, has_room: bool = True) -> Work:
         """The answer to a message. `device_id` comes from the connection. What must be refused is counted."""
+        account = self.account_of(device_id)
+        if account is None or not valid_id(device_id):
+            return self.refuse("device")
         try:
-            account, message = self.read(device_id, payload)
+            message = decode_from_device(payload)
+            check_form(message)
         except MessageError as error:
             return self.refuse(error.code)
         answer = Answer(device_id, self.config.topic_prefix, is_compact(payload))
-        is_up = isinstance(message, Up)
-        verdict = self.flow.up(device_id) if is_up else self.flow.hello(device_id)
+        if not has_room:
+            self.counters["message_refused_overload"] += 1
+            return _say(answer(Wait(hn=message.hn, retry_after=self.config.overload_retry_ms, reason=OVERLOAD)))
+        if isinstance(message, Up):
+            verdict = self.flow.count(self.flow.ups, device_id, self.config.up_per_window)
+        else:
+            verdict = self.flow.count(self.flow.hellos, device_id, self.config.hello_per_window)
         if verdict is not Verdict.TAKE:
             self.counters["message_refused_rate"] += 1
             wait = Wait(hn=message.hn, retry_after=self.flow.left_ms(), reason=RATE)
@@ -97,22 +106,7 @@ class Relay:
 
     def on_overload(self, device_id: str, payload: bytes) -> Work:
         """For a message that its driver has no room for: the device is asked to wait. Asks nothing of the table."""
-        try:
-            _, message = self.read(device_id, payload)
-        except MessageError as error:
-            return self.refuse(error.code)
-        self.counters["message_refused_overload"] += 1
-        answer = Answer(device_id, self.config.topic_prefix, is_compact(payload))
-        return _say(answer(Wait(hn=message.hn, retry_after=self.config.overload_retry_ms, reason=OVERLOAD)))
-
-    def read(self, device_id: str, payload: bytes) -> tuple[str, FromDevice]:
-        """The account that a device belongs to, and what it says. Raises MessageError."""
-        account = self.account_of(device_id)
-        if account is None or not valid_id(device_id):
-            raise MessageError("device", "not known")
-        message = decode_from_device(payload)
-        check_form(message)
-        return account, message
+        return self.on_message(device_id, payload, has_room=False)
 
     def on_record(self, record: Record) -> Work:
         """The row that a change of an item calls for. May run for any record, any number of times."""

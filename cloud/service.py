@@ -210,9 +210,8 @@ class Service:
         with trio.move_on_after(MESSAGE_S) as limit:
             try:
                 await self.driver.run(self.accounts.find(message.device))
-                await self.driver.run(
-                    self.relay.on_message(message.device, message.payload), partial(self._say, message)
-                )
+                answer = self.relay.on_overload if message.is_crowded else self.relay.on_message
+                await self.driver.run(answer(message.device, message.payload), partial(self._say, message))
                 await self.driver.run(self.accounts.note(message.device, message.payload, system.wall_ms()))
             except TableError as error:
                 self.counters["message_failed"] += 1

@@ -2,8 +2,9 @@
 
 Messages of one device are worked on one after the other, since two at once would only cancel each other's transactions.
 A device that sends faster than it is answered fills its own few places and no more; what is over is refused, and
-counted: the protocol has one batch and one hello open at a time. When the whole is full its owner stops reading. No
-I/O. Called by cloud.service_intake.
+counted: the protocol has one batch and one hello open at a time. The next of its messages is then not worked on, but
+answered with the request to wait. When the whole is full its owner stops reading. No I/O. Called by
+cloud.service_intake.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ Publishes = Callable[[Publish], Awaitable[None]]
 
 
 class Incoming(msgspec.Struct, gc=False, eq=False):
-    """A message, what is to be called when its work has ended, one way or another, and how its answers go out."""
+    """A message, what is to be called when its work has ended, one way or another, and how its answers go out.
+    `is_crowded`: more of its device came than there was room for, and the device is to be asked to wait."""
 
     device: str
     payload: bytes
     done: Callable[[], None]
     publish: Publishes
+    is_crowded: bool = False
 
 
 class Inbox:
@@ -49,6 +52,7 @@ class Inbox:
             self._behind[message.device] = deque()
             self._ready.append(message)
         elif len(behind) >= DEVICE_MAX:
+            behind[0].is_crowded = True
             return False
         else:
             behind.append(message)

@@ -85,6 +85,15 @@ def settings_of(options: Mapping[str, Any], path: str | None) -> Settings:
     return Settings(**values)
 
 
+def relay_of(path: str) -> RelayConfig:
+    """The numbers of the relay alone, as a file of settings has them. Raises InputError."""
+    given, problems = _file(path)
+    config: RelayConfig = _section("relay", RelayConfig, given.get("relay", {}), path, problems)
+    if problems:
+        raise InputError(problems)
+    return config
+
+
 def _file(path: str) -> tuple[dict[str, Any], list[Problem]]:
     try:
         text = Path(path).read_text("utf-8")

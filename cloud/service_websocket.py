@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import trio
 from trio_websocket import ConnectionClosed
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from agent.protocol import websocket
 from agent.protocol.topics import ALL, audience
@@ -156,6 +157,11 @@ class Listener:
         except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             if in_handshake:
                 self._door.refuse("gone", network)
+        except* (LocalProtocolError, RemoteProtocolError) as group:  # what came while it was closed, for one
+            if in_handshake:
+                self._door.refuse("malformed", network, reason=_first(group))
+            else:
+                self.counters["websocket_closed_malformed"] += 1
         except* Exception as group:  # what may be sent has no end
             if in_handshake:
                 self._door.refuse("malformed", network, reason=_first(group))

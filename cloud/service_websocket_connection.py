@@ -188,6 +188,7 @@ class Connection:
 
     async def send(self, payload: bytes) -> None:
         """An answer: waits for a place. A device that makes none for too long is closed."""
+        await trio.lowlevel.checkpoint()  # an answer of many parts lets others have their turn
         with trio.move_on_after(self.config.slow_ms / 1000):
             while not self._scope.cancel_called:
                 if self.offer(payload):

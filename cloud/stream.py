@@ -10,7 +10,7 @@ must not be read before it has been read to its end. A place in a shard is a seq
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -80,7 +80,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
 StreamRequest = ListShards | OpenShard | ReadRecords
 Step = Request | StreamRequest | Pause
 Steps = Generator[Step, Any, Any]  # what a driver of readers runs
-Outcome = Literal["done", "set_aside"]
+LOST_HINT: Final = "changes may be in no feed: `fleet-cloud restore-mark` makes every device fetch its feeds anew"
 
 
 class StreamError(TableError):

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cloud.stream import END, START, ListShards, Shard, ShardPage, Step
+from cloud.stream import END, LOST_HINT, START, ListShards, Shard, ShardPage, Step
 from cloud.stream_config import StreamConfig
 from cloud.stream_work import Tell
 from cloud.table import (
@@ -276,7 +276,7 @@ class Leases:
         del self._missing[shard]
         if seen.item["checkpoint"] != END:
             self.counters["stream_shard_lost"] += 1
-            self.tell("shard-lost-unread", shard=shard, place=seen.item["checkpoint"])
+            self.tell("shard-lost-unread", shard=shard, place=seen.item["checkpoint"], hint=LOST_HINT)
 
     # Sharing.
 

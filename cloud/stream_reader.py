@@ -14,6 +14,7 @@ import msgspec
 
 from cloud.stream import (
     END,
+    LOST_HINT,
     START,
     Change,
     IteratorExpired,
@@ -75,7 +76,7 @@ class ShardReader:
             return self.trimmed(error)
         except ShardGone as error:
             self.counters["stream_shard_gone"] += 1
-            self.tell("shard-gone", shard=self.shard, place=self.place, reason=str(error))
+            self.tell("shard-gone", shard=self.shard, place=self.place, reason=str(error), hint=LOST_HINT)
             return Batch((), END)
         except TableError as error:
             self.counters["stream_read_failed"] += 1
@@ -91,7 +92,7 @@ class ShardReader:
         """Whatever was between the place and the oldest record there is has been lost, or there was nothing: nobody can
         tell. It goes on at the oldest record."""
         self.counters["stream_trimmed"] += 1
-        self.tell("records-trimmed", shard=self.shard, place=self.place, reason=str(error))
+        self.tell("records-trimmed", shard=self.shard, place=self.place, reason=str(error), hint=LOST_HINT)
         self.place = START
         return self.again("")
 

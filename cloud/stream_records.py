@@ -2,7 +2,7 @@
 
 Private keys are told by their prefix before anything else is read: most records of the table are the relay's own rows.
 A record that cannot be read becomes a Change with its problem, so that its shard goes on. Called by
-cloud.dynamodb_streams.
+cloud.dynamodb_streams and cloud.functions_events.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Final
 from agent.protocol.errors import ModelError
 from cloud.dynamodb_values import item_of
 from cloud.stream import Change
-from cloud.table import PK, PRIVATE_PREFIX, SK, InvalidRequest, Item, Key, Record
+from cloud.table import PK, PRIVATE_PREFIX, SK, InvalidRequest, Item, Record
 
 SERVICE: Final = ("Service", "dynamodb.amazonaws.com")  # who sweeps items at the end of their life
 _REASON_CHARS_MAX: Final = 300
 
 
 def change_of(raw: Mapping[str, Any], shard: int = 0) -> Change:
-    """`raw`: one of GetRecords' answer. `shard`: the number that the Record is to carry."""
+    """`raw`: one of GetRecords' answer, or of an event's `Records`. `shard`: the number that the Record is to carry."""
     told = raw["dynamodb"]
     seq = str(told["SequenceNumber"])
     at_ms = _at_ms(told)
@@ -43,7 +43,8 @@ def change_of(raw: Mapping[str, Any], shard: int = 0) -> Change:
 def by_ttl(raw: Mapping[str, Any]) -> bool:
     """Whether the service itself has deleted the item, at the end of its life."""
     who = raw.get("userIdentity") or {}
-    return (who.get("Type", who.get("type")), who.get("PrincipalId", who.get("principalId"))) == SERVICE
+    named = (who.get("Type", who.get("type")), who.get("PrincipalId", who.get("principalId")))
+    return raw.get("eventName") == "REMOVE" and named == SERVICE
 
 
 def _image(told: Mapping[str, Any], name: str) -> Item | None:
@@ -55,7 +56,3 @@ def _at_ms(told: Mapping[str, Any]) -> int:
     """When it was committed: boto3 gives a datetime, an event a number of seconds."""
     at = told.get("ApproximateCreationDateTime", 0)
     return round((at.timestamp() if hasattr(at, "timestamp") else float(at)) * 1000)
-
-
-def key_text(key: Key) -> str:
-    return f"{key[0]} / {key[1]}"

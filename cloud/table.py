@@ -22,6 +22,8 @@ Key = tuple[str, str]  # (pk, sk)
 Item = Mapping[str, Any]
 
 ACTIONS_MAX: Final = 100  # of one transaction
+TRANSACTION_BYTES_MAX: Final = 4 * 1024 * 1024
+BATCH_KEYS_MAX: Final = 100
 ITEM_BYTES_MAX: Final = 400 * 1024
 PAGE_BYTES_MAX: Final = 1024 * 1024
 
@@ -40,7 +42,7 @@ class Get(msgspec.Struct, frozen=True, gc=False):
 
 
 class BatchGet(msgspec.Struct, frozen=True, gc=False):
-    """Up to 100 distinct keys. Answer: dict[Key, Item] of those that exist."""
+    """Up to BATCH_KEYS_MAX distinct keys. Answer: dict[Key, Item] of those that exist."""
 
     keys: tuple[Key, ...]
 

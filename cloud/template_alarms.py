@@ -31,6 +31,10 @@ def alarms() -> dict[str, Any]:
         "PublishDroppedAlarm": _alarm(
             "The broker did not take messages for devices", NAMESPACE, "publish_dropped", ours, "Sum", 1, 3
         ),
+        "DeviceQuarantinedAlarm": _alarm(
+            "Two live copies of one device were found, and both are held off", NAMESPACE, "device_quarantined",
+            ours, "Sum", 1, 1,
+        ),
         "MessageUnansweredAlarm": _alarm(
             "Messages of devices got no answer", NAMESPACE, "message_failed", ours, "Sum", 1, 3
         ),

@@ -36,6 +36,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "agent-numbers": protocol_tables.agent_numbers,
     "relay-numbers": protocol_tables.relay_numbers,
     "stream-numbers": protocol_tables.stream_numbers,
+    "listener-numbers": protocol_tables.listener_numbers,
     "process-records": protocol_tables.process_records,
     "relay-options": command_tables.relay_options,
     "relay-figures": command_tables.relay_figures,

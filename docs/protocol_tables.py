@@ -41,6 +41,7 @@ from agent.protocol.messages import (
 from agent.store import Store
 from agent.transitions import TRANSITIONS
 from cloud.config import RelayConfig
+from cloud.listener_config import ListenerConfig
 from cloud.stream_config import StreamConfig
 from docs.markdown import code, fenced, table
 from fleet.scenario.units import format_duration, format_size
@@ -347,6 +348,10 @@ def relay_numbers() -> str:
 
 def stream_numbers() -> str:
     return _numbers(StreamConfig, StreamConfig())
+
+
+def listener_numbers() -> str:
+    return _numbers(ListenerConfig, ListenerConfig())
 
 
 def _numbers(kind: type, made: object) -> str:

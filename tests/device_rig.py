@@ -101,6 +101,7 @@ class Device:
         schema: Schema = SCHEMA,
         config: AgentConfig | None = None,
         device_id: str = "home-1",
+        account: str = "main",
         seed: int = 1,
         now_ms: Callable[[], int] | None = None,
         session_type: type[Session] = Session,
@@ -111,7 +112,7 @@ class Device:
         self.connection = connection or open_memory()
         self.schema = schema
         self.config = config or AgentConfig()
-        self.context = Context(device_id, "main")
+        self.context = Context(device_id, account)
         self.random = rng(seed, device_id, "agent")
         self.set_ms = NOW_MS  # the true time, unless `now_ms` says it
         self.now_ms = now_ms or (lambda: self.set_ms)

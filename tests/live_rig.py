@@ -215,7 +215,7 @@ class Door:
 
 
 class RelayProcess:
-    """`said`: the events of its log. `program`: what runs it, by default the command itself."""
+    """`said`: the events of its log. `program`: what runs it, by default the command itself. `broker`: "" for none."""
 
     def __init__(
         self,
@@ -239,13 +239,14 @@ class RelayProcess:
             table.name,
             "--schema",
             str(schema),
-            "--broker",
-            broker,
         ]
+        if broker:
+            command += ["--broker", broker]
         command += ["--endpoint-url", table.address, "--region", REGION, "--config", str(self.config)]
         command += ["--listen", "127.0.0.1:0", "--log", "json", "--name", name, *options]
         environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
         self.name = name
+        self.broker = broker
         self.said: list[dict[str, Any]] = []
         self.odd: list[str] = []  # what is no event
         self._news = threading.Condition()
@@ -283,7 +284,7 @@ class RelayProcess:
             self._news.wait(0.05)
 
     def ready(self) -> RelayProcess:
-        self.wait("broker-connected")
+        self.wait("broker-connected" if self.broker else "listening-for-devices")
         return self
 
     def figures(self) -> dict[str, float]:
@@ -344,12 +345,15 @@ class LiveDevice(Device):
     def feed(self, event: Event) -> None:
         for effect in self.session.receive(event, self.monotonic_ms()):
             if isinstance(effect, Send):
-                if self.client is not None:
-                    self.client.publish(from_device(self.context.device_id), effect.payload, 1)
+                self._send(effect.payload)
             elif isinstance(effect, Connect):
                 self._connect()
             elif isinstance(effect, Disconnect):
                 self._disconnect()
+
+    def _send(self, payload: bytes) -> None:
+        if self.client is not None:
+            self.client.publish(from_device(self.context.device_id), payload, 1)
 
     def _connect(self) -> None:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, reconnect_on_failure=False)

@@ -39,6 +39,11 @@ JUMP_S: Final = 0.05  # of real time without anything to do: then the clock jump
 ACCOUNTS: Final = {"home-1": "main", "home-2": "main", "away-1": "other"}
 
 
+async def later(seconds: float) -> None:
+    """Lets so much of the test's own time pass."""
+    await trio.sleep(seconds)
+
+
 def token_for(device: str) -> str:
     return f"secret-of-{device}"
 
@@ -126,7 +131,7 @@ class Site:
     async def until(self, condition: Callable[[], Any]) -> None:
         with trio.fail_after(LIMIT_S):
             while not condition():
-                await trio.sleep(0.5)
+                await later(0.5)
 
     # Clients.
 
@@ -207,8 +212,11 @@ def handshake(device: str, token: str | None = None) -> bytes:
 def frame(opcode: int, data: bytes, final: bool = True) -> bytes:
     """As a client sends it: masked, with a mask of zeros."""
     length = len(data)
-    size = bytes([0x80 | length]) if length < 126 else bytes([0x80 | 126]) + length.to_bytes(2, "big")
-    if length > 65_535:
+    if length < 126:
+        size = bytes([0x80 | length])
+    elif length < 65_536:
+        size = bytes([0x80 | 126]) + length.to_bytes(2, "big")
+    else:
         size = bytes([0x80 | 127]) + length.to_bytes(8, "big")
     return bytes([(0x80 if final else 0) | opcode]) + size + bytes(4) + data
 

@@ -1,6 +1,6 @@
 """The file that makes a device one of a fleet: who it is, whose it is, and the token that proves it to the relay.
 
-Written by `fleet-cloud register --token --out FILE`, read by `fleet-agent provision`. It holds a secret: whoever writes
+Written by `fleet-cloud register --token --out FILE`, read where an agent is set up. It holds a secret: whoever writes
 it lets nobody else read it. JSON; keys that a reader does not know are left alone. Pure: files are read elsewhere.
 """
 

@@ -9,7 +9,17 @@ from typing import Final
 
 from agent.protocol.commands import failure
 
-_EXTRA: Final = ("boto3", "botocore", "paho", "prometheus_client", "ruamel", "ruamel.yaml", "trio", "trio_websocket")
+_EXTRA: Final = (
+    "boto3",
+    "botocore",
+    "paho",
+    "prometheus_client",
+    "ruamel",
+    "ruamel.yaml",
+    "trio",
+    "trio_websocket",
+    "wsproto",
+)
 
 
 def lines_of(error: Exception) -> tuple[int, list[str]]:

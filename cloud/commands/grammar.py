@@ -38,17 +38,21 @@ COMMANDS: Final = (
             "the way is refused. On a table that has everything it does nothing.",
             ((("--yes",), {**_YES, "help": "change a table that exists"}),
              (("--dry-run",), {"action": "store_true", "help": "only show what would be done"}), JSON)),
-    Command("register", "devices:register", "make a device known, and say whose it is",
+    Command("register", "register:register", "make a device known, and say whose it is",
             "Makes a device known, and says whose it is (--account); the relay refuses all others. Prints its topics. "
             "A device that is registered stays as it is; --yes gives it to another account. --token makes a new token, "
             "by which the relay's WebSocket listener knows the device, and ends the one before; it is printed once, or "
-            "put into the file of --out, which `fleet-agent provision` reads.",
+            "put into the file of --out, with which an agent is set up. With --iot it also makes the device's thing and"
+            " certificate in AWS IoT, where they are missing, and attaches the policy; certificate and key are written "
+            "into --certificates.",
             ((("device_id",), {"metavar": "DEVICE", "help": "its id: its user name, or its thing's name"}),
              (("--yes",), {**_YES, "help": "also when it belongs to another account so far"}),
              (("--token",), {"action": "store_true", "help": "make a new token; only its SHA-256 is kept"}),
              (("--out",), {"metavar": "FILE", "help": "write the registration there, readable by its owner alone; the "
                                                       "file must not exist yet"}),
              (("--url",), {"metavar": "URL", "help": "where the device finds the relay or the broker, for that file"}),
+             (("--iot",), {"metavar": "POLICY", "help": "the policy for devices in AWS IoT, as the stack has made it"}),
+             (("--certificates",), {"metavar": "DIR", "help": "where certificate and key go (for --iot)"}),
              _PREFIX, JSON)),
     Command("devices", "devices:devices", "what is known of the devices",
             "Lists the devices that are registered: account, when each was last heard of, how many operations the "
@@ -71,6 +75,19 @@ COMMANDS: Final = (
             (MODEL, WORDS, _OF_DEVICES, *OUTPUT), fields=True),
     Command("remove", "items:remove", "remove an item", "Removes an item and prints what it was.",
             (MODEL, KEY, _OF_DEVICES, *OUTPUT), fields=True),
+    Command("letters", "letters:letters", "changes that the relay could not work on",
+            "Lists the records of the table's stream that the relay's processes have set aside, each with its reason. "
+            "--retry works on them again, and removes those that go through; their devices get the row at their next "
+            "hello, or with the feed's next one. --drop forgets them.",
+            ((("--retry",), {"nargs": "*", "metavar": "ID", "help": "those with these ids, or all"}),
+             (("--drop", "--discard"), {"nargs": "*", "metavar": "ID", "help": "those with these ids, or all"}),
+             (("--config",), {"metavar": "FILE", "help": "the relay's settings, where it has some (for --retry)"}),
+             *OUTPUT)),
+    Command("oversize", "oversize:oversize", "items that are too large for any device",
+            "Lists the items that applications in the cloud have made larger than a message may be (96 KB as JSON), "
+            "with their bytes: devices keep what they had of them. Reads every item that syncs down, of these devices "
+            "or all, and of their accounts.",
+            ((("device_ids",), {"nargs": "*", "metavar": "DEVICE", "help": "these devices only"}), *OUTPUT)),
     Command("release", "upkeep:release", "let a device out of quarantine",
             "Lets a device out of quarantine, in which it is when two live copies of it have replaced each other's "
             "epochs. Wipe one of them before, or give it an identity of its own.",

@@ -21,7 +21,7 @@ from cloud.commands.opening import context_of, opened, schema_of
 def get(arguments: argparse.Namespace) -> int:
     wants_json(arguments)
     model, given, context = _asked_for(arguments, writing=False)
-    item = opened(arguments).items().get(model, given, context)
+    item = opened(arguments, model.ttl_attribute).items().get(model, given, context)
     if item is None:
         raise _absent(model, given, context)
     print_item(model, item, arguments)
@@ -37,7 +37,7 @@ def find(arguments: argparse.Namespace) -> int:
         hint = did_you_mean(arguments.index, tuple(model.indexes)) or "the schema has no secondary index"
         raise CommandError(f"there is no index {arguments.index!r}", hint)
     found = (
-        opened(arguments)
+        opened(arguments, model.ttl_attribute)
         .items()
         .find(model, given, context, index=arguments.index, reverse=arguments.reverse, limit=arguments.limit)
     )
@@ -60,7 +60,7 @@ def upsert(arguments: argparse.Namespace) -> int:
 def _write(arguments: argparse.Namespace, verb: str) -> int:
     wants_json(arguments)
     model, given, context = _asked_for(arguments, writing=True)
-    items = opened(arguments).items()
+    items = opened(arguments, model.ttl_attribute).items()
     write = {"create": items.create, "update": items.update, "upsert": items.upsert}[verb]
     print_item(model, write(model, given, context), arguments)
     return OK
@@ -70,7 +70,7 @@ def remove(arguments: argparse.Namespace) -> int:
     wants_json(arguments)
     model, given, context = _asked_for(arguments, writing=False)
     _may_write(model, arguments)
-    item = opened(arguments).items().remove(model, given, context)
+    item = opened(arguments, model.ttl_attribute).items().remove(model, given, context)
     if item is None:
         raise _absent(model, given, context)
     print_item(model, item, arguments)

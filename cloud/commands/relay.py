@@ -83,7 +83,7 @@ def _relay(settings: Settings, schema: Schema) -> int:
         "connections_max": settings.threads,
     }
     client, streams = connect(**place), connect(**place, service="dynamodbstreams")
-    arn = _opened(client, settings.table, log)
+    arn = _opened(client, settings.table, settings.relay.ttl_attribute, log)
     parts: dict[str, Any] = {"client": client, "streams": streams, "arn": arn, "name": name, "boot": boot}
     listener = listener_of(settings, tls, log) if settings.websocket else None
     try:
@@ -154,12 +154,12 @@ def _place(service: Service) -> str:
     return "" if service.broker is None else service.broker.settings.place
 
 
-def _opened(client: Any, table: str, log: Log) -> str:
+def _opened(client: Any, table: str, ttl_attribute: str, log: Log) -> str:
     """The stream's ARN. Waits for a table that does not answer. Raises Unusable for one that is not fit."""
     attempts = 0
     while True:
         try:
-            arn = open_table(client, table)
+            arn = open_table(client, table, ttl_attribute)
         except Unreachable as error:
             log.problem("table-unreachable", reason=error.problem, hint=f"{error.hint}; trying on")
         else:

@@ -51,9 +51,13 @@ class StreamReader:
         if not self._last:
             self.look_for_shards()
         found: list[Told] = []
-        for shard in self._last:
-            if shard not in self._ended:
-                self._read(shard, found)
+        try:
+            for shard in self._last:
+                if shard not in self._ended:
+                    self._read(shard, found)
+        except Exception:  # what has come is told first; what is wrong is still wrong the next time
+            if not found:
+                raise
         return found
 
     def _read(self, shard: str, found: list[Told]) -> None:

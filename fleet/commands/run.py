@@ -54,6 +54,12 @@ def run(
     endpoint_url: Annotated[
         str, typer.Option("--endpoint-url", metavar="URL", help="An emulator on this machine, for --backend dynamodb.")
     ] = "",
+    yes_aws: Annotated[
+        bool, typer.Option("--yes-aws", help="The table is in AWS and costs money (--backend dynamodb, --table).")
+    ] = False,
+    table: Annotated[
+        str, typer.Option("--table", metavar="NAME", help="A table in AWS, made for runs; only with --yes-aws.")
+    ] = "",
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=1, help="Relay workers in the simulated cloud.")
     ] = None,
@@ -83,7 +89,7 @@ def run(
 
     if plant and plant not in PLANTS:
         raise InputError([unknown_plant(plant)])
-    where = check(backend, endpoint_url)
+    where = check(backend, endpoint_url, table, yes_aws=yes_aws)
     changes = [*(overrides or []), *([f"cloud.workers={workers}"] if workers is not None else [])]
     loaded = load(scenario, changes, devices)
     plan = build_plan(loaded, seed, plant=plant)
@@ -93,6 +99,8 @@ def run(
     except RunDirError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_INPUT) from None
+    if where.table:
+        _tell_cost(where, plan)
     request = Request(command(scenario, plan.seed, devices, changes, plant, where), effective_yaml(loaded), None, where)
     perform(plan, directory, request, trace=trace, as_json=as_json, quiet=quiet)
 
@@ -109,7 +117,17 @@ def command(scenario: str, seed: int, devices: int | None, changes: list[str], p
     if backend.kind != "memory":
         parts += ["--backend", backend.kind]
         parts += ["--endpoint-url", backend.endpoint_url] if backend.endpoint_url else []
+        parts += ["--yes-aws", "--table", backend.table] if backend.table else []
     return shlex.join(parts)
+
+
+def _tell_cost(backend: Backend, plan: Plan) -> None:
+    """Of a run in AWS, before anything is written there. The table is looked at first: a refusal costs nothing."""
+    from fleet.backends.cost import estimate
+    from fleet.backends.opening import look
+
+    place = look(backend, plan)
+    typer.echo(f"{place}: {estimate(plan)}", err=True)
 
 
 class Interrupt:
@@ -162,7 +180,7 @@ def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_js
 
         tracing = replace(request, trace_path=traced)
         result = attempt(tracing if trace else request)
-        if result.summary.verdict == "fail" and not trace and not interrupt.asked:
+        if result.summary.verdict == "fail" and not trace and not interrupt.asked and not request.backend.table:
             # A failed run is run again with its trace, so that there is something to look at.
             if not quiet:
                 typer.echo(f"failed: running it again to write {TRACE_FILE}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from agent.protocol.messages import Key
+from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
 from fleet.oracle.app_side import AppSide
 from fleet.oracle.check import CheckResult
@@ -126,8 +126,13 @@ class Final(AppSide):
             self._reached(d, item, item.index, None)
 
     def _equal(self, t_us: int, d: Device, item: Item, image: Image | None, found: Image | None) -> None:
-        if item.oversize or item.rejected or (found is not None and stored.ORPHAN in found):
+        if item.rejected or (found is not None and stored.ORPHAN in found):
             return
+        if item.oversize and found is not None:
+            size_bytes = stored.image_bytes(found)
+            if size_bytes > ITEM_BYTES_MAX:  # else the log calls too large what is not
+                self.checks.convergence.too_large(item.key, size_bytes)
+                return
         if item.ends is not None:
             judged = self._living(t_us, d, item, image, found)
             if judged is None:

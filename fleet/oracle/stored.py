@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from agent.protocol.messages import encode_image
+
 PRIVATE: Final = "_fleet#"
 HEAD: Final = "_fleet#head#"
 LOG: Final = "_fleet#log#"
@@ -49,3 +51,8 @@ def image_equals(image: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
 def public(item: Mapping[str, Any]) -> dict[str, Any]:
     """The item as a device may hold it."""
     return {name: value for name, value in item.items() if name not in HIDDEN}
+
+
+def image_bytes(item: Mapping[str, Any]) -> int:
+    """The size of an item's image on the wire, as JSON."""
+    return len(encode_image(public(item)))

@@ -5,35 +5,32 @@ Called by pytest only.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import socket
 import subprocess
 import sys
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from command_rig import DEVICE, SCHEMA, Said
+from cloud_shell import CloudShell
+from command_rig import DEVICE, SCHEMA
 from dynamo_rig import adapter
-from emulators import KEY_ID, REGION, SECRET, table_names
-from emulators import client as emulator_client
+from emulators import table_names
 from relay_rig import EPOCH, NOW_MS, hello
 from relay_rig import SCHEMA as FLEET
 
 from agent.protocol.messages import Ack, FeedState, Hello, Reset, decode_to_device, encode
+from agent.protocol.registration import registration_of
 from agent.protocol.schema import Schema
-from cloud.cli import main
 from cloud.config import RelayConfig
+from cloud.credentials import digest_of
 from cloud.drive import run
-from cloud.dynamodb_table import definition
+from cloud.dynamodb_table import create_table, definition
 from cloud.head import head_key, log_pk, log_sk, new_head
-from cloud.registry import heard, registration
+from cloud.registry import device_key, heard, registration
 from cloud.relay import Relay
 from cloud.table import Get, Publish, Put
 
@@ -51,81 +48,10 @@ COMMANDS: Final = [
     ["acl"],
     ["restore-mark", "--yes"],
     ["release", DEVICE],
+    ["letters"],
+    ["letters", "--retry"],
+    ["oversize"],
 ]
-
-
-@dataclass
-class CloudShell:
-    """In a folder with a schema, with a table's name in the environment."""
-
-    client: Any
-    table: str
-    monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-    made: list[str] = field(default_factory=list)
-
-    def __call__(self, *words: str, stdin: str = "") -> Said:
-        self.monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
-        self.capsys.readouterr()
-        try:
-            code = main(words)
-        except SystemExit as end:
-            assert isinstance(end.code, int)
-            code = end.code
-        captured = self.capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Said(code, captured.out, captured.err)
-
-    def ok(self, *words: str, stdin: str = "") -> Said:
-        said = self(*words, stdin=stdin)
-        assert (said.code, said.err) == (0, ""), said
-        return said
-
-    def refused(self, *words: str, stdin: str = "") -> str:
-        said = self(*words, stdin=stdin)
-        assert said.code == 2, said
-        (line,) = said.err.splitlines()
-        assert line.startswith("fleet-cloud: "), line
-        return line.removeprefix("fleet-cloud: ")
-
-    def raw(self) -> list[dict[str, Any]]:
-        """The items of applications, as they are stored."""
-        items = self.client.scan(TableName=self.table)["Items"]
-        return sorted(
-            (item for item in items if not item["pk"]["S"].startswith("_fleet#")), key=lambda item: item["sk"]["S"]
-        )
-
-    def state(self) -> tuple[Any, Any]:
-        table = self.client.describe_table(TableName=self.table)["Table"]
-        return table, self.client.scan(TableName=self.table)["Items"]
-
-
-@pytest.fixture
-def bare(
-    moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[CloudShell]:
-    """No table yet."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "FLEET_SCHEMA"):
-        monkeypatch.delenv(name, raising=False)
-    table = f"commands-{uuid.uuid5(uuid.NAMESPACE_URL, str(tmp_path)).hex[:12]}"
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", REGION),
-        ("FLEET_ENDPOINT_URL", moto), ("FLEET_TABLE", table),
-    ):  # fmt: skip
-        monkeypatch.setenv(name, value)
-    (tmp_path / "schema.json5").write_text(SCHEMA)
-    monkeypatch.chdir(tmp_path)
-    client = emulator_client(moto)
-    yield CloudShell(client, table, monkeypatch, capsys)
-    if table in table_names(client):
-        client.delete_table(TableName=table)
-
-
-@pytest.fixture
-def shell(bare: CloudShell) -> CloudShell:
-    """With a table of Fleet's."""
-    bare.ok("provision")
-    return bare
 
 
 # Items
@@ -156,8 +82,10 @@ def test_what_is_stored_is_what_the_schema_makes_of_it(shell: CloudShell) -> Non
     }  # fmt: skip
 
 
-def test_all_types_pass_in_and_out(shell: CloudShell) -> None:
+def test_all_types_pass_in_and_out(bare: CloudShell) -> None:
     (Path("schema.json5")).write_text(SCHEMA.replace("Thing: {enable: 'device'}", "Thing: {}"))
+    bare.ok("provision")
+    shell = bare
     words = [
         "group=g", "id=1", "n=1.5", "yes=true", "at=2026-01-02T03:04:05Z", 'tags=["a","b"]', "data=AP8=",
         "list=[1,null]", 'any={"a":{"b":1}}', "until=2026-01-02T03:04:05Z", 'place={"lat":1,"raw":"AA=="}',
@@ -169,6 +97,14 @@ def test_all_types_pass_in_and_out(shell: CloudShell) -> None:
     assert shell.ok("create", "Thing", "-", "--device", DEVICE, stdin=piped).row["n"] == 3
     (by_index,) = shell.ok("find", "Thing", "n=3", "--device", DEVICE).rows
     assert by_index["id"] == "2"
+
+
+def test_an_item_whose_life_the_table_does_not_end_is_not_written(shell: CloudShell) -> None:
+    """The table was made for a schema without the model that has its time to live elsewhere."""
+    (Path("schema.json5")).write_text(SCHEMA.replace("Thing: {enable: 'device'}", "Thing: {}"))
+    before = shell.state()
+    assert "in 'ttl', and Fleet is to keep it in 'until'" in shell.refused("get", "Thing", "g", "1", "--device", DEVICE)
+    assert shell.state() == before
 
 
 def test_an_index_is_looked_in(bare: CloudShell) -> None:
@@ -272,6 +208,14 @@ def test_a_table_that_is_not_fleets_is_never_touched(bare: CloudShell, words: li
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_a_table_without_a_time_to_live_is_not_worked_on(bare: CloudShell, words: list[str]) -> None:
+    create_table(bare.client, bare.table, None)
+    before = bare.state()
+    assert "The time to live of" in bare.refused(*words)
+    assert bare.state() == before
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_no_command_makes_a_table_but_provision(bare: CloudShell, words: list[str]) -> None:
     assert "The table is not there" in bare.refused(*words)
     assert bare.table not in table_names(bare.client)
@@ -346,6 +290,39 @@ def test_a_device_is_registered_once_and_moved_only_with_yes(shell: CloudShell) 
         ["home-1", "--account", "all"],
     ):
         shell.refused("register", *words)
+
+
+def test_a_token_is_shown_once_kept_as_its_hash_and_made_anew_when_asked(shell: CloudShell, tmp_path: Path) -> None:
+    def kept() -> Any:
+        return adapter(shell.client, shell.table).execute(Get(device_key("home-1")))["token"]
+
+    first = shell.ok("register", "home-1", "--account", "main", "--token", "--json").row["token"]
+    assert len(first) == 43 and kept() == digest_of(first) and first not in json.dumps(shell.state(), default=str)
+    said = shell.ok("register", "home-1", "--account", "main")
+    assert "token" not in said.out and kept() == digest_of(first)
+    said = shell.ok("register", "home-1", "--account", "main", "--token")
+    (second,) = re.findall(r"^  token +(\S+)$", said.out, re.M)
+    assert second != first and kept() == digest_of(second) and "not shown again" in said.out
+    path = tmp_path / "home-1.json"
+    url = "wss://relay.example:8765"
+    row = shell.ok("register", "home-1", "--account", "main", "--token", "--out", str(path), "--url", url, "--json").row
+    assert row["out"] == str(path) and "token" not in row and path.stat().st_mode & 0o777 == 0o600
+    found = registration_of(path.read_bytes(), str(path))
+    assert (found.device, found.account, found.prefix, found.url) == ("home-1", "main", "ioto", url)
+    assert kept() == digest_of(found.token)
+    shell.ok("register", "home-1", "--account", "other", "--yes")
+    assert kept() == digest_of(found.token)  # it is the device's, wherever that belongs
+    for words, part in (
+        (["--out", str(path)], "exists (nothing was changed"),
+        (["--url", url], "--out FILE"),
+        (["--out", str(tmp_path / "x"), "--url", "relay.example"], "expected ws, wss"),
+        (["--out", str(tmp_path / "no" / "x")], "no such file"),
+    ):
+        assert part in shell.refused("register", "home-1", "--account", "other", "--token", *words)
+    assert "belongs to account" in shell.refused(
+        "register", "home-1", "--account", "main", "--token", "--out", str(tmp_path / "y")
+    )
+    assert kept() == digest_of(found.token) and [each.name for each in tmp_path.glob("[xy]")] == []
 
 
 def test_devices_are_listed_with_what_is_known_of_them(shell: CloudShell) -> None:

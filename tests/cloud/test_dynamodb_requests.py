@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from cloud import dynamodb_requests as requests
 from cloud.dynamodb_values import attributes_bytes, attributes_of, item_of
-from cloud.memory_items import same
 from cloud.table import (
     ITEM_ABSENT,
     BatchGet,
@@ -25,6 +24,7 @@ from cloud.table import (
     Transact,
     Update,
 )
+from cloud.table_rules import same
 from cloud.units import item_bytes
 
 NAMES = st.text(alphabet="aA.#:[]$ é", min_size=1, max_size=4)

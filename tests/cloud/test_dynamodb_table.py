@@ -17,7 +17,7 @@ from cloud.dynamodb_errors import Unusable, unusable
 from cloud.dynamodb_table import MARKER_KEY, Timeouts, connect, create_table, definition, open_table
 from cloud.table import Get, Put
 
-READS = {"describe_table", "get_item"}
+READS = {"describe_table", "describe_time_to_live", "get_item"}
 
 
 @pytest.fixture
@@ -114,8 +114,14 @@ def marked(client: Any) -> Any:
     return client
 
 
+def lasting(client: Any, attribute: str = "ttl") -> Any:
+    wanted = {"Enabled": True, "AttributeName": attribute}
+    client.update_time_to_live(TableName="mine", TimeToLiveSpecification=wanted)
+    return client
+
+
 def test_a_table_of_ours_is_opened_by_reading_alone(clients: Callable[[str], Any]) -> None:
-    client = Watched(marked(make(clients("dynamodb"))))
+    client = Watched(lasting(marked(make(clients("dynamodb")))))
     assert open_table(client, "mine").endswith(client.describe_table(TableName="mine")["Table"]["LatestStreamLabel"])
     assert client.asked == READS
 
@@ -156,6 +162,17 @@ def test_a_table_that_is_not_fit_or_not_ours_is_refused_and_left_alone(
         open_table(client, "mine")
     assert client.asked <= READS
     assert client.client.describe_table(TableName="mine")["Table"] == before
+
+
+def test_a_time_to_live_that_is_off_or_elsewhere_is_refused(clients: Callable[[str], Any]) -> None:
+    client = Watched(marked(make(clients("dynamodb"))))
+    with pytest.raises(Unusable, match=r"(?s)time to live of table 'mine'.*DISABLED.*provision.*--yes"):
+        open_table(client, "mine")
+    lasting(client.client, "expires")
+    assert open_table(client, "mine") == open_table(client, "mine", "expires")
+    with pytest.raises(Unusable, match=r"(?s)in 'expires'.*'ttl'.*one attribute.*ttl_attribute"):
+        open_table(client, "mine", "ttl")
+    assert client.asked <= READS
 
 
 def test_a_table_that_is_not_there_is_named_with_region_and_address(clients: Callable[[str], Any]) -> None:
@@ -236,4 +253,4 @@ def test_this_machine_is_known_by_its_names(clients: Callable[[str], Any], host:
     client = Watched(clients("dynamodb"))
     client.meta = Meta()
     create_table(client, "mine")
-    assert client.asked == {"create_table", "put_item"}
+    assert client.asked == {"create_table", "update_time_to_live", "put_item"}

@@ -16,12 +16,13 @@ from lambda_rig import AMPLE_MS, lambda_record, rule_message, sequence
 from relay_rig import NOW_MS, Rig, config, fault, hello, op, setting, status, stored, up
 
 from agent.protocol.messages import Ack, FeedState, Rows, decode_to_device, encode
+from cloud.accounts import HEARD_MS, Accounts
 from cloud.feed import Sequencer
-from cloud.functions import HEARD_EVERY_MS, Functions, NotSetAside
+from cloud.functions import Functions, NotSetAside
 from cloud.functions_log import Log
 from cloud.head import head_key
 from cloud.incarnation import MARKER_KEY
-from cloud.registry import Accounts, device_key, registration
+from cloud.registry import device_key, registration
 from cloud.table import Get, InvalidRequest, Put, Query, Record, TableError, Throttled, Unavailable
 
 
@@ -38,8 +39,11 @@ class Deployed(Rig):
         self.remaining: Callable[[], int] = lambda: AMPLE_MS
         self.reserve_ms = 1_000
         log = Log(lambda line: self.lines.append(json.loads(line)), lambda: self.now_ms, {"table": "ioto"})
-        self.relay.account_of = Accounts(self.asked, lambda: self.now_ms, 60_000, 100)
-        self.functions = Functions(self.relay, self.asked, self.published.append, self.set_aside, log, self.reserve_ms)
+        accounts = Accounts(lambda: self.now_ms)
+        self.relay.account_of = accounts.of
+        self.functions = Functions(
+            self.relay, accounts, self.asked, self.published.append, self.set_aside, log, self.reserve_ms
+        )
         self.execute(registration("home-1", "main", NOW_MS))
         self.records()
 
@@ -326,7 +330,7 @@ def test_a_hello_is_noted_for_people_now_and_then(deployed: Deployed) -> None:
     deployed.up(rule_message("home-1", encode(hello(feeds={"device": cursor}))))
     item = deployed.item(device_key("home-1"))
     assert item is not None and (item["seen"], item["feeds"]) == (NOW_MS, {"device": ["e", 4]})
-    deployed.now_ms += HEARD_EVERY_MS - 1
+    deployed.now_ms += HEARD_MS - 1
     deployed.up(rule_message("home-1", encode(hello())))
     item = deployed.item(device_key("home-1"))
     assert item is not None and item["seen"] == NOW_MS

@@ -17,11 +17,12 @@ from dynamo_rig import Dynamo, tables
 from lambda_rig import AMPLE_MS, lambda_record, rule_message, sequence
 from relay_rig import Rig, config, notice, setting, stored
 
+from cloud.accounts import Accounts
 from cloud.dynamodb import DynamoTable
 from cloud.functions import Functions, NotSetAside
 from cloud.functions_log import Log
 from cloud.head import public_image
-from cloud.registry import Accounts, registration
+from cloud.registry import registration
 from cloud.table import PK, PRIVATE_PREFIX, SK, BatchGet, Delete, Get, Key, Put, Query, Record, TableRequest, Throttled
 
 LIFE_MS = 8 * 60_000
@@ -44,9 +45,10 @@ class FunctionsRig(Rig):
         self.dynamo = DynamoTable(
             make.client, self.name, wait=pauses.append, chance=lambda: 0.5, token=lambda: f"{self.name}.{self.requests}"
         )
-        self.relay.account_of = Accounts(self.asked, lambda: self.now_ms, 60_000, 100)
+        accounts = Accounts(lambda: self.now_ms)
+        self.relay.account_of = accounts.of
         log = Log(self.hear, lambda: self.now_ms, {"table": self.name})
-        self.functions = Functions(self.relay, self.asked, self.published.append, self.refuse, log, 1_000)
+        self.functions = Functions(self.relay, accounts, self.asked, self.published.append, self.refuse, log, 1_000)
         self.execute(registration("home-1", "main", self.now_ms))
 
     def hear(self, line: str) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from emulators import KEY_ID, REGION, SECRET, client
 from relay_rig import FILE
+from websocket_rig import certificates
 
 from cloud.cli import main
 from cloud.commands.relay import PASSWORD, _hidden, broker_settings
+from cloud.commands.relay_listener import address_of, listener_of
 from cloud.dynamodb_table import create_table, definition
+from cloud.service_log import Log
 from cloud.service_settings import settings_of
 
 OPTIONS = ["--schema", str(FILE), "--broker", "mqtt://127.0.0.1:1", "--listen", ""]
@@ -39,6 +43,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_nothing_given(capsys: pytest.CaptureFixture[str]) -> None:
     text = told(capsys)
     assert all(f"{name}: is missing (give --{name}" in text for name in ("table", "schema", "broker"))
+    assert "or --websocket to listen for devices itself" in text
 
 
 def test_a_schema_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +80,14 @@ def test_tables_that_are_not_fit_are_refused_with_what_to_do(moto: str, capsys: 
     assert "The keys of" in told(capsys, "--table", "command-keys", *at, *OPTIONS)
 
 
+def test_a_time_to_live_elsewhere_is_told(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
+    create_table(client(moto), "command-expires", "expires")
+    at = ["--table", "command-expires", "--endpoint-url", moto, *OPTIONS]
+    assert "has its time to live in 'expires'" in told(capsys, *at)
+    create_table(client(moto), "command-no-ttl", None)
+    assert "is DISABLED" in told(capsys, "--table", "command-no-ttl", *at[2:])
+
+
 def test_a_port_that_is_taken_and_one_that_is_none(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
     create_table(client(moto), "command-port")
     at = ["--table", "command-port", "--endpoint-url", moto, *OPTIONS[:-2]]
@@ -100,6 +113,69 @@ def test_a_port_that_is_taken_and_one_that_is_none(moto: str, capsys: pytest.Cap
 )
 def test_a_broker_that_cannot_be_one(options: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert part in told(capsys, "--table", "ioto", "--schema", str(FILE), *options)
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pems")
+    certificates(folder, "server", "other")
+    locked = ("-aes256", "-in", "server.key", "-out", "locked.key", "-passout", "pass:secret")
+    subprocess.run(["openssl", "rsa", *locked], cwd=folder, check=True, capture_output=True)
+    (folder / "none.pem").write_text("nothing\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "part"),
+    [
+        ("everywhere", "", "expected [HOST:]PORT"),
+        (":8765", "", "expected [HOST:]PORT"),
+        ("127.0.0.1:70000", "", "expected [HOST:]PORT"),
+        ("::1:8765", "", "expected [HOST:]PORT"),
+        ("127.0.0.1:-1", "", "expected [HOST:]PORT"),
+        ("", "--broker mqtt://localhost --websocket-cert {0}/server.pem", "--websocket-cert needs --websocket"),
+        ("0", "--websocket-cert {0}/server.pem", "go together"),
+        ("0", "--websocket-client-ca {0}/ca.pem", "needs --websocket-cert"),
+        ("0", "--websocket-cert {0}/absent.pem --websocket-key {0}/server.key", "absent.pem: no such file"),
+        ("0", "--websocket-cert {0} --websocket-key {0}/server.key", "is a directory"),
+        ("0", "--websocket-cert {0}/server.pem --websocket-key {0}/other.key", "the certificate's own"),
+        ("0", "--websocket-cert {0}/server.pem --websocket-key {0}/locked.key", "without a password"),
+        ("0", "--websocket-cert {0}/none.pem --websocket-key {0}/server.key", "must be PEM files"),
+        ("0", "--websocket-cert {0}/server.pem --websocket-key {0}/server.key --websocket-client-ca {0}/none.pem",
+         "must be a PEM file"),
+    ],
+)  # fmt: skip
+def test_a_listener_that_cannot_be_one(
+    address: str, options: str, part: str, pems: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--websocket", address] if address else []
+    words = [word.format(pems) for word in options.split()]
+    assert part in told(capsys, "--table", "ioto", "--schema", str(FILE), *more, *words)
+
+
+def test_an_address_for_devices_that_is_taken_or_nobodys(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
+    create_table(client(moto), "command-devices")
+    at = ["--table", "command-devices", "--endpoint-url", moto, "--schema", str(FILE), "--listen", ""]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = told(capsys, *at, "--websocket", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert "address already in use. Give another port" in text
+    assert "Give an address of this machine" in told(capsys, *at, "--websocket", "nowhere.invalid:8765")
+    assert "cannot assign requested address" in told(capsys, *at, "--websocket", "192.0.2.1:8765")
+
+
+def test_what_a_listener_binds_and_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert address_of("8765") == ("127.0.0.1", 8765) and address_of("[::1]:0") == ("::1", 0)
+    lines: list[str] = []
+    log = Log(lines.append, wall_ms=lambda: 0, monotonic_ms=lambda: 0)
+    given = {"table": "ioto", "schema": "s"}
+    with listener_of(settings_of({**given, "websocket": "0"}, None), None, log).bound as bound:
+        assert bound.getsockname()[0] == "127.0.0.1" and not lines
+    with listener_of(settings_of({**given, "websocket": "0.0.0.0:0"}, None), None, log).bound:
+        assert "tokens travel in clear" in lines[0]
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (1_024, 1_024))
+    made = listener_of(settings_of({**given, "websocket": "0"}, None), None, log)
+    with made.bound:
+        assert made.config.connections == 1_024 - 256 - made.config.handshakes and "ulimit -n" in lines[1]
 
 
 def test_a_password_is_taken_from_the_environment_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,19 @@ def test_a_device_has_few_places_and_the_inbox_says_when_it_is_full() -> None:
     assert inbox.full
 
 
+def test_the_next_message_of_a_device_that_has_no_place_left_asks_it_to_wait() -> None:
+    inbox = Inbox(DEVICE_MAX + 3)
+    sent = [message("a", str(n)) for n in range(DEVICE_MAX + 1)]
+    assert all(map(inbox.put, sent)) and not any(each.is_crowded for each in sent)
+    assert not inbox.put(message("a")) and not inbox.put(message("a"))
+    assert [each.is_crowded for each in sent] == [False, True] + [False] * (DEVICE_MAX - 1), "the one worked on goes on"
+    first = inbox.take()
+    assert first is sent[0]
+    inbox.finished(first)
+    assert inbox.take() is sent[1] and inbox.put(message("a")) and not inbox.put(message("a"))
+    assert sent[2].is_crowded
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60))
 def test_every_message_that_was_put_is_taken_once_in_the_order_of_its_device(steps: list[tuple[str, bool]]) -> None:
     inbox = Inbox(1_000)

@@ -11,7 +11,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websocket_rig import Site, closing, frame, handshake, received, run, token_for
+from websocket_rig import Site, closing, frame, handshake, later, received, run, token_for
 
 from agent.protocol import websocket
 from agent.protocol.messages import MESSAGE_BYTES_MAX
@@ -19,7 +19,7 @@ from agent.protocol.topics import to_all, to_device
 from cloud.listener_config import ListenerConfig
 from cloud.table import Publish
 
-TEXT, BINARY, PING = 1, 2, 9
+TEXT, CLOSE, PING = 1, 8, 9
 
 
 async def serves(site: Site) -> None:
@@ -100,6 +100,48 @@ def test_any_bytes_after_the_handshake_end_one_connection_at_most(data: bytes) -
     run(test)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(3, b""),  # no such kind
+        frame(TEXT | 0x40, b"{}"),  # a reserved bit
+        b"\x81\x02{}",  # without a mask
+        frame(PING, b"", final=False),
+        frame(PING, b"x" * 126),
+        frame(CLOSE, b"\x03"),
+        frame(CLOSE, b"\x00\x01"),
+        frame(CLOSE, b"\x03\xe8\xff\xfe"),
+        frame(CLOSE, b"\x03\xe8") + frame(TEXT, b"{}") + frame(CLOSE, b"\x03\xe8"),
+        frame(TEXT, b"\xff\xfe"),
+        frame(TEXT, b"\xc3", final=False) + frame(0, b"\x28"),
+        frame(0, b"{}"),
+        frame(TEXT, b"{", final=False) + frame(TEXT, b"}"),
+        b"\x81\xff" + b"\xff" * 8 + bytes(4),
+        b"\x81\xff\x7f" + b"\xff" * 7 + bytes(4),
+        frame(TEXT, b"x" * (MESSAGE_BYTES_MAX + 1)) + frame(3, b"") * 100,
+        frame(TEXT, b"x" * (MESSAGE_BYTES_MAX + 1)) + frame(CLOSE, b"") + frame(CLOSE, b"\x00"),
+    ],
+)
+def test_frames_that_break_the_rules_end_their_own_connection(data: bytes) -> None:
+    async def test(site: Site) -> None:
+        for more in (b"", frame(TEXT, b"{}"), frame(3, b"")):
+            async with site.raw("home-1") as stream:
+                await stream.send_all(data + more)
+                await received(stream)
+            await site.until(lambda: not site.listener.connections)
+            async with site.raw("home-1") as stream:  # as the relay says goodbye to it
+                await site.until(lambda: "home-1" in site.listener.connections)
+                site.listener.connections["home-1"].close(websocket.REPLACED)
+                await trio.lowlevel.checkpoint()
+                await stream.send_all(data + more)
+                await received(stream)
+            await site.until(lambda: not site.listener.connections)
+        assert site.intake.waiting <= 4
+        await serves(site)
+
+    run(test)
+
+
 def test_one_that_connects_and_says_nothing_is_gone_after_a_while_and_one_that_leaves_at_once() -> None:
     async def test(site: Site) -> None:
         began = trio.current_time()
@@ -136,7 +178,6 @@ def test_an_address_that_fills_its_handshakes_costs_another_address_nothing() ->
 async def silent(site: Site) -> None:
     async with site.raw(request=b"") as stream:
         await received(stream)
-        await trio.sleep_forever()
 
 
 def test_a_guesser_is_slowed_reads_nothing_and_costs_neither_its_neighbours_nor_other_addresses() -> None:
@@ -152,7 +193,7 @@ def test_a_guesser_is_slowed_reads_nothing_and_costs_neither_its_neighbours_nor_
         async with await trio.open_tcp_stream("127.0.0.1", site.port, local_address="127.0.0.2") as elsewhere:
             await elsewhere.send_all(handshake("home-1"))
             assert b" 101 " in await received(elsewhere, b"\r\n\r\n")
-        await trio.sleep(60 / site.listener.config.failures_per_minute * 5)
+        await later(60 / site.listener.config.failures_per_minute * 5)
         async with site.client("away-1"):
             pass
 
@@ -182,6 +223,16 @@ def test_a_message_that_is_too_large_ends_its_connection_and_the_device_learns_w
             assert await closing(client) == websocket.OVERSIZE
         await site.until(lambda: site.counters["websocket_closed_oversize"] == 1)
         assert site.intake.waiting == 0
+        await serves(site)
+
+    run(test)
+
+
+def test_one_that_is_closed_while_it_still_sends_is_not_reset() -> None:
+    async def test(site: Site) -> None:
+        async with site.raw("home-1") as stream:
+            await stream.send_all(frame(TEXT, b"x" * 3_000_000))
+            assert websocket.OVERSIZE.to_bytes(2, "big") in await received(stream, b"Exceeded")
         await serves(site)
 
     run(test)
@@ -294,7 +345,7 @@ def test_a_client_that_resets_in_the_middle_of_anything_leaves_nothing_behind() 
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             if request:
                 await stream.send_all(request)
-                await trio.sleep(0.01)
+                await later(0.01)
             await trio.aclose_forcefully(stream)
         await site.until(lambda: not site.listener.handshaking and not site.listener.connections)
         assert token_for("home-1") not in str(site.lines)

@@ -275,10 +275,13 @@ def test_a_record_has_its_key_time_and_images() -> None:
     ],
 )
 def test_a_sweep_is_known_by_who_did_it(who: dict[str, str]) -> None:
-    swept = change_of({**raw(), "userIdentity": who}).record
+    gone = {**raw(), "eventName": "REMOVE"}
+    swept = change_of({**gone, "userIdentity": who}).record
     assert swept is not None and swept.by_ttl
+    written = change_of({**raw(), "eventName": "MODIFY", "userIdentity": who}).record
+    assert written is not None and not written.by_ttl
     for other in ({}, {"Type": "Service", "PrincipalId": "other"}, {"Type": "User", **who, "type": "User"}):
-        by_hand = change_of({**raw(), "userIdentity": {**other, "Type": "User"}}).record
+        by_hand = change_of({**gone, "userIdentity": {**other, "Type": "User"}}).record
         assert by_hand is not None and not by_hand.by_ttl
 
 

@@ -255,8 +255,17 @@ def test_the_alarms_watch_what_is_there(stack: Stack) -> None:
     wanted = {"IteratorAge", "Errors", "Throttles", "ApproximateNumberOfMessagesVisible", "WriteThrottleEvents"}
     assert wanted <= set(alarms)
     assert alarms["IteratorAge"]["Threshold"] == 60_000
-    assert len(stack("cloudwatch").describe_alarms()["MetricAlarms"]) == 11
+    made = [each for each in MADE["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert len(stack("cloudwatch").describe_alarms()["MetricAlarms"]) == len(made) >= 12
     assert not any(each.get("AlarmActions") for each in alarms.values())
+
+
+def test_what_an_alarm_of_ours_watches_is_counted_somewhere(root: Path) -> None:
+    ours = [each["Properties"] for each in MADE["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    names = {each["MetricName"] for each in ours if each["Namespace"] == "Fleet"}
+    source = "".join(path.read_text("utf-8") for path in (root / "cloud").glob("*.py"))
+    assert "device_quarantined" in names
+    assert [name for name in names if f'counters["{name}"] += 1' not in source] == []
 
 
 # Rights

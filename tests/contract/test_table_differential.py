@@ -19,7 +19,6 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from cloud.dynamodb import Called
 from cloud.memory import MemoryTable
-from cloud.memory_items import same
 from cloud.table import (
     ITEM_ABSENT,
     ITEM_EXISTS,
@@ -38,6 +37,7 @@ from cloud.table import (
     Transact,
     Update,
 )
+from cloud.table_rules import same
 
 CONTRACT = Path(__file__).parent
 NOW_MS = 1_000

@@ -259,6 +259,7 @@ def test_a_flood_of_one_device_does_not_starve_another(
         alike(live, table, 5)
         figures = relay.figures()
         assert figures['fleet_relay_messages_refused_total{reason="flood"}'] > 0
+        assert figures['fleet_relay_messages_refused_total{reason="overload"}'] > 0, "it was asked to wait"
         assert len(relay.events("device-floods")) == 1
         assert relay.terminate() == 0
 

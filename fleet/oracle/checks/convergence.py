@@ -7,20 +7,36 @@ from typing import Any
 
 from agent.protocol.messages import Key
 from agent.protocol.schema import Model
-from fleet.oracle.check import Check, shown
+from fleet.oracle.check import FIRST_MAX, Check, item_name, shown
 from fleet.oracle.stored import image_equals, public
 
 
 class Convergence(Check):
-    __slots__ = ()
+    __slots__ = ("large",)
 
     name = "convergence"
     statement = (
         "After the last heal, and within the scenario's bound, device and cloud are equal for every synced model: each "
         "item that either side has, the other has with the same image, and every outbox is empty. Left out: orphans, "
-        "items too large for the wire, items of an up model whose last write was rejected. The stamp of an up model "
-        "may differ, since the relay cuts stamps that lie in the future."
+        "items too large for the wire (these are listed), items of an up model whose last write was rejected. The "
+        "stamp of an up model may differ, since the relay cuts stamps that lie in the future."
     )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large: dict[Key, int] = {}  # items in the table that no message can carry, with their bytes
+
+    def too_large(self, key: Key, size_bytes: int) -> None:
+        """An item of the table that its devices cannot have: no difference, but somebody should know."""
+        self.large[key] = size_bytes
+
+    def detail(self) -> str:
+        if not self.large:
+            return super().detail()
+        named = [f"{item_name(key)} ({size_bytes:,} bytes)" for key, size_bytes in sorted(self.large.items())]
+        more = [f"and {len(named) - FIRST_MAX:,} more"] if len(named) > FIRST_MAX else []
+        listed = f"{len(named):,} too large to be synced, not compared: {', '.join([*named[:FIRST_MAX], *more])}"
+        return "\n".join(filter(None, (super().detail(), listed)))
 
     def items(
         self,
