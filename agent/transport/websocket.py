@@ -72,36 +72,70 @@ class WebSocketTransport:
             return self._rejected(cause)
         if isinstance(cause, web.ConnectionClosed):
             return self._closed(cause.reason)
-        if isinstance(cause, web.HandshakeError):  # a time-out
+        if isinstance(cause, trio.TooSlowError):
             return LinkError("unreachable", f"{self.place}: no answer within {_CONNECT_S:.0f} s")
         if isinstance(cause, trio.BrokenResourceError | trio.ClosedResourceError):
             return LinkError("lost", f"{self.place}: connection lost")
         return reasons.why(cause, self.place, self._wall_ms)
 
     async def _serve(self, up: Up, heard: Heard) -> None:
-        settings = self.settings
-        headers = [] if settings.token is None else [(wire.HEADER.encode(), wire.bearer(settings.token).encode())]
-        async with web.open_websocket(
-            settings.host,
-            settings.port,
-            settings.path.rstrip("/") + wire.path_of(settings.device),
-            use_ssl=settings.tls if settings.tls is not None else False,
-            subprotocols=[wire.SUBPROTOCOL],
-            extra_headers=headers,
-            message_queue_size=_QUEUE,
-            max_message_size=MESSAGE_BYTES_MAX,
-            connect_timeout=_CONNECT_S,
-            disconnect_timeout=_CLOSE_S,
-        ) as connection:
-            if connection.subprotocol != wire.SUBPROTOCOL:
-                raise LinkError("protocol", f"{self.place}: no relay: it does not speak {wire.SUBPROTOCOL}")
+        stream = _Watched(await self._stream())
+        try:
             async with trio.open_nursery() as nursery:
+                with trio.fail_after(_CONNECT_S):
+                    connection = await self._handshake(stream, nursery)
                 link = _Link(connection)
                 nursery.start_soon(link.writing)
                 nursery.start_soon(self._pinging, connection)
                 up(link)
                 while True:
                     await heard(wire.unframed(await connection.get_message()))
+        finally:
+            await trio.aclose_forcefully(stream)  # the library leaves one open that was refused
+
+    async def _stream(self) -> trio.abc.Stream:
+        settings = self.settings
+        with trio.fail_after(_CONNECT_S):
+            if settings.tls is None:
+                return await trio.open_tcp_stream(settings.host, settings.port)
+            stream = await trio.open_ssl_over_tcp_stream(
+                settings.host, settings.port, ssl_context=settings.tls, https_compatible=True
+            )
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+            return stream
+
+    async def _handshake(self, stream: _Watched, nursery: trio.Nursery) -> web.WebSocketConnection:
+        """Until the relay has said yes. The library itself would wait for ever where a stream ends before that."""
+        settings = self.settings
+        headers = [] if settings.token is None else [(wire.HEADER.encode(), wire.bearer(settings.token).encode())]
+
+        async def watch() -> None:
+            await stream.ended.wait()
+            await trio.sleep(_CLOSE_S)  # what came before the end may say more
+            raise LinkError(
+                "lost", f"{self.place} has ended the connection without an answer", "check what listens there"
+            )
+
+        async with trio.open_nursery() as race:
+            race.start_soon(watch)
+            connection = await web.wrap_client_stream(
+                nursery,
+                stream,  # type: ignore[arg-type]  # any stream will do
+                self.place,
+                settings.path.rstrip("/") + wire.path_of(settings.device),
+                subprotocols=[wire.SUBPROTOCOL],
+                extra_headers=headers,
+                message_queue_size=_QUEUE,
+                max_message_size=MESSAGE_BYTES_MAX,
+            )
+            race.cancel_scope.cancel()
+        if connection.subprotocol != wire.SUBPROTOCOL:
+            raise LinkError("protocol", f"{self.place}: no relay: it does not speak {wire.SUBPROTOCOL}")
+        return connection
 
     async def _pinging(self, connection: web.WebSocketConnection) -> None:
         while True:
@@ -131,6 +165,33 @@ class WebSocketTransport:
         if reason.code == wire.REVOKED:
             return LinkError("refused", f"{self.place} refuses {self.settings.device}: {said}", _REFUSED_HINT)
         return LinkError("lost", f"{self.place}: the relay has ended the connection: {said}")
+
+
+class _Watched(trio.abc.Stream):
+    """A stream that tells when its other end has ended it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.ended = trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        except BaseException:
+            self.ended.set()
+            raise
+        if not data:
+            self.ended.set()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class _Link:
