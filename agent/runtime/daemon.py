@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import trio
 
 from agent import due
@@ -29,6 +30,7 @@ from agent.runtime.systemd import Notifier
 CONNECT_THREADS: Final = 2
 _KEEP_S: Final = 600.0  # between two notes of what is left of the budget
 _BUDGET: Final = "budget"  # the note
+_FIXED: Final = ("device", "account", "database", "schema", "socket")  # until a restart
 _CLOCK_FLOOR_MS: Final = 1_700_000_000_000  # November 2023: a clock that says less was never set
 
 
@@ -149,16 +151,16 @@ class Daemon:
     def _reload(self) -> None:
         """The file again: connection, numbers and log. What is wrong in it is told, and all stays as it was."""
         self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={self._monotonic_ms() * 1000}")
+        old = self.settings
         try:
-            settings = self._read()
+            read = self._read()
+            settings = msgspec.structs.replace(read, **{name: getattr(old, name) for name in _FIXED})
             part = self._part(settings)
         except InputError as error:
             for problem in error.problems:
                 self.log.event("config-refused", "error", problem=str(problem))
         else:
-            old = self.settings
-            fixed = [name for name in ("device", "account", "database", "schema", "socket")
-                     if getattr(old, name) != getattr(settings, name)]  # fmt: skip
+            fixed = [name for name in _FIXED if getattr(old, name) != getattr(read, name)]
             if fixed:
                 self.log.event("restart-needed", "warning", keys=", ".join(fixed), hint="these stay as they were")
             self._note_budget()
