@@ -34,6 +34,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "device-tables": protocol_tables.device_tables,
     "records": protocol_tables.records,
     "agent-numbers": protocol_tables.agent_numbers,
+    "command-numbers": protocol_tables.command_numbers,
     "relay-numbers": protocol_tables.relay_numbers,
     "stream-numbers": protocol_tables.stream_numbers,
     "listener-numbers": protocol_tables.listener_numbers,

@@ -38,6 +38,7 @@ from agent.protocol.messages import (
     Up,
     Wait,
 )
+from agent.remote.events import CommandConfig
 from agent.store import Store
 from agent.transitions import TRANSITIONS
 from cloud.config import RelayConfig
@@ -340,6 +341,10 @@ def _forms(*modules: ModuleType) -> str:
 
 def agent_numbers() -> str:
     return _numbers(AgentConfig, AgentConfig())
+
+
+def command_numbers() -> str:
+    return _numbers(CommandConfig, CommandConfig())
 
 
 def relay_numbers() -> str:

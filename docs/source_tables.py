@@ -14,7 +14,7 @@ from typing import Any, Final
 from docs.markdown import code, sentence, table
 from fleet.oracle import statements
 from fleet.plants import PLANTS
-from fleet.scenario.build import _CHECKS_OF_FAULTS
+from fleet.scenario.build import _CHECKS_OF_FAULTS, CHECKS_OF_COMMANDS
 from fleet.scenario.expect import ALWAYS_REQUIRED
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -78,6 +78,7 @@ def required_checks() -> str:
     """What a scenario requires that names no checks."""
     rows = [["any", ", ".join(code(name) for name in ALWAYS_REQUIRED)]]
     rows += [[code(kind), ", ".join(code(name) for name in names)] for kind, names in _CHECKS_OF_FAULTS.items()]
+    rows.append([code("commands"), ", ".join(code(name) for name in CHECKS_OF_COMMANDS)])
     return table(["a scenario with", "requires"], rows)
 
 

@@ -247,10 +247,17 @@ class Pair:
     `told` hold everything that ever was on the wire, to be delivered again."""
 
     def __init__(
-        self, *, seed: int = 1, config: AgentConfig | None = None, relay_type: type[Relay] = Relay, **types: Any
+        self,
+        *,
+        seed: int = 1,
+        config: AgentConfig | None = None,
+        relay_type: type[Relay] = Relay,
+        schema: Schema = SCHEMA,
+        device_type: type[Device] = Device,
+        **types: Any,
     ) -> None:
-        self.rig = Rig(relay_type=relay_type)
-        self.device = Device(seed=seed, config=config, now_ms=lambda: self.rig.now_ms, **types)
+        self.rig = Rig(schema=schema, relay_type=relay_type)
+        self.device = device_type(seed=seed, config=config, schema=schema, now_ms=lambda: self.rig.now_ms, **types)
         self.up: list[bytes] = []
         self.down: list[bytes] = []
         self.heard: list[bytes] = []  # by the relay

@@ -79,6 +79,10 @@ def command(device: str, name: str) -> Key:
     return (f"device#{device}", f"command#{name}")
 
 
+def result(device: str, name: str) -> Key:
+    return (f"device#{device}", f"command-result#{name}")
+
+
 def setting(device: str, name: str = "s1") -> Key:
     return (f"device#{device}", f"setting#{name}")
 
@@ -176,7 +180,8 @@ class History:
         rev = self.next_rev()
         t = self.tick()
         before = self.visible[device].get(key)
-        image = None if kind == "delete" else {**self.image(key, rev), **self.life(more.pop("life_s", None))}
+        fields = {**self.life(more.pop("life_s", None)), **more.pop("fields", {})}
+        image = None if kind == "delete" else {**self.image(key, rev), **fields}
         before_rev = more.pop("before", None if before is None else before["rev"])
         if image is not None and "ttl" in image:
             self.oracle.device_sets_end(key, rev, image["ttl"])
@@ -272,14 +277,14 @@ class History:
 
     # ------------------------------------------------------------------ down
 
-    def cloud(self, key: Key, kind: str = "put", life_s: int | None = None) -> int:
+    def cloud(self, key: Key, kind: str = "put", life_s: int | None = None, **fields: Any) -> int:
         """A cloud application writes. Returns the rev."""
         rev = self.next_rev()
         self.oracle.cloud_wrote(self.tick(), key, rev, kind)
         if kind == "delete":
             self.commit(key, None)
         else:
-            self.commit(key, {"pk": key[0], "sk": key[1], **self.image(key, rev), **self.life(life_s)})
+            self.commit(key, {"pk": key[0], "sk": key[1], **self.image(key, rev), **self.life(life_s), **fields})
         return rev
 
     def sweep(self, key: Key) -> None:
@@ -366,6 +371,29 @@ class History:
         self.oracle.device_reads(device, [(key, image["rev"]) for key, image in held.items()])
         for key in gone:
             self.see(device, key)
+
+    # ------------------------------------------------------------------ commands
+
+    def order(self, device: str, name: str, life_s: int = 60) -> None:
+        """The cloud gives a command that expires so many seconds from now, and it comes to the device."""
+        self.cloud(command(device, name), expires=self.stamp() + life_s * 1000)
+        self.push(device, command(device, name))
+
+    def answer(self, device: str, name: str, state: str) -> None:
+        """The device writes the result, and it gets to the cloud."""
+        there = result(device, name) in self.visible[device]
+        self.write(device, result(device, name), "update" if there else "create", fields={"state": state})
+        self.sync_up(device)
+
+    def run(self, device: str, name: str, what: str = "blink") -> None:
+        """It is done."""
+        self.oracle.command_ran(self.tick(), device, name, what)
+
+    def obey(self, device: str, name: str, what: str = "blink", state: str = "done") -> None:
+        """Recorded, done, answered."""
+        self.answer(device, name, "started")
+        self.run(device, name, what)
+        self.answer(device, name, state)
 
     # ------------------------------------------------------------------ the end
 

@@ -75,6 +75,17 @@ COMMANDS: Final = (
             (MODEL, WORDS, _OF_DEVICES, *OUTPUT), fields=True),
     Command("remove", "items:remove", "remove an item", "Removes an item and prints what it was.",
             (MODEL, KEY, _OF_DEVICES, *OUTPUT), fields=True),
+    Command("command", "command:command", "give a device a command",
+            "Gives a device a command, as an item of the model Command, which the device does at most once and answers "
+            "with an item of CommandResult; docs/commands.md has both. A VALUE that looks like a number, true or false "
+            "is one, any other is text; KEY:=JSON gives any JSON value. With --wait it looks until there is a final "
+            "result, prints that, and exits with 1 unless the command was done.",
+            ((("device_id",), {"metavar": "DEVICE", "help": "its id"}),
+             (("name",), {"metavar": "NAME", "help": "status, resync, reboot, or one of the application's"}),
+             (("words",), {"nargs": "*", "metavar": "KEY=VALUE", "help": "the command's arguments"}),
+             (("--expires",), {"metavar": "DURATION", "default": "10m", "help": "the device does not begin it later "
+                               "than so long from now; default: %(default)s"}),
+             (("--wait",), {"action": "store_true", "help": "wait for the answer and print it"}), *OUTPUT)),
     Command("letters", "letters:letters", "changes that the relay could not work on",
             "Lists the records of the table's stream that the relay's processes have set aside, each with its reason. "
             "--retry works on them again, and removes those that go through; their devices get the row at their next "

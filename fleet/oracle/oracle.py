@@ -14,9 +14,8 @@ the device's cursor has passed it.
 
 from __future__ import annotations
 
-from fleet.oracle.final import Final
-from fleet.oracle.restored import RestoredSide
+from fleet.oracle.command_side import CommandSide
 
 
-class Oracle(Final, RestoredSide):
-    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, Final."""
+class Oracle(CommandSide):
+    """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, Final, CommandSide."""

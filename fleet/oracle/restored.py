@@ -53,6 +53,8 @@ class RestoredSide(TableSide):
         rev = image.get(REV) if image is not None else None
         item.cloud = None
         was, item.rev, item.image = item.rev, rev, image
+        if image is not None:
+            item.set_end(rev, image.get(item.model.ttl_attribute or ""))
         if item.receives:
             if rev != was:
                 self._advance(t_us, item, rev, False)

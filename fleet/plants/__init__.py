@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.protocol.errors import Problem
 from cloud.relay import Relay
-from fleet.plants import agent, due, relay
+from fleet.plants import agent, due, relay, remote
 from fleet.world.world import Types
 
 
@@ -57,6 +57,8 @@ def _statement(kind: type) -> str:
     return " ".join((kind.__doc__ or "").split())
 
 
+_REMOTE: Final = "remote-commands"
+_COPIES: Final = "remote-copies"
 _ALL: Final = (
     _relay("ack-before-commit", "ingest_type", relay.HastyIngest, "no-acked-write-lost"),
     _relay("arrival-wins", "ingest_type", relay.ArrivalIngest, "conflict-policy", "conflict"),
@@ -65,6 +67,15 @@ _ALL: Final = (
     _worker("checkpoint-first", relay.HastyCloud, "convergence every-change-logged"),
     _agent("clear-all-on-ack", "replica", agent.ClearingReplica, "read-your-writes every-write-decided convergence"),
     _relay("clones-live-on", "catchup_type", relay.PatientCatchUp, "no-epoch-change", "clones"),
+    _agent("command-again-after-boot", "commander", remote.RepeatingCommander, "command-at-most-once", _REMOTE),
+    _agent("command-before-clock", "commander", remote.HastyCommander, "command-after-clock", _REMOTE),
+    _agent("command-before-record", "commander", remote.UnrecordedCommander, "command-at-most-once", _REMOTE),
+    _agent("command-cut-off-silent", "commander", remote.SilentCommander, "command-answered", _REMOTE),
+    _agent("command-expiry-ignored", "commander", remote.PatientCommander, "command-not-expired", _REMOTE),
+    _agent("command-of-the-past", "commander", remote.ObedientCommander, "command-at-most-once", _COPIES),
+    _agent("command-reboots-always", "commander", remote.RestlessCommander, "command-reboots-spaced", _REMOTE),
+    _agent("command-result-dropped", "commander", remote.ForgetfulCommander, "command-at-most-once", _REMOTE),
+    _agent("command-unconfirmed", "commander", remote.UnconfirmedCommander, "command-at-most-once", _COPIES),
     _agent("cursor-before-apply", "replica", agent.EarlyCursorReplica, "convergence"),
     _agent("delete-not-sent", "database", agent.ZombieDatabase, "convergence every-write-decided"),
     _agent("deleted-items-return", "replica", agent.MergingReplica, "convergence"),

@@ -20,6 +20,8 @@ _CHECKS_OF_FAULTS = {
     "reboots": ("writes-survive-power-cuts",),
 }
 
+CHECKS_OF_COMMANDS = ("command-at-most-once", "command-answered")
+
 
 def build_plan(scenario: Scenario, seed: int | None = None, *, plant: str = "") -> Plan:
     """The plan of one run. `seed` None: the scenario's own. `plant`: a planted bug to switch on."""
@@ -64,6 +66,8 @@ def required_checks(scenario: Scenario) -> list[str]:
     names = list(ALWAYS_REQUIRED)
     for fault in scenario.faults:
         names += _CHECKS_OF_FAULTS.get(fault.kind, ())
+    if any(workload.commands for workload in scenario.workload):
+        names += CHECKS_OF_COMMANDS
     return list(dict.fromkeys(names))
 
 
@@ -127,6 +131,9 @@ def _workload(scenario: Scenario, workload: Workload, indexes: dict[str, int]) -
         ttl_field=known.ttl_field if workload.life_us[1] else "",
         life_min_us=workload.life_us[0],
         life_max_us=workload.life_us[1],
+        commands=list(workload.commands),
+        expires_min_us=workload.expires_us[0],
+        expires_max_us=workload.expires_us[1],
         bytes_min=workload.bytes[0],
         bytes_max=workload.bytes[1],
         groups=sorted(indexes[name] for name in workload.groups) if workload.groups else None,

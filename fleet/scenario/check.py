@@ -9,6 +9,7 @@ from __future__ import annotations
 from agent.protocol.schema import Schema
 from agent.protocol.topics import valid_id
 from fleet.scenario.check_faults import check_fault, check_fault_names
+from fleet.scenario.check_orders import FILLED, check_orders, check_schema
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import Draft, elements, first_of, outside, raw_names, span, unknown
 from fleet.scenario.expect import CHECKS, PATHS, PROBES, parse_threshold
@@ -28,6 +29,8 @@ def check(draft: Draft) -> None:
     for index, group in draft.devices:
         total += group.count
         _group(draft.document, ("devices", index), group)
+    if draft.schema is not None:
+        check_schema(draft.document, draft.schema)
     if total > DEVICES_MAX:
         draft.document.complain(("devices",), f"{total} devices, at most {DEVICES_MAX}")
     for index, workload in draft.workload:
@@ -110,6 +113,7 @@ def _workload(draft: Draft, path: Path_, workload: Workload) -> None:
         document.complain((*path, "items"), "goes with `action: update` and `toggle` only", "`keep` bounds new items")
     unknown(document, (*path, "groups"), workload.groups, [name for _, name in raw_names(document, "devices")], "group")
     span(draft, path, workload.from_us, workload.until_us)
+    check_orders(document, path, workload, draft.schema)
     if draft.schema is not None:
         _model(draft, path, workload, draft.schema)
 
@@ -146,8 +150,9 @@ def _fields(document: Document, path: Path_, workload: Workload, known: Facts) -
     if workload.life_us[1] and not known.ttl_field:
         hint = "add one, such as ttl: {type: 'date', ttl: true}"
         document.complain((*path, "life"), f"{name} has no ttl field to end an item's life", hint)
-    if known.unfilled:
-        message = f"{name} requires {', '.join(known.unfilled)}, which a workload does not fill"
+    unfilled = [field for field in known.unfilled if not (workload.commands and field in FILLED)]
+    if unfilled:
+        message = f"{name} requires {', '.join(unfilled)}, which a workload does not fill"
         document.complain((*path, "model"), message, "give the field a default")
     if known.key_count > 1:
         document.complain((*path, "model"), f"the key of {name} has several variables; a workload fills one")

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from agent.protocol.schema import Schema
 from fleet.scenario.faults import Fault, Shape
+from fleet.scenario.orders import ORDERS
 from fleet.scenario.presets import LINKS
 from fleet.scenario.settings import AgentSettings, BrokerSettings, CloudSettings, Part
 from fleet.scenario.units import (
@@ -150,6 +151,16 @@ class Workload(Part):
         default=(0, 0),
         description="Time to live of what is written, or [least, most], from the write on by the writer's own clock. "
         "The model needs a ttl field. 0: without end.",
+    )
+    commands: Names = Field(
+        default=(),
+        description="With `create` of the model Command: what is ordered, drawn evenly; a word that comes twice counts "
+        f"twice. One of {', '.join(ORDERS)}.",
+    )
+    expires_us: DurationRange = Field(
+        alias="expires",
+        default=(0, 0),
+        description="With `commands`: time until a command expires, or [least, most], from the write on.",
     )
     bytes: SizeRange = Field(default=(0, 0), description="Size of an item, or [least, most], brought about by `text`.")
     groups: Names = Field(default=(), description="Only devices of these groups, or their accounts. Default: all.")

@@ -75,6 +75,9 @@ class WorkloadPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ttl_field: str = ""  # the field that ends an item's life; "": none, or lives without end
     life_min_us: int = 0  # from the write on, drawn uniformly
     life_max_us: int = 0
+    commands: list[str] = []  # words of fleet.scenario.orders, drawn uniformly; for the model Command alone
+    expires_min_us: int = 0  # of a command, from the write on, drawn uniformly
+    expires_max_us: int = 0
     bytes_min: int = 0
     bytes_max: int = 0
     groups: list[int] | None = None  # indexes into Plan.groups

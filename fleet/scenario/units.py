@@ -14,7 +14,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 UNITS_US: Final = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _LARGEST_FIRST: Final = ("d", "h", "m", "s", "ms", "us")
-DURATION_US_MAX: Final = 3650 * UNITS_US["d"]  # ten years: beyond that it is a slip of the pen
+DURATION_DAYS_MAX: Final = 3650  # ten years: beyond that it is a slip of the pen
+SIGNED_DAYS_MAX: Final = 21_900  # sixty: a clock without a battery begins in 1970
 SIZE_BYTES_MAX: Final = 1 << 40
 RATE_PER_S_MAX: Final = 1e6
 BPS_MAX: Final = 10**12
@@ -35,7 +36,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def parse_duration(value: Any) -> int:
+def parse_duration(value: Any, days_max: int = DURATION_DAYS_MAX) -> int:
     """Microseconds. `0` needs no unit."""
     if _number(value) and value == 0:
         return 0
@@ -43,16 +44,16 @@ def parse_duration(value: Any) -> int:
         raise ValueError(f"expected a duration such as 10s, 5m, 1h30m or 250ms, found {value!r}")
     parts = (Fraction(number) * UNITS_US[unit] for number, unit in _DURATION.findall(value))
     total = int(sum(parts, Fraction(0)))
-    if total > DURATION_US_MAX:
-        raise ValueError(f"impossible duration {value!r}: at most 3650d")
+    if total > days_max * UNITS_US["d"]:
+        raise ValueError(f"impossible duration {value!r}: at most {days_max}d")
     return total
 
 
 def parse_signed_duration(value: Any) -> int:
     """Microseconds, `-5m` too."""
     if isinstance(value, str) and value.lstrip().startswith("-"):
-        return -parse_duration(value.lstrip()[1:])
-    return parse_duration(value)
+        return -parse_duration(value.lstrip()[1:], SIGNED_DAYS_MAX)
+    return parse_duration(value, SIGNED_DAYS_MAX)
 
 
 def parse_positive_duration(value: Any) -> int:

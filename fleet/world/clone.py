@@ -1,7 +1,8 @@
 """A second device with the identity and the database of another: what a copied disk, or a card in two units, does.
 
-It runs the real agent and talks to the same broker under the same name. No application writes on it, and the oracle
-does not look at it: it judges what becomes of the first. Called by fleet.world.world, for a fault.
+It runs the real agent and talks to the same broker under the same name. No application writes on it, but remote
+commands may reach it. The oracle does not look at it, but for the commands that it does: it judges what becomes of the
+first. Called by fleet.world.world, for a fault.
 """
 
 from __future__ import annotations
@@ -50,6 +51,19 @@ class Unheard(Oracle):
         return
 
     def device_verdict(self, t_us: int, device: str, key: Key, updated_ms: int, verdict: str) -> None:
+        return
+
+    def device_wrote(
+        self,
+        t_us: int,
+        device: str,
+        key: Key,
+        kind: str,
+        rev: int,
+        updated_ms: int,
+        before_rev: int | None,
+        durable: bool = True,
+    ) -> None:
         return
 
     def device_saw(self, t_us: int, device: str, key: Key, rev: int | None, image: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from agent.files import open_memory
 from agent.protocol import topics
 from agent.protocol.messages import Key, decode_image
 from agent.protocol.schema import Context, Schema
+from agent.remote.commander import Commander
 from agent.replica import Replica
 from agent.session import NEVER, Session
 from agent.store import Store
@@ -45,6 +46,7 @@ from fleet.world import fuse
 from fleet.world.broker import Broker
 from fleet.world.clock import Clock
 from fleet.world.connection import Connection, Will
+from fleet.world.executor import Executor
 from fleet.world.link import Link, Profile
 
 START_MS: Final = 1_767_225_600_000  # virtual time 0: 2026-01-01T00:00:00Z
@@ -62,6 +64,7 @@ class AgentTypes:
     session: type[Session] = Session
     replica: type[Replica] = Replica
     store: type[Store] = Store
+    commander: type[Commander] = Commander
     wants_puback: bool = False
 
 
@@ -80,6 +83,8 @@ class Surroundings:
     configs: Mapping[str, AgentConfig]  # by encoding
     ends: Mapping[str, str]  # model -> the attribute that ends its items' lives; empty for most schemas
     in_memory: bool  # whether the schema has items that are kept in memory
+    orders: Oracle  # judges what commands do, also on a copy of a device
+    first_rev: Callable[[str, str], int] | None  # where the schema has remote commands: numbers for their results
 
 
 class SimDevice:
@@ -105,6 +110,7 @@ class SimDevice:
         "delete_rev",
         "device_id",
         "disk",
+        "executor",
         "faults",
         "group",
         "link",
@@ -112,6 +118,7 @@ class SimDevice:
         "random",
         "reboots",
         "region",
+        "result_rev",
         "session",
         "stream",
         "subscriptions",
@@ -149,6 +156,8 @@ class SimDevice:
         self.disk: sqlite3.Connection | None = None
         self.database: Database | None = None
         self.session: Session | None = None
+        self.executor: Executor | None = None  # of remote commands, where the schema has them
+        self.result_rev = 0  # of the last result that it wrote
         self.powered = False
         self.delete_rev = 0
         self.reboots = 0
@@ -212,6 +221,9 @@ class SimDevice:
         database.on("*", "*", self._changed)
         database.on_outbox = self._outbox_grew
         self.session = world.types.session(database, self.config, world.probes, world.types.replica)
+        if world.first_rev is not None:
+            self.result_rev = self.result_rev or world.first_rev(self.device_id, "results")
+            self.executor = Executor(self, self._generation, self._next_result_rev)
         if self._generation > 1:
             self.reboots += 1
             world.oracle.device_booted(now, self.device_id)
@@ -259,6 +271,9 @@ class SimDevice:
         if self.session is not None:
             self._mints += self.session.mints
         self.session = None
+        if self.executor is not None and self.database is not None:
+            self.executor = None
+            fuse.blow(self.database.store)  # whoever was in the middle of something gets no further
         self.database = None
         if self.disk.in_transaction:
             self.disk.rollback()
@@ -273,11 +288,13 @@ class SimDevice:
         try:
             effects = session.receive(event, self.monotonic_ms())
         except fuse.PowerCutError:
-            self._cut()
+            self.cut()
             return
         self._carry_out(effects)
+        if self.executor is not None:
+            self.executor.look()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """The power went at a statement of the database."""
         self.world.probes["power_cut_at_statement"] += 1
         self.power_off()
@@ -302,12 +319,13 @@ class SimDevice:
         if wakes and at_ms >= self._wake_ms:
             return
         self._wake_ms = at_ms
-        at_us = self._booted_us + at_ms * 1000 * _PPB // (_PPB + self._drift_ppb) + 1
-        clock = self.world.clock
-        if at_us <= clock._now:
-            at_us = clock._now + 1
         wakes.append(at_ms)
-        clock.post_at(at_us, self.tie, self._wake, self._generation)
+        self.world.clock.post_at(self.when_us(at_ms), self.tie, self._wake, self._generation)
+
+    def when_us(self, at_ms: int) -> int:
+        """Virtual time, in the future, when the monotonic clock shows `at_ms`."""
+        at_us = self._booted_us + at_ms * 1000 * _PPB // (_PPB + self._drift_ppb) + 1
+        return max(at_us, self.world.clock._now + 1)
 
     def _wake(self, generation: int) -> None:
         if generation != self._generation:
@@ -346,11 +364,15 @@ class SimDevice:
         try:
             effects = hook(token, self.monotonic_ms())
         except fuse.PowerCutError:
-            self._cut()
+            self.cut()
             return
         self._carry_out(effects)
 
     # ---------------------------------------------------------------- applications
+
+    def _next_result_rev(self) -> int:
+        self.result_rev += 1
+        return self.result_rev
 
     def _outbox_grew(self) -> None:
         self.feed(LOCAL_CHANGE)
@@ -363,7 +385,7 @@ class SimDevice:
         try:
             result: dict[str, Any] | bool = getattr(database, action)(model, properties)
         except fuse.PowerCutError:
-            self._cut()
+            self.cut()
             return None
         return result
 
@@ -375,7 +397,7 @@ class SimDevice:
         try:
             return database.get(model, properties) is not None
         except fuse.PowerCutError:
-            self._cut()
+            self.cut()
             return False
 
     def _changed(self, change: Change) -> None:

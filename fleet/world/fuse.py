@@ -32,6 +32,15 @@ def arm(store: Store, statements: int) -> None:
     store.execute = count
 
 
+def blow(store: Store) -> None:
+    """The power is off: nothing reads or writes through this store any more."""
+
+    def fail(sql: str, values: Any = ()) -> sqlite3.Cursor:
+        raise PowerCutError
+
+    store.execute = fail
+
+
 def disarm(store: Store) -> None:
     """The fuse did not blow."""
     store.execute = store.connection.cursor().execute

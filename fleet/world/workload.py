@@ -17,6 +17,7 @@ from cloud.table import PK, SK, Delete, Get, Put, TableError, Update, Write
 from fleet.oracle import Oracle
 from fleet.oracle.payload import text_for
 from fleet.rng import digest64, rng
+from fleet.scenario.orders import order
 from fleet.scenario.plan import WorkloadPlan
 from fleet.trace import Trace
 from fleet.world.clock import Clock
@@ -107,6 +108,10 @@ class Writer:
         if plan.ttl_field:
             life_us = plan.life_min_us + self._stream.below(plan.life_max_us - plan.life_min_us + 1)
             properties[plan.ttl_field] = from_ms(self._now_ms() + life_us // 1000)
+        if plan.commands:
+            properties.update(order(self._stream.choice(plan.commands), self._stream))
+            wait_us = self._stream.between(plan.expires_min_us, plan.expires_max_us)
+            properties["expires"] = from_ms(self._now_ms() + wait_us // 1000)
         return properties
 
     def _named(self, name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from agent.config import AgentConfig
 from agent.protocol import topics
 from agent.protocol.messages import Key
+from agent.protocol.remote import has_commands
 from agent.protocol.schema import Context, Schema
 from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
@@ -99,6 +100,7 @@ class World:
         self.plan = plan
         self.schema = Schema.parse(plan.schema_text, plan.schema_file)
         self.clock = Clock(plan.seed)
+        self.revs = Revs()
         self.trace = (Trace if hashed or trace_path else NoTrace)(self.clock, trace_path)
         self.probes: Counter[str] = Counter()
         self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
@@ -130,6 +132,8 @@ class World:
             configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
             ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
             in_memory=any(model.mem for model in self.schema.models.values()),
+            orders=self.oracle,
+            first_rev=self.revs.first if has_commands(self.schema) else None,
         )
         self.devices: dict[str, SimDevice] = {}
         self._make_devices(surroundings)
@@ -200,8 +204,7 @@ class World:
         return AgentConfig(compact=encoding == "msgpack", **numbers)
 
     def _start_workloads(self) -> None:
-        plan = self.plan
-        revs = Revs()
+        plan, revs = self.plan, self.revs
         for workload in plan.workloads:
             chosen = set(range(len(plan.groups)) if workload.groups is None else workload.groups)
             members = [device for device in plan.devices if device.group in chosen]

@@ -21,6 +21,7 @@ from oracle_history import (
     order,
     public,
     reading,
+    result,
     setting,
     status,
     tariff,
@@ -87,6 +88,10 @@ def settled() -> History:
     for device in (D, OTHER):
         h.rows(device, tariff("main"))
         h.see(device, tariff("main"))
+    h.order(D, "k1")
+    h.obey(D, "k1")
+    h.order(D, "k2", 600)
+    h.obey(D, "k2", "reboot")
     h.hello(D)
     h.boot(D)
     return h
@@ -622,6 +627,65 @@ def _there_after_boot(h: History) -> None:
     h.boot(D, kept=[tariff("main")])
 
 
+def _done_again(h: History) -> None:
+    told_the_time(h)
+    h.run(D, "k1")
+
+
+def _done_unasked(h: History) -> None:
+    h.run(D, "c9")
+
+
+def _not_answered(h: History) -> None:
+    h.order(D, "c9")
+
+
+def _left_as_started(h: History) -> None:
+    told_the_time(h)
+    h.order(D, "c9")
+    h.answer(D, "c9", "started")
+    h.run(D, "c9")
+
+
+def _answered_otherwise(h: History) -> None:
+    h.answer(D, "k1", "failed")
+
+
+def _answered_and_begun_again(h: History) -> None:
+    h.answer(D, "k1", "started")
+
+
+def _never_done(h: History) -> None:
+    h.order(D, "c9")
+    h.answer(D, "c9", "done")
+
+
+def _done_though_refused(h: History) -> None:
+    told_the_time(h)
+    h.order(D, "c9")
+    h.obey(D, "c9", state="refused")
+
+
+def _done_late(h: History) -> None:
+    told_the_time(h)
+    h.order(D, "c9", 60)
+    h.pass_s(121)
+    h.obey(D, "c9")
+
+
+def _done_unanswered(h: History) -> None:
+    h.order(D, "c9")
+    h.boot(D)
+    h.run(D, "c9")
+
+
+def _rebooted_again(h: History) -> None:
+    told_the_time(h)
+    h.pass_s(539)
+    h.order(D, "c9")
+    h.obey(D, "c9", "reboot")
+
+
 STORIES: dict[str, tuple[str, str, str, Story]] = {
     "other values": ("convergence", D, words_of(config(D)), _diverged_down),
     "missing on the device": ("convergence", D, words_of(config(D)), _missing_on_device),
@@ -635,7 +699,7 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "sent, never decided": ("every-write-decided", D, words_of(status(D)), _sent_never_decided),
     "told otherwise": ("every-write-decided", D, words_of(setting(D)), _told_otherwise),
     "told too early": ("every-write-decided", D, words_of(status(D)), _told_too_early),
-    "HEAD passes what was not sent": ("every-write-decided", D, "operation 11", _head_passes_nothing),
+    "HEAD passes what was not sent": ("every-write-decided", D, "operation 15", _head_passes_nothing),
     "nobody wrote it": ("nothing-invented", D, words_of(config(D)), _nobody_wrote),
     "nobody deleted it": ("nothing-invented", D, words_of(config(D)), _nobody_deleted),
     "the text of another write": ("nothing-invented", D, words_of(config(D)), _wrong_text),
@@ -698,6 +762,17 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "sent within its period": ("period-kept", D, words_of(meter(D)), _sent_at_once),
     "memory in the file": ("memory-only", D, words_of(tariff("main")), _in_the_file),
     "memory after a boot": ("memory-only", D, words_of(tariff("main")), _there_after_boot),
+    "done again": ("command-at-most-once", D, words_of(command(D, "k1")), _done_again),
+    "done unasked": ("command-at-most-once", D, "c9", _done_unasked),
+    "not answered": ("command-answered", D, words_of(command(D, "c9")), _not_answered),
+    "left as started": ("command-answered", D, words_of(command(D, "c9")), _left_as_started),
+    "answered otherwise": ("command-answered", D, words_of(result(D, "k1")), _answered_otherwise),
+    "answered and begun again": ("command-answered", D, words_of(command(D, "k1")), _answered_and_begun_again),
+    "answered and never done": ("command-answered", D, words_of(command(D, "c9")), _never_done),
+    "done though refused": ("command-answered", D, words_of(command(D, "c9")), _done_though_refused),
+    "done late": ("command-not-expired", D, words_of(command(D, "c9")), _done_late),
+    "done before an answer": ("command-after-clock", D, words_of(command(D, "c9")), _done_unanswered),
+    "rebooted again": ("command-reboots-spaced", D, words_of(command(D, "c9")), _rebooted_again),
     "an echo": ("quiet-after-convergence", D, str(MESSAGES_MAX), _echo),
 }
 

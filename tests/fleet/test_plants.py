@@ -13,6 +13,7 @@ from plant_rig import DEVICES, NAMED, SEEDS, noticed
 from run_rig import fleet
 
 from agent.database import Database
+from agent.remote.commander import Commander
 from agent.replica import Replica
 from agent.session import Session
 from agent.store import Store
@@ -70,7 +71,8 @@ def test_no_planted_bug_is_on_unless_it_is_asked_for() -> None:
         types_with(name)
     types = types_with("")
     agent = types.agent
-    assert (agent.database, agent.session, agent.replica, agent.store) == (Database, Session, Replica, Store)
+    parts_of_agent = (agent.database, agent.session, agent.replica, agent.store, agent.commander)
+    assert parts_of_agent == (Database, Session, Replica, Store, Commander)
     assert (types.relay, types.cloud, agent.wants_puback) == (Relay, CloudWorld, False)
     parts = (Relay.sequencer_type, Relay.orphans_type, Relay.ingest_type, Relay.catchup_type)
     assert all(part.__module__.startswith("cloud.") for part in parts)
@@ -81,7 +83,7 @@ def test_a_planted_bug_changes_the_one_part_that_it_says(name: str) -> None:
     planted, real = types_with(name), Types()
     agent = [
         one
-        for one in ("database", "session", "replica", "store")
+        for one in ("database", "session", "replica", "store", "commander")
         if getattr(planted.agent, one) is not getattr(real.agent, one)
     ]
     relay = [one for one in ("relay", "cloud") if getattr(planted, one) is not getattr(real, one)]

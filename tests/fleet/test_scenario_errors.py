@@ -12,6 +12,7 @@ from scenario_rig import GOOD, changed, loaded, problems, write
 from agent.protocol.errors import InputError
 from fleet.scenario import document
 from fleet.scenario.load import load
+from fleet.scenario.shipped import schema_path
 
 # One mistake each: what is replaced, by what, the line of the mistake, words of the message.
 MISTAKES = [
@@ -287,3 +288,34 @@ def test_a_shipped_scenario_s_misspelt_name_is_guessed() -> None:
 def test_what_is_no_yaml_says_what_it_mostly_comes_from(tmp_path: Path, text: str, line: int, words: str) -> None:
     (problem,) = problems(tmp_path, text)
     assert problem.line == line and words in str(problem)
+
+
+ORDERS = GOOD.replace("schema: fleet.json5", "schema: commands.json5").replace(
+    "keep: 5}\n  - {name: notice, side: cloud, model: Notice, action: create, every: 10m, keep: 5}\n",
+    "keep: 5, commands: [blink, reboot], expires: [1m, 5m]}\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("schema: commands.json5", "schema: fleet.json5", "the schema has no CommandResult"),
+        ("[blink, reboot]", "[blnik, reboot]", "unknown command 'blnik' (did you mean blink?)"),
+        (", expires: [1m, 5m]", "", "needs `expires`"),
+        (", commands: [blink, reboot]", "", "goes with `commands` only"),
+        ("model: Command", "model: Audit", "only the cloud gives commands"),
+        ("action: create", "action: update", "only the cloud gives commands"),
+    ],
+)
+def test_a_mistake_in_commands_is_told(tmp_path: Path, old: str, new: str, words: str) -> None:
+    loaded(tmp_path, ORDERS)
+    assert ORDERS.count(old) == 1
+    assert any(words in str(problem) and problem.line for problem in problems(tmp_path, ORDERS.replace(old, new)))
+
+
+def test_a_schema_whose_results_do_not_fit_is_told_with_its_own_line(tmp_path: Path) -> None:
+    text = schema_path("commands.json5").read_text()  # type: ignore[union-attr]
+    broken = text.replace("message: {type: 'string'}", "message: {type: 'number'}")
+    write(tmp_path, broken, "own.json5")
+    (problem,) = problems(tmp_path, ORDERS.replace("commands.json5", "own.json5"))
+    assert problem.file.endswith("own.json5") and "message" in broken.splitlines()[problem.line - 1]

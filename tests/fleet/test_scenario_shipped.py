@@ -21,6 +21,7 @@ from fleet.scenario.faults import KINDS
 from fleet.scenario.json_schema import json_schema
 from fleet.scenario.load import load
 from fleet.scenario.model import Link
+from fleet.scenario.orders import ORDERS
 from fleet.scenario.presets import LINKS
 from fleet.scenario.shipped import ROOT, header, scenario_paths
 
@@ -34,6 +35,8 @@ NAMES = [
     "outage",
     "reboot-storm",
     "relay-crash",
+    "remote-commands",
+    "remote-copies",
     "table-restore",
 ]
 WAYS = {"Status": "up", "Config": "down", "Setting": "both", "Diagnostic": "device only", "Audit": "cloud only"}
@@ -76,6 +79,27 @@ def test_the_lifetimes_have_an_end_in_every_direction_a_period_and_a_memory() ->
     assert any(workload.life_us[0] > outlived for workload in scenario.workload)
     kinds = {fault.kind for fault in scenario.faults}
     assert kinds >= {"broker-outage", "link-down", "power-cut", "reboots", "clock", "messages"}
+
+
+def test_the_remote_commands_are_of_every_kind_and_live_short_and_long() -> None:
+    scenario = load("remote-commands")
+    orders = [workload for workload in scenario.workload if workload.commands]
+    assert {word for workload in orders for word in workload.commands} == set(ORDERS)
+    ends = [workload.expires_us for workload in orders]
+    assert min(low for low, _ in ends) <= 1_000_000 and max(high for _, high in ends) > scenario.duration_us
+    kinds = {fault.kind for fault in scenario.faults}
+    assert kinds >= {
+        "link-down",
+        "power-cut",
+        "reboots",
+        "clock",
+        "messages",
+        "stream-replay",
+        "table-restore",
+    }
+    assert min(group.clock.offset_us for group in scenario.devices) < -50 * 365 * 24 * 3_600_000_000
+    commands = {name for name in CHECKS if name.startswith("command-")}
+    assert len(commands) == 5 and set(scenario.expect.checks) >= commands
 
 
 @pytest.mark.parametrize("name", NAMES)

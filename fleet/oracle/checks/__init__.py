@@ -10,6 +10,13 @@ from typing import Final
 from fleet.oracle.check import Check, CheckResult
 from fleet.oracle.checks.acked import NoAckedWriteLost
 from fleet.oracle.checks.boundaries import Direction, Isolation
+from fleet.oracle.checks.commands import (
+    CommandAfterClock,
+    CommandAnswered,
+    CommandAtMostOnce,
+    CommandNotExpired,
+    RebootsSpaced,
+)
 from fleet.oracle.checks.conservation import Conservation
 from fleet.oracle.checks.convergence import Convergence
 from fleet.oracle.checks.decided import EveryWriteDecided
@@ -55,6 +62,11 @@ CLASSES: Final[tuple[type[Check], ...]] = (
     SweepsLogged,
     PeriodKept,
     MemoryOnly,
+    CommandAtMostOnce,
+    CommandAnswered,
+    CommandNotExpired,
+    CommandAfterClock,
+    RebootsSpaced,
 )
 NAMES: Final[tuple[str, ...]] = tuple(check.name for check in CLASSES)
 
@@ -64,6 +76,8 @@ class Checks:
 
     __slots__ = (
         "acked",
+        "after_clock",
+        "answered",
         "conservation",
         "convergence",
         "decided",
@@ -74,17 +88,20 @@ class Checks:
         "epoch",
         "expired",
         "gaps",
+        "in_time",
         "invented",
         "isolation",
         "logged",
         "memory",
         "monotone",
+        "once",
         "own_writes",
         "period",
         "policy",
         "quiet",
         "resend",
         "resurrection",
+        "spaced",
         "survive",
         "sweeps",
         "up_models",
@@ -116,6 +133,11 @@ class Checks:
         self.sweeps = SweepsLogged()
         self.period = PeriodKept()
         self.memory = MemoryOnly()
+        self.once = CommandAtMostOnce()
+        self.answered = CommandAnswered()
+        self.in_time = CommandNotExpired()
+        self.after_clock = CommandAfterClock()
+        self.spaced = RebootsSpaced()
 
     def all(self) -> tuple[Check, ...]:
         """In the order of the report."""

@@ -1,0 +1,149 @@
+"""The oracle's view of remote commands: what was ordered, what reached its device, what was really done, what is said.
+
+Follows the table's commits and what devices show, as the other sides do, and what the world's own handlers tell. Looks
+at nothing where the schema has no results of commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from agent.protocol.messages import Key
+from agent.protocol.process import Context
+from fleet.oracle.check import CheckResult
+from fleet.oracle.final import DeviceItems
+from fleet.oracle.final import Final as FinalSide
+from fleet.oracle.ledger import TableRecord
+from fleet.oracle.restored import RestoredSide
+from fleet.oracle.state import Item
+
+COMMAND: Final = "Command"
+RESULT: Final = "CommandResult"
+REBOOT: Final = "reboot"
+STARTED: Final = "started"
+
+Image = Mapping[str, Any]
+Name = tuple[str, str]  # device, id
+
+
+class Order:
+    """One command, of a device."""
+
+    __slots__ = ("ends_us", "expires_us", "final", "kept", "key", "present", "ran", "reached_us")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.expires_us = 0
+        self.ends_us: int | None = None  # of its result's life
+        self.kept = True  # never withdrawn, swept, or lost with a restore of the table
+        self.reached_us: int | None = None
+        self.ran = 0
+        self.final: str | None = None  # the first final state that the table has had
+        self.present: str | None = None  # the state that it has
+
+
+class CommandSide(FinalSide, RestoredSide):
+    """What becomes of commands."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._takes_commands = RESULT in self._schema.models
+        self._orders: dict[Name, Order] = {}
+        self._rebooted_us: dict[str, int] = {}
+
+    # ------------------------------------------------------------------ what is told
+
+    def command_ran(self, t_us: int, device: str, command_id: str, name: str) -> None:
+        """The device, or a copy of it, really does what the command says: told by whoever does it, just before."""
+        if self._open:
+            self._settle()
+        checks, d = self.checks, self._devices[device]
+        order = self._orders.get((device, command_id))
+        if order is None:
+            checks.once.ran(t_us, device, (device, command_id), 1, ordered=False)
+            return
+        order.ran += 1
+        checks.once.ran(t_us, device, order.key, order.ran, ordered=True)
+        checks.in_time.ran(t_us, device, order.key, order.expires_us - t_us)
+        if not d.cloned:
+            checks.after_clock.ran(t_us, device, order.key, d.answered)
+        if name == REBOOT:
+            last_us = self._rebooted_us.get(device)
+            checks.spaced.rebooted(t_us, device, order.key, None if last_us is None or d.cloned else t_us - last_us)
+            self._rebooted_us[device] = t_us
+
+    def committed(self, t_us: int, record: TableRecord) -> None:
+        super().committed(t_us, record)
+        if self._takes_commands:
+            self._follow(t_us, record.key, record.new)
+
+    def device_saw(self, t_us: int, device: str, key: Key, rev: int | None, image: Image | None) -> None:
+        super().device_saw(t_us, device, key, rev, image)
+        if self._takes_commands and image is not None:
+            item = self._items.get(key)
+            order = None if item is None else self._orders.get(_name_of(item))
+            if order is not None and order.key == key and order.reached_us is None:
+                order.reached_us = t_us
+
+    def table_restored(self, t_us: int, items: Iterable[Image]) -> None:
+        items = list(items)
+        super().table_restored(t_us, items)
+        keys = {(item["pk"], item["sk"]) for item in items}
+        for order in self._orders.values():
+            order.kept = order.kept and order.key in keys
+
+    def _follow(self, t_us: int, key: Key, image: Image | None) -> None:
+        item = self._items.get(key)
+        owner = item.owner if item is not None else None
+        if item is None or owner is None or item.model.name not in (COMMAND, RESULT):
+            return
+        name = _name_of(item)
+        order = self._orders.get(name)
+        if item.model.name == COMMAND:
+            if order is None:
+                order = self._orders[name] = Order(key)
+            if image is None:
+                order.kept = False
+            else:
+                order.expires_us = image.get("expires", 0) * 1000 - self._start_us
+        elif order is not None:
+            order.present = state = None if image is None else image["state"]
+            if image is not None and "ttl" in image:
+                order.ends_us = image["ttl"] * 1_000_000 - self._start_us
+            if state is not None and state != STARTED:
+                if order.final is None:
+                    order.final = state
+                elif order.final != state and not owner.cloned:
+                    self.checks.answered.changed(t_us, owner.name, key, order.final, state)
+
+    # ------------------------------------------------------------------ the end
+
+    def finish(
+        self,
+        t_us: int,
+        device_items: DeviceItems,
+        table_items: Iterable[Image],
+        outboxes: Mapping[str, int],
+        identity_changes: Mapping[str, int],
+        waiting: Mapping[str, Key] | None = None,
+    ) -> list[CheckResult]:
+        super().finish(t_us, device_items, table_items, outboxes, identity_changes, waiting)
+        answered = self.checks.answered
+        for (device, _), order in self._orders.items():
+            in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
+            is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
+            if self._devices[device].cloned or is_over:
+                answered.excused += 1
+            elif in_time or order.ran or order.present is not None:
+                answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)
+        return self.results()
+
+
+def _name_of(item: Item) -> Name:
+    """Device and id, of a command or of its result: keys that end with the id, as the agent demands."""
+    owner = item.owner
+    if owner is None:
+        return "", ""
+    _, prefix = item.model.search({}, Context(owner.name, owner.account))
+    return owner.name, item.key[1][len(prefix) :]
