@@ -41,11 +41,12 @@ class AgentProcess:
         device: str = "home-1",
         session: Mapping[str, str] = QUICK,
         more: str = "",
+        schema: Path = FILE,
     ) -> None:
         self.folder = folder / device
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.config = self.folder / "agent.toml"
-        shutil.copy(FILE, self.folder / "schema.json5")
+        shutil.copy(schema, self.folder / "schema.json5")
         self.socket = str(self.folder / "agent.db-api/socket")
         self.device = device
         self._more = more

@@ -22,7 +22,9 @@ from agent.file_errors import StoreError
 from agent.protocol.errors import InputError
 from agent.protocol.log import Log
 from agent.protocol.version import __version__
+from agent.remote.handlers import Handlers
 from agent.runtime.driver import Agent
+from agent.runtime.orders import executor_of
 from agent.runtime.parts import part_of
 from agent.runtime.settings import Settings
 from agent.runtime.systemd import Notifier
@@ -30,12 +32,13 @@ from agent.runtime.systemd import Notifier
 CONNECT_THREADS: Final = 2
 _KEEP_S: Final = 600.0  # between two notes of what is left of the budget
 _BUDGET: Final = "budget"  # the note
-_FIXED: Final = ("device", "account", "database", "schema", "socket")  # until a restart
+# Until a restart.
+_FIXED: Final = ("device", "account", "database", "schema", "socket", "allow_reboot", "reboot_spacing_ms")
 _CLOCK_FLOOR_MS: Final = 1_700_000_000_000  # November 2023: a clock that says less was never set
 
 
 class Daemon:
-    """`read` reads the configuration anew. `environment` and `pid`: the process's, for systemd."""
+    """`read` reads the configuration anew. `handlers`: the application's remote commands."""
 
     def __init__(
         self,
@@ -48,8 +51,9 @@ class Daemon:
         monotonic_ms: Callable[[], int],
         wall_ms: Callable[[], int],
         chance: Callable[[], float],
+        handlers: Handlers | None = None,
     ) -> None:
-        """Raises InputError when the certificates are none."""
+        """Raises InputError when the certificates are none, or the schema's models for commands are wrong."""
         self.settings = settings
         self.database = database
         self.log = log
@@ -68,6 +72,7 @@ class Daemon:
             chance=chance,
             log=log,
             threads=trio.CapacityLimiter(1),
+            executor=executor_of(settings, database, handlers or Handlers(), self._short_status, log),
         )
 
     def _part(self, settings: Settings) -> Any:
@@ -206,6 +211,10 @@ class Daemon:
             await trio.to_thread.run_sync(self._note_budget)
 
     # What is told.
+
+    def _short_status(self) -> dict[str, Any]:
+        """For the cloud, which asks by a command."""
+        return {name: value for name, value in self.status().items() if name != "probes" and value is not None}
 
     def status(self) -> dict[str, Any]:
         """For `fleet-agent status`. In any thread."""

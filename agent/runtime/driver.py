@@ -30,6 +30,7 @@ from agent.events import (
     TIMER,
     Connect,
     Disconnect,
+    Effect,
     Event,
     Received,
     Send,
@@ -37,6 +38,8 @@ from agent.events import (
 )
 from agent.file_errors import StoreError
 from agent.protocol.log import Log
+from agent.remote import events as remote
+from agent.runtime.executor import Executor
 from agent.runtime.gate import Gate
 from agent.session import NEVER, Session
 from agent.transport.port import Kind, Link, LinkError, Transport
@@ -73,7 +76,7 @@ class Part(msgspec.Struct, frozen=True):
 
 class Agent:
     """`part`: the numbers, the transport and the gate to begin with. `threads`: None to work in trio's own thread, for
-    databases in memory. `chance`: uniform in [0, 1)."""
+    databases in memory. `chance`: uniform in [0, 1). `executor`: of remote commands, where the schema has them."""
 
     def __init__(
         self,
@@ -85,12 +88,13 @@ class Agent:
         log: Log,
         threads: trio.CapacityLimiter | None = None,
         stop_ms: int = STOP_MS,
+        executor: Executor | None = None,
         session_type: type[Session] = Session,
     ) -> None:
         self.database = database
         self.part = part
         self.log = log
-        self.probes: Counter[str] = Counter()
+        self.probes: Counter[str] = Counter() if executor is None else executor.commander.probes
         self.session: Session | None = None
         self.trouble: LinkError | None = None  # why there is no connection
         self.failure = ""  # why there is no session
@@ -99,6 +103,7 @@ class Agent:
         self._chance = chance
         self._threads = threads
         self._stop_ms = stop_ms
+        self._executor = executor
         self._session_type = session_type
         self._next_part: Part | None = None
         self._stop_at: int | None = None
@@ -112,6 +117,7 @@ class Agent:
         self._told: Kind | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
+        self._handlers: trio.Nursery | None = None  # of commands that run: it outlives a session
         database.on_callback_error = self._callback_failed
 
     # ---------------------------------------------------------------- life
@@ -120,6 +126,13 @@ class Agent:
         """Until `stop`. Takes the database's `on_outbox`."""
         self._token = trio.lowlevel.current_trio_token()
         self.database.on_outbox = self._wrote
+        async with trio.open_nursery() as self._handlers:
+            await self._sessions()
+            self._handlers.cancel_scope.cancel()
+        self.database.on_outbox = _nothing
+
+    async def _sessions(self) -> None:
+        """One after another, until `stop`."""
         attempts = 0
         config = self.part.config
         while True:
@@ -139,7 +152,6 @@ class Agent:
                 break
             # The wait after a boot is for power that comes back for many at once: not for another session.
             config = msgspec.structs.replace(self.part.config, boot_jitter_ms=0)
-        self.database.on_outbox = _nothing
 
     def stop(self) -> None:
         """In good order: what waits is sent, within `stop_ms`; then the connection is closed and `run` returns."""
@@ -174,7 +186,7 @@ class Agent:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                event: Event = BOOT
+                event: Event | remote.Event = BOOT
                 while True:
                     await self._feed(self.session, event)
                     if event is STOP:
@@ -187,18 +199,34 @@ class Agent:
         self.connected_ms = None
         return failure
 
-    async def _feed(self, session: Session, event: Event) -> None:
+    def _work(
+        self, session: Session, event: Event | remote.Event, now_ms: int
+    ) -> tuple[list[Effect], list[remote.Effect]]:
+        """In the session's thread: the event, then a look at commands, for which the event may have been news."""
+        effects = session.receive(event, now_ms) if isinstance(event, Event) else []
+        executor = self._executor
+        if executor is None or event is STOP:
+            return effects, []
+        ended = event if isinstance(event, remote.Event) else remote.LOOK
+        return effects, executor.commander.receive(ended, now_ms)
+
+    async def _feed(self, session: Session, event: Event | remote.Event) -> None:
         now_ms = self._monotonic_ms()
         try:
             if self._threads is None:
-                effects = session.receive(event, now_ms)
+                effects, orders = self._work(session, event, now_ms)
             else:
-                effects = await trio.to_thread.run_sync(session.receive, event, now_ms, limiter=self._threads)
+                effects, orders = await trio.to_thread.run_sync(
+                    self._work, session, event, now_ms, limiter=self._threads
+                )
         except StoreError as error:
             raise _Failed(str(error)) from error
         except Exception as error:
             self.log.event("session-error", "error", during=type(event).__name__, **_where(error))
             raise _Failed(f"internal error: {type(error).__name__}: {error}") from error
+        if self._executor is not None:
+            assert self._handlers is not None
+            self._executor.carry_out(orders, self._handlers, self._notice)
         for effect in effects:
             if isinstance(effect, Send):
                 self._send(effect.payload)
@@ -210,7 +238,7 @@ class Agent:
                 self._attempt.scope.cancel()
                 self._attempt = None
 
-    async def _next(self, session: Session) -> Event:
+    async def _next(self, session: Session) -> Event | remote.Event:
         """The next event, when there is one."""
         while True:
             now_ms = self._monotonic_ms()
@@ -226,8 +254,12 @@ class Agent:
                 self._room.set()
                 if attempt is self._attempt:
                     return self._arrived(event)
+            if self._executor is not None and (ended := self._executor.due(now_ms)) is not None:
+                return ended
             self._look_at_gate(now_ms)
             at_ms = min(session.timer_at_ms, NEVER if self._stop_at is None else self._stop_at)
+            if self._executor is not None:
+                at_ms = min(at_ms, self._executor.wake_at_ms)
             if self._attempt is not None and self._attempt.link is not None:
                 at_ms = min(at_ms, now_ms + self.part.gate.look_again_ms(now_ms))
             self._wake = trio.Event()
@@ -325,16 +357,22 @@ class Agent:
         self.log.problem("no-connection", error.kind, reason=error.message, hint=error.hint)
 
     def _look_at_gate(self, now_ms: int) -> None:
-        attempt = self._attempt
+        attempt, executor = self._attempt, self._executor
+        again = executor is not None and executor.reconnects
+        if executor is not None:
+            executor.reconnects = False  # where there is no connection, the next one does it
         if attempt is None or attempt.link is None or attempt.why:
             return
-        why = self.part.gate.closes(now_ms, need=self._need())
+        why = "resync" if again else self.part.gate.closes(now_ms, need=self._need())
         if why:
             self.log.event("connection-closed", "debug" if why == "idle" else "info", reason=why)
             attempt.why = why
             attempt.scope.cancel()
 
     # ---------------------------------------------------------------- applications
+
+    def _notice(self) -> None:
+        self._wake.set()
 
     def _wrote(self) -> None:
         """In any thread."""

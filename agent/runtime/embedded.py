@@ -21,6 +21,8 @@ from typing import Any, Self
 import trio
 
 from agent.database import Database
+from agent.protocol.log import Log
+from agent.remote.handlers import Handlers
 from agent.runtime.daemon import Daemon
 from agent.runtime.opening import log_of, open_database
 from agent.runtime.settings import Settings, load
@@ -29,12 +31,16 @@ from agent.system import SystemRandom, monotonic_ms, wall_ms
 
 
 class Embedded:
-    """`write` takes each line of the log. Raises InputError and StoreError, as `fleet-agent run` tells them."""
+    """`write` takes each line of the log; `handlers`: remote commands that the application carries out
+    (docs/commands.md). Raises InputError and StoreError, as `fleet-agent run` tells them."""
 
-    def __init__(self, config: str | Path, write: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self, config: str | Path, write: Callable[[str], object] | None = None, handlers: Handlers | None = None
+    ) -> None:
         self._path = os.path.abspath(config)
         self.settings: Settings = load(self._path)
         self._write = write or _to_stderr
+        self._handlers = handlers
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._connection: sqlite3.Connection | None = None
@@ -45,7 +51,20 @@ class Embedded:
         log = log_of(self.settings, self._write)
         random = SystemRandom()
         self._connection, self.database = open_database(self.settings, random, log)
-        self.daemon = Daemon(
+        try:
+            self.daemon = self._daemon(log, random)
+        except BaseException:
+            self._connection.close()
+            raise
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="fleet-agent", daemon=True)
+        self._thread.start()
+        started.wait()
+        self._raise()
+        return self
+
+    def _daemon(self, log: Log, random: SystemRandom) -> Daemon:
+        return Daemon(
             self.settings,
             self.database,
             log,
@@ -54,13 +73,8 @@ class Embedded:
             monotonic_ms=monotonic_ms,
             wall_ms=wall_ms,
             chance=random.unit,
+            handlers=self._handlers,
         )
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="fleet-agent", daemon=True)
-        self._thread.start()
-        started.wait()
-        self._raise()
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Sends what waits, within a limit, and closes the database."""

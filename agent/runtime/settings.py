@@ -91,6 +91,9 @@ KEYS: Final = (
         100),
     Key("session", "resend_base", "duration", "2s", "shortest wait before something is sent again; doubles",
         "resend_base_ms", 100),
+    Key("commands", "allow_reboot", "flag", False, "whether the cloud may order a reboot (docs/commands.md)"),
+    Key("commands", "reboot_spacing", "duration", "10m", "least time between two reboots by command",
+        "reboot_spacing_ms", 60_000),
     Key("api", "socket", "path", "", "the Unix socket for applications; default: `socket` in a folder beside the "
         "database that is named like it, with `-api`; `none`: no socket"),
     Key("log", "level", LEVELS, "info", "the lowest level that is told", "log_level"),
@@ -132,6 +135,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connect_base_ms: int
     connect_cap_ms: int
     resend_base_ms: int
+    allow_reboot: bool
+    reboot_spacing_ms: int
     socket: str  # "" for none
     log_level: str
     log_format: str

@@ -78,6 +78,9 @@ boot_jitter = "1s"
 connect_base = "500ms"
 connect_cap = "1m"
 resend_base = "3s"
+[commands]
+allow_reboot = true
+reboot_spacing = "1h"
 [api]
 socket = "none"
 [log]

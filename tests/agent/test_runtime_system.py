@@ -7,7 +7,9 @@ import socket
 from pathlib import Path
 
 import pytest
+import trio
 
+from agent.runtime import orders
 from agent.runtime.limits import LimitError, allow_agents, allow_open_files
 from agent.runtime.systemd import Notifier
 
@@ -51,3 +53,20 @@ def test_the_limit_that_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert limits == [500, 1_000]
     limits[1] = resource.RLIM_INFINITY
     assert allow_agents(2_000, files=True) == 8_064
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (("true",), ""),
+        (("false",), "false: exit 1"),
+        (("sh", "-c", "echo not allowed >&2; exit 4"), "not allowed"),
+        (("no-such-program",), "no-such-program: no such file or directory"),
+    ],
+)
+def test_a_reboot_that_is_refused_says_why(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], wanted: str
+) -> None:
+    monkeypatch.setattr(orders, "_REBOOT", command)
+    said = trio.run(orders.reboot)
+    assert wanted in said if wanted else said == ""
