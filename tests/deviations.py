@@ -1,7 +1,7 @@
-"""Where emulators are known to differ from DynamoDB, each by a name; and how a test says so, and notices a mended one.
+"""Where stand-ins differ from the real thing, each by a name; and how a test says so, and notices a mended one.
 
-What DynamoDB does is the contract, which no test here bends: where an emulator deviates, the very same assertions must
-fail on it. Used by the tests of the Table port.
+What DynamoDB does, what MQTT 3.1.1 says and what AWS IoT Core does are the contracts, which no test here bends: where
+an emulator, a broker or the simulated broker deviates, the very same assertions must fail on it. For tests/contract.
 """
 
 from __future__ import annotations
@@ -25,6 +25,25 @@ MOTO: Final = {
     "places": "a stream knows every place, also one that it never had",
 }
 MINISTACK: Final = {"batch-units": "a batch of reads tells no units"}
+_NO_QUOTA: Final = {
+    "topic-levels": "topics may have more than seven slashes",
+    "publish-rate": "a connection may publish more than 100 messages a second",
+    "connect-rate": "a client may connect more than once a second",
+    "subscriptions": "a connection may have more than 50 subscriptions",
+}
+MOSQUITTO: Final = {
+    **_NO_QUOTA,
+    "overlapping-filters": "a message comes once for each filter that matches it",
+}
+MOSQUITTO_311: Final = {
+    **MOSQUITTO,
+    "oversize-drops": "a message over the limit is acknowledged and dropped, and its sender stays connected",
+}
+SIMULATED: Final = {
+    **_NO_QUOTA,
+    "kept-sessions": "sessions are clean: no agent asks for another",
+    "retain-flag": "a client is not told that a message was retained: no agent asks",
+}
 
 
 @contextlib.contextmanager
@@ -37,4 +56,4 @@ def deviating(known: bool, name: str) -> Iterator[None]:
         yield
     except (AssertionError, pytest.fail.Exception, TableError):
         return
-    raise AssertionError(f"this emulator no longer deviates in {name!r}: take it off the list")
+    raise AssertionError(f"this one no longer deviates in {name!r}: take it off the list")

@@ -1,8 +1,8 @@
 """Emulators of the cloud's parts for tests: the DynamoDB of moto and of ministack, each in a process of its own.
 
-On loopback and a free port. A process ends when its standard input does, so none outlives the tests, however these
-end. Used by tests through the fixtures of conftest.py, and by commands that capture what other programs store; run as a
-program it is the server itself.
+On loopback and a free port; none outlives the tests, however these end (fleet.live.processes). Used by tests through
+the fixtures of conftest.py, and by commands that capture what other programs store; run as a program it is ministack's
+server itself.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 import os
 import socket
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+
+from fleet.live.parts import MotoServer, address_of
+from fleet.live.processes import Part, Processes
 
 REGION: Final = "us-east-1"
 KEY_ID: Final = "test"  # emulators look at no signature
@@ -25,34 +28,22 @@ SECRET: Final = "test"
 @contextlib.contextmanager
 def moto_server() -> Iterator[str]:
     """The address of a new, empty DynamoDB: `http://127.0.0.1:PORT`. Tables live as long as the context."""
-    with _server("moto") as address:
-        yield address
+    with tempfile.TemporaryDirectory() as folder, Processes() as processes:
+        server = MotoServer(processes, Path(folder))
+        server.start()
+        yield server.url
 
 
 @contextlib.contextmanager
 def ministack_server() -> Iterator[str]:
     """The same by ministack, whose stream records are those of the service; it takes longer to start."""
-    with _server("ministack") as address:
-        yield address
-
-
-@contextlib.contextmanager
-def _server(kind: str) -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).resolve()), kind]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as server:
-        assert server.stdin and server.stdout and server.stderr
-        try:
-            address = server.stdout.readline().strip()
-            if not address:
-                raise RuntimeError(f"{kind}'s server did not start: {server.stderr.read()[-2000:]}")
-            server.stderr.close()
-            yield address
-        finally:
-            server.stdin.close()
-            server.wait(20)
+    command = [sys.executable, str(Path(__file__).resolve())]
+    quiet = {"PYTHONWARNINGS": "ignore"}
+    with tempfile.TemporaryDirectory() as folder, Processes() as processes:
+        place = Path(folder)
+        server = Part(processes, "ministack", command, folder=place, ready=address_of, environment=quiet)
+        server.start()
+        yield str(address_of(server))
 
 
 def client(address: str, service: str = "dynamodb") -> Any:
@@ -72,25 +63,13 @@ def table_names(client: Any) -> list[str]:
     return [name for page in pages for name in page["TableNames"]]
 
 
-def serve_moto() -> None:
-    """Says the address on standard output, and serves until standard input ends."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    _silence()
-    print(f"http://{host}:{port}", flush=True)
-    sys.stdin.read()
-    server.stop()
-
-
 def serve_ministack() -> None:
-    """As `serve_moto`. Its own command would listen on all interfaces; here it is given a socket."""
+    """Says the address on standard output, and serves until it is killed. Its own command would listen on all
+    interfaces; here it is given a socket."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     os.environ["GATEWAY_PORT"] = str(port)  # read on import
-    _silence()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a line for each request, which nobody reads
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from ministack.app import app
@@ -99,17 +78,12 @@ def serve_ministack() -> None:
     config.bind = [f"fd://{listening.fileno()}"]
     config.accesslog = config.errorlog = None
 
-    async def until_the_end_of_input() -> None:
+    async def for_ever() -> None:
         print(f"http://127.0.0.1:{port}", flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        await asyncio.Event().wait()
 
-    asyncio.run(serve(app, config, shutdown_trigger=until_the_end_of_input))
-
-
-def _silence() -> None:
-    """The log of requests, which nobody reads, would fill a pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    asyncio.run(serve(app, config, shutdown_trigger=for_ever))
 
 
 if __name__ == "__main__":
-    {"moto": serve_moto, "ministack": serve_ministack}[sys.argv[1]]()
+    serve_ministack()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -39,6 +38,10 @@ from cloud.dynamodb_table import create_table
 from cloud.head import public_image
 from cloud.registry import registration
 from cloud.table import PK, PRIVATE_PREFIX, SK, Key
+from fleet.live.parts import Mosquitto, free_port, relay_command
+from fleet.live.processes import Processes
+
+__all__ = ["Mosquitto", "free_port"]  # handed on to tests, besides what is defined here
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIMIT_S: Final = 60.0
@@ -46,10 +49,6 @@ STREAM: Final = {"lease_ms": 1_500, "renew_ms": 300, "checkpoint_ms": 200, "poll
 QUICK: Final = AgentConfig(
     boot_jitter_ms=0, hello_period_ms=2_000, hello_spacing_ms=100, resend_base_ms=400, connect_base_ms=100
 )
-
-
-class Missing(Exception):
-    """A real part is not installed."""
 
 
 def until(condition: Callable[[], Any], what: str, act: Callable[[], object]) -> Any:
@@ -64,57 +63,16 @@ def until(condition: Callable[[], Any], what: str, act: Callable[[], object]) ->
         act()
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 # The broker.
-
-
-class Mosquitto:
-    """`lines`: of its configuration, besides the listener. It may be stopped and started again on the same port."""
-
-    def __init__(self, folder: Path, *lines: str) -> None:
-        self.path = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-        if not os.path.exists(self.path):
-            raise Missing("mosquitto is missing: apt install mosquitto")
-        self.port = free_port()  # mosquitto cannot be given port 0
-        self.file = folder / "mosquitto.conf"
-        anonymous = () if any("allow_anonymous" in line for line in lines) else ("allow_anonymous true",)
-        self.file.write_text("\n".join([f"listener {self.port} 127.0.0.1", "log_type none", *anonymous, *lines]) + "\n")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen([self.path, "-c", str(self.file)], stderr=subprocess.DEVNULL)
-        until(self._answers, "mosquitto answers", lambda: None)
-
-    def _answers(self) -> bool:
-        assert self.process is not None and self.process.poll() is None, "mosquitto has ended"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
-            return True
-        return False
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(20)
-            self.process = None
-
-    @property
-    def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
 
 
 @contextlib.contextmanager
 def mosquitto(folder: Path, *lines: str) -> Iterator[Mosquitto]:
-    broker = Mosquitto(folder, *lines)
-    broker.start()
-    try:
+    """`lines`: of its configuration, besides the listener. Raises fleet.live.parts.NotInstalled."""
+    with Processes() as processes:
+        broker = Mosquitto(processes, folder, lines)
+        broker.start()
         yield broker
-    finally:
-        broker.stop()
 
 
 # The table.
@@ -231,19 +189,11 @@ class RelayProcess:
     ) -> None:
         self.config = folder / f"{name}.json5"
         self.config.write_text(f"{{stream: {json.dumps(dict(stream))}, {more}}}")
-        command = [
-            sys.executable,
-            *program,
-            "relay",
-            "--table",
-            table.name,
-            "--schema",
-            str(schema),
-        ]
-        if broker:
-            command += ["--broker", broker]
-        command += ["--endpoint-url", table.address, "--region", REGION, "--config", str(self.config)]
-        command += ["--listen", "127.0.0.1:0", "--log", "json", "--name", name, *options]
+        command = [sys.executable, *program]
+        command += relay_command(
+            table=table.name, schema=schema, broker=broker, endpoint_url=table.address, region=REGION, name=name
+        )
+        command += ["--config", str(self.config), *options]
         environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
         self.name = name
         self.broker = broker

@@ -1,18 +1,13 @@
 """A real mosquitto for tests, with users and an ACL file, and clients that say what they got.
 
-On loopback and a free port, in a process of its own, which ends with the context. Nobody connects without a name and a
-password. Used by the tests of cloud.access.
+On loopback and a free port, in a process of its own (fleet.live), which ends with the context. Nobody connects without
+a name and a password. Used by the tests of cloud.access.
 """
 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import queue
-import shutil
-import socket
-import subprocess
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,49 +16,21 @@ from typing import Any, Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from fleet.live.parts import Mosquitto
+from fleet.live.processes import Processes
+
 PASSWORD: Final = "secret"
 LIMIT_S: Final = 20.0
 
 
-class Missing(Exception):
-    """Mosquitto is not on this machine."""
-
-
 @contextlib.contextmanager
 def broker(folder: Path, acl: str, users: Iterable[str]) -> Iterator[int]:
-    """Its port. Raises Missing."""
-    programs = {name: shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") for name in
-                ("mosquitto", "mosquitto_passwd")}  # fmt: skip
-    absent = ", ".join(name for name, path in programs.items() if path is None)
-    if absent:
-        raise Missing(f"missing: {absent} (Debian: apt install mosquitto). No real broker was asked")
-    (folder / "acl").write_text(acl)
-    (folder / "passwords").write_text("".join(f"{user}:{PASSWORD}\n" for user in users))
-    subprocess.run([str(programs["mosquitto_passwd"]), "-U", str(folder / "passwords")], check=True)
-    for name in ("acl", "passwords"):
-        (folder / name).chmod(0o644)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (folder / "mosquitto.conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous false\nuse_username_as_clientid true\n"
-        f"password_file {folder / 'passwords'}\nacl_file {folder / 'acl'}\nlog_dest stderr\n"
-        f"user {getpass.getuser()}\n"  # else root becomes somebody who cannot read these files
-    )
-    command = [str(programs["mosquitto"]), "-c", str(folder / "mosquitto.conf")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout
-        try:
-            for line in process.stdout:
-                if "running" in line:
-                    break
-            else:
-                raise RuntimeError("mosquitto did not start")
-            drain = threading.Thread(target=process.stdout.read, daemon=True)
-            drain.start()
-            yield port
-        finally:
-            process.terminate()
-            process.wait(LIMIT_S)
+    """Its port. Raises fleet.live.parts.NotInstalled."""
+    with Processes() as processes:
+        passwords = dict.fromkeys(users, PASSWORD)
+        started = Mosquitto(processes, folder, ["use_username_as_clientid true"], users=passwords, acl=acl)
+        started.start()
+        yield started.port
 
 
 @dataclass

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import emulators
 import pytest
 from emulators import client, moto_server
+
+from fleet.live import parts
+from fleet.live.processes import NotReady
 
 TABLE: Final[dict[str, Any]] = {
     "TableName": "mine",
@@ -49,6 +51,6 @@ def test_a_server_is_gone_with_its_context_even_after_an_error() -> None:
 
 
 def test_a_server_that_does_not_start_is_an_error_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emulators, "__file__", "no-such-program.py")
-    with pytest.raises(RuntimeError, match=r"(?s)did not start: .*no-such-program\.py"), moto_server():
+    monkeypatch.setattr(parts, "_PROGRAM", "no-such-program.py")
+    with pytest.raises(NotReady, match=r"(?s)moto is not ready: .*no-such-program\.py"), moto_server():
         pass

@@ -62,7 +62,9 @@ CHANCE: Final[dict[str, str]] = {
 }
 SKIPS: Final[dict[str, str]] = {
     "tests/conftest.py": "needs Node and npm: fails without them where CI is set, and says so elsewhere",
+    "tests/contract/conftest.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
     "tests/cloud/test_access.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
+    "tests/fleet/test_live_processes.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
     "tests/live/conftest.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
     "tests/fleet/test_determinism.py": "needs other Pythons: fails without them where CI is set, and says so elsewhere",
     "tests/reports/test_html.py": "needs a browser: fails without one where CI is set, and says so elsewhere",

@@ -79,9 +79,9 @@ class Broker(Uplink):
         self._sessions[conn.device_id] = conn
         conn.served = True
         self.connects += 1
-        for topic in conn.subscriptions:
+        for topic, granted in conn.subscriptions.items():
             table = self._filters if "+" in topic or "#" in topic else self._subscribers
-            table.setdefault(topic, {})[conn] = None
+            table.setdefault(topic, {})[conn] = granted
         if self.trace is not None:
             self.trace("connect", conn.device_id, "")
         self.clock.post_at(conn.arrival_down_us, conn.tie, self._connected, conn)

@@ -5,6 +5,7 @@ State and small values only: `fleet.world.broker` moves them. Never schedules, n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -31,7 +32,7 @@ class BrokerSettings:
     queue_max: int = 1_000  # messages waiting behind that limit, or for a link that is down; each way
     hop_delay_us: int = 15_000  # broker to relay, relay to broker: the median of each
     hop_jitter: float = 0.5  # uniform within ± this share
-    payload_bytes_max: int = 128 * 1024
+    payload_bytes_max: int = 128 * 1024  # who publishes more loses the connection, and the message
     cloud_prefix: str = ""  # topics that begin so go to the cloud
 
 
@@ -45,7 +46,9 @@ class Will(NamedTuple):
 
 
 class Client(Protocol):
-    """A device, as the broker sees it. `conn` is the broker's to set; it begins as None."""
+    """A device, as the broker sees it. `conn` is the broker's to set; it begins as None.
+
+    `subscriptions`: filters, with the highest QoS that messages are to come with."""
 
     conn: Connection | None
     device_id: str
@@ -57,7 +60,7 @@ class Client(Protocol):
     will: Will | None
 
     @property
-    def subscriptions(self) -> tuple[str, ...]: ...
+    def subscriptions(self) -> Mapping[str, int]: ...
     def on_connected(self) -> None: ...
     def on_connect_failed(self) -> None: ...
     def on_disconnected(self, reason: str, /) -> None: ...

@@ -141,7 +141,7 @@ class SimDevice:
         self.stream = rng(world.seed, plan.id, "link")
         self.faults = rng(world.seed, plan.id, "power")
         self.random = rng(world.seed, plan.id, "agent")
-        self.subscriptions = (topics.to_device(plan.id), topics.to_account(group.account), topics.to_all())
+        self.subscriptions = {topics.to_device(plan.id): 1, topics.to_account(group.account): 0, topics.to_all(): 0}
         self.conn: Connection | None = None  # the broker's to set
         self.will: Will | None = None
         self.wants_puback = world.types.wants_puback

@@ -40,12 +40,14 @@ class Downlink:
         self.sent_up = self.sent_down = 0  # of all, copies apart
         self.drops: Counter[str] = Counter()  # of all, by reason
         self._tie = clock.tie("broker")
-        self._subscribers: dict[str, dict[Connection, None]] = {}  # topic -> connections, in order of subscribing
-        self._filters: dict[str, dict[Connection, None]] = {}  # the same for filters with wildcards
+        # topic -> connections, in order of subscribing, and the QoS of each subscription
+        self._subscribers: dict[str, dict[Connection, int]] = {}
+        self._filters: dict[str, dict[Connection, int]] = {}  # the same for filters with wildcards
         self._retained: dict[str, tuple[bytes, int]] = {}
         self._backlog: dict[Connection, None] = {}  # where anything waits, for counting
         self._heap = clock.heap
         self._limit = settings.in_flight_max
+        self._payload_max = settings.payload_bytes_max
         self._hop_low_us = int(settings.hop_delay_us * (1.0 - settings.hop_jitter))
         self._hop_span_us = int(settings.hop_delay_us * 2 * settings.hop_jitter) + 1
         # One object each: the heap is searched for them when messages in flight are counted.
@@ -56,6 +58,9 @@ class Downlink:
         raise NotImplementedError
 
     def _reset(self, conn: Connection) -> None:
+        raise NotImplementedError
+
+    def _end(self, conn: Connection, reason: str) -> None:
         raise NotImplementedError
 
     def ledger(self, device_id: str) -> Ledger:
@@ -69,6 +74,9 @@ class Downlink:
     def publish_from_cloud(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> None:
         """Best effort, as a request to the broker is whose answer nobody waits for."""
         self.cloud_sent += 1
+        if len(payload) > self._payload_max:
+            self._dropped_from_cloud(topic, "too large")  # the request is refused
+            return
         subscribers = self._subscribers.get(topic)
         device = region = ""
         tie = self._tie
@@ -111,18 +119,19 @@ class Downlink:
             self._dropped_from_cloud(topic, "no subscriber")
 
     def _fan_out(self, topic: str, payload: bytes, qos: int, flags: int) -> bool:
-        """To every connection that subscribed, once each. False: there is none."""
+        """To every connection that subscribed, once each, however many of its filters match, with the message's QoS or
+        the highest of these subscriptions, the lower of the two. False: there is none."""
         subscribers = self._subscribers.get(topic)
         if self._filters:
-            wanted = dict(subscribers or {})
+            subscribers = dict(subscribers or {})
             for topic_filter, more in self._filters.items():
                 if matches(topic_filter, topic):
-                    wanted.update(more)
-            subscribers = wanted
+                    for conn, granted in more.items():
+                        subscribers[conn] = max(granted, subscribers.get(conn, 0))
         if not subscribers:
             return False
-        for conn in tuple(subscribers):
-            self._send_down((conn, topic, payload, qos, flags, None))
+        for conn, granted in tuple(subscribers.items()):
+            self._send_down((conn, topic, payload, qos if qos <= granted else granted, flags, None))
         return True
 
     def _send_down(self, packet: Packet) -> None:
@@ -297,8 +306,9 @@ class Downlink:
 
     def _send_retained(self, conn: Connection) -> None:
         for topic, (payload, qos) in self._retained.items():
-            if any(matches(wanted, topic) for wanted in conn.subscriptions):
-                self._send_down((conn, topic, payload, qos, RETAIN, None))
+            granted = [most for wanted, most in conn.subscriptions.items() if matches(wanted, topic)]
+            if granted:
+                self._send_down((conn, topic, payload, min(qos, max(granted)), RETAIN, None))
 
     def _settled(self, conn: Connection) -> None:
         if conn.wait_up is None and conn.wait_down is None and conn.queue_up is None and conn.queue_down is None:

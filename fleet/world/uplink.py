@@ -181,6 +181,10 @@ class Uplink(Downlink):
         if 0 <= conn.cut_at_us < self.clock._now - conn.link.profile.span_us:
             self._dropped_up(conn, "power cut", packet)  # only what was on its way arrives: nobody retransmits
             return
+        if len(packet[2]) > self._payload_max:
+            self._dropped_up(conn, "too large", packet)
+            self._end(conn, "too large")
+            return
         self._dispatch(packet)
 
     def _dispatch(self, packet: Packet) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import paho.mqtt.client as mqtt
 import pytest
 from access_rules import acl_allows, policy_allows
-from mosquitto import LIMIT_S, PASSWORD, Client, Missing, broker
+from mosquitto import LIMIT_S, PASSWORD, Client, broker
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
@@ -21,6 +21,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from agent.protocol.topics import from_device, to_account, to_all, to_device
 from cloud.access import device_policy, mosquitto_acl, policy_arns, relay_publishes
 from cloud.cli import main
+from fleet.live.parts import NotInstalled
 
 DEVICES: Final = {"home-1": "main", "home-2": "main", "away-1": "other", "a.b:c_d-e": "main"}
 PREFIX: Final = "ioto"
@@ -140,7 +141,7 @@ def port(tmp_path_factory: pytest.TempPathFactory, ci: bool) -> Iterator[int]:
     try:
         with broker(folder, ACL, [*DEVICES, "relay", "stranger"]) as address:
             yield address
-    except Missing as missing:
+    except NotInstalled as missing:
         if ci:
             pytest.fail(str(missing))
         pytest.skip(str(missing))

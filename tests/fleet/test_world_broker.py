@@ -31,7 +31,7 @@ class Device:
         self.region = region
         self.tie = net.clock.tie(name)
         self.stream = rng(net.clock.seed, name, "link")
-        self.subscriptions: tuple[str, ...] = (f"down/{name}", "all")
+        self.subscriptions = {f"down/{name}": 1, "all": 1}
         self.wants_puback = False
         self.will: Will | None = None
         self.events: list[tuple[int, str]] = []
@@ -417,7 +417,7 @@ def test_devices_may_subscribe_to_each_other() -> None:
     net = Net(cloud_prefix="up")
     a = net.device("a")
     b = Device(net, "b")
-    b.subscriptions = ("home/+/door",)
+    b.subscriptions = {"home/+/door": 1}
     net.broker.connect(b)
     net.run(1)
     a.send("open", topic="home/1/door")

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_rig import Missing, Mosquitto, mosquitto
+from live_rig import Mosquitto, mosquitto
+
+from fleet.live.parts import NotInstalled
 
 
 @pytest.fixture
@@ -14,7 +16,7 @@ def broker(tmp_path: Path, ci: bool) -> Iterator[Mosquitto]:
     try:
         with mosquitto(tmp_path) as started:
             yield started
-    except Missing as missing:
+    except NotInstalled as missing:
         if ci:
             pytest.fail(str(missing))
         pytest.skip(str(missing))

@@ -314,7 +314,7 @@ def test_a_broker_that_goes_and_comes_back_is_told_once_and_found_again(
         relay.ready()
         live[0].database.upsert("Setting", {"name": "a", "rev": 1})
         alike(live, table, 1)
-        broker.stop()
+        broker.kill()
         relay.wait("broker-unreachable")
         assert relay.health()[0] == 503
         table.execute(Put(stored(config(7))))
