@@ -36,7 +36,7 @@ from agent.system import pause, wall_ms
 
 _UNSETTLED_MS: Final = 100  # a file changed this short a time ago may change again without another time
 _NEVER: Final = 1 << 62
-_AGENT_HINT: Final = "ask the agent that runs on it, at its --socket"
+_AGENT_HINT: Final = "ask an agent at its --socket, or subscribe in the application that has it: Database.on"
 Signature = tuple[int, int, int]
 
 
