@@ -29,3 +29,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshot_parts_max: int = 4096
     batch_ops_max: int = OPS_MAX
     batch_bytes_max: int = BATCH_BYTES_MAX
+    digest_period_ms: int = 24 * 60 * 60 * 1000  # between two comparisons of digests; 0: only when asked to
+    digest_jitter: float = 0.2  # of that period, both ways
+    digest_retry_ms: int = 60 * 1000  # when something is on its way, or no answer comes; by chance as much again
+    digest_rows: int = 256  # items counted at once
+    digest_heal_ms: int = 60 * 60 * 1000  # least time between two snapshots of a feed, or restatements, for digests

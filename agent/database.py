@@ -20,9 +20,10 @@ from agent.changes import Callback, Change, Event, Triggers
 from agent.clock import CorrectedClock
 from agent.file_errors import stored_image
 from agent.index_table import IndexTable
-from agent.indexing import UNIQUE, Indexing, Plan, end_of_life_s
+from agent.indexing import UNIQUE, Indexing, Plan
 from agent.protocol.errors import ModelError
 from agent.protocol.evolution import Difference
+from agent.protocol.lives import end_of_life_s
 from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, Kind, encode_image
 from agent.protocol.schema import Context, Model, Schema
 from agent.search import FIND_PAGE_ITEMS as FIND_PAGE_ITEMS

@@ -38,6 +38,10 @@ class Timer(Event, frozen=True, gc=False):
     """The time of the last SetTimer has come (or an earlier one: harmless)."""
 
 
+class Compare(Event, frozen=True, gc=False):
+    """Somebody wants to know whether device and cloud hold the same items: a digest is compared as soon as may be."""
+
+
 class Stop(Event, frozen=True, gc=False):
     """The agent is to end in good order."""
 
@@ -77,12 +81,14 @@ class State(enum.Enum):
     SENDING = "sending"  # connected, adopted, one batch in flight
 
 
+NEVER: Final = 1 << 62  # no time
 ONLINE: Final = (State.JOINING, State.IDLE, State.SENDING)
 BOOT: Final = Boot()
 CONNECTED: Final = Connected()
 DISCONNECTED: Final = Disconnected()
 LOCAL_CHANGE: Final = LocalChange()
 TIMER: Final = Timer()
+COMPARE: Final = Compare()
 STOP: Final = Stop()
 CONNECT: Final = Connect()
 DISCONNECT: Final = Disconnect()

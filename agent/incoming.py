@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from agent.protocol.digest import is_sum
 from agent.protocol.errors import MessageError
-from agent.protocol.messages import Ack, HeadMark, Rows, Snapshot, ToDevice, Wait
+from agent.protocol.messages import Ack, Compared, HeadMark, Rows, Snapshot, ToDevice, Wait
 
 TOKEN_CHARS_MAX: Final = 128  # of an epoch, a nonce, an incarnation
 NUMBER_MAX: Final = 1 << 53  # what every JSON reader holds exactly, and SQLite's integers with room to spare
@@ -24,6 +25,8 @@ def check_form(message: ToDevice) -> None:
         good = 0 <= message.up <= NUMBER_MAX and 0 <= message.now <= NUMBER_MAX
     elif isinstance(message, Snapshot):
         good = 0 <= message.seq <= NUMBER_MAX and (message.head is None or _is_head(message.head))
+    elif isinstance(message, Compared):
+        good = 0 <= message.after_ms <= NUMBER_MAX and all(map(is_sum, message.differs.values()))
     elif isinstance(message, Wait):
         good = 0 <= message.retry_after <= NUMBER_MAX
     else:

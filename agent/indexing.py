@@ -13,13 +13,13 @@ from typing import Final
 
 from agent.index_table import END_OF_LIFE, Entry, IndexTable
 from agent.protocol.errors import ModelError
+from agent.protocol.lives import end_of_life_s
 from agent.protocol.messages import Image, Key
 from agent.protocol.onetable.indexes import Index
 from agent.protocol.schema import Model, Schema
 
 NOTE: Final = "indexes"
 UNIQUE: Final = "unique"
-_END_S_MAX: Final = 1 << 53
 
 
 class Plan:
@@ -63,14 +63,6 @@ class Plan:
             with suppress(ModelError):  # one made under another schema may have a value that is nobody's
                 found.extend((UNIQUE, pk, "") for pk, _ in self.model.unique_keys(key, image))
         return found
-
-
-def end_of_life_s(model: Model, image: Image) -> int | None:
-    """When the item's life ends, in seconds since 1970; None: never, or it says something that is no time."""
-    if model.ttl_attribute is None:
-        return None
-    end_s = image.get(model.ttl_attribute)
-    return end_s if end_s.__class__ is int and 0 < end_s < _END_S_MAX else None
 
 
 class Indexing:

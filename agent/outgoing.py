@@ -1,14 +1,18 @@
-"""The two messages of a device, made from what its store holds. Pure; called by Session, which says when."""
+"""The messages of a device, made from what its store holds. Pure; called by Session, which says when."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.protocol.messages import NO_IMAGE, FeedName, FeedState, Hello, Op, Up
+from agent.protocol.messages import NO_IMAGE, Claim, Digest, FeedName, FeedState, Hello, Op, Up
 from agent.records import OutboxRow
 from agent.store import Store
+
+if TYPE_CHECKING:
+    from agent.digests import Count
 
 
 def hello(store: Store, nonces: Mapping[FeedName, str], *, hn: str, n: int, schema: str) -> Hello:
@@ -37,3 +41,30 @@ def batch(store: Store, rows: Sequence[OutboxRow], *, hn: str) -> Up:
         for row in rows
     ]
     return Up(epoch=identity.epoch, first_u=rows[0][1], prev_id=identity.acked_id, ops=ops, hn=hn)
+
+
+def digest(
+    store: Store,
+    count: Count,
+    models: Mapping[str, Claim],
+    feeds: Sequence[FeedName],
+    *,
+    hn: str,
+    n: int,
+    schema: str,
+) -> Digest:
+    """What the device holds, and where it stands. `schema`: agent.protocol.digest.fingerprint."""
+    identity = store.identity
+    return Digest(
+        epoch=identity.epoch,
+        hn=hn,
+        n=n,
+        up=identity.acked_u,
+        upid=identity.acked_id,
+        schema=schema,
+        cut_s=count.cut_s,
+        cursors={feed: store.cursors[feed] for feed in feeds},
+        models=dict(models),
+        apart=count.apart,
+        inc=store.incarnation or msgspec.UNSET,
+    )

@@ -14,7 +14,7 @@ from typing import Final
 from agent import ids
 from agent.changes import Change, Event
 from agent.database import Database
-from agent.file_errors import stored_image
+from agent.file_errors import StoreError, stored_image
 from agent.indexing import Plan
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
@@ -261,7 +261,7 @@ class Replica:
 
     def index_change(self, plan: Plan, key: Key, before: Visible, after: Visible) -> tuple[bool, bool]:
         """Moves an item in the indexes. Returns whether its life was over before, and is after."""
-        images = [None if state.image is None else stored_image(state.image) for state in (before, after)]
+        images = [None if state.image is None else _image_of(state.image) for state in (before, after)]
         self.database.indexing.move(plan, key, *images)
         was_over, is_over = (image is not None and self.is_surely_over(plan.model, image) for image in images)
         return was_over, is_over
@@ -387,3 +387,11 @@ class Replica:
                 if place is not None and place.model is model and base is not None:
                     rows.append(OutboxRow(0, 0, "", pk, sk, "create", base[0], base[1], "", UNSENT, 0))
         return rows
+
+
+def _image_of(data: bytes) -> Image:
+    """One that a damaged file has, and that sync replaces, is in no index that it could be found in."""
+    try:
+        return stored_image(data)
+    except StoreError:
+        return {}

@@ -8,30 +8,24 @@ simulated device, which carry out the effects.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import ClassVar
 
 from msgspec import UNSET
 
 from agent import due, ids, outgoing
 from agent.config import AgentConfig
 from agent.database import Database
+from agent.digests import Digests
 from agent.early import Early
-from agent.events import (
-    CONNECT,
-    DISCONNECT,
-    Effect,
-    Event,
-    Received,
-    Send,
-    SetTimer,
-    State,
-)
+from agent.events import CONNECT, DISCONNECT, Effect, Event, Received, Send, SetTimer, State
+from agent.events import NEVER as NEVER  # callers find it here
 from agent.incoming import check_form
 from agent.parts import Parts
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
     MESSAGE_BYTES_MAX,
     Ack,
+    Compared,
     FeedName,
     FromDevice,
     Reset,
@@ -41,25 +35,26 @@ from agent.protocol.messages import (
     decode_to_device,
     encode,
 )
+from agent.receiving import Receiving
 from agent.replica import Outcome, Replica
 from agent.store import OutboxRow
 from agent.transitions import TRANSITIONS, IllegalTransitionError
 
-NEVER: Final = 1 << 62
 
-
-class Session:
+class Session(Receiving):
     """One device's session. `probes` counts the paths that matter; `replica_type` is for tests of the checks.
 
     May be called from any thread: it holds the database's lock while it works, as applications' writes do."""
 
     __slots__ = (
-        "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects", "_gap_at",
-        "_hello_acked_u", "_hello_at", "_hello_attempts", "_hello_n", "_hello_open", "_hello_sent_at", "_now", "_parts",
+        "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects",
+        "_hello_acked_u", "_hello_at", "_hello_attempts", "_hello_n", "_hello_sent_at", "_now", "_parts",
         "_pause_until", "_queue", "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config",
-        "database", "hn", "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store",
+        "database", "digests", "hn", "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store",
         "timer_at_ms", "wait_reason",
     )  # fmt: skip
+
+    digests_type: ClassVar[type[Digests]] = Digests
 
     def __init__(
         self,
@@ -94,6 +89,7 @@ class Session:
         self._resuming = False  # a batch was in flight when the connection came up
         self._early = Early(config.gap_rows_max)
         self._parts = Parts()
+        self.digests = self.digests_type(self)
 
     def receive(self, event: Event, now_ms: int) -> list[Effect]:
         """One event in, what is to be done out. `now_ms`: monotonic, never less than before.
@@ -120,7 +116,10 @@ class Session:
                 self._busy = False
             if self.state is State.IDLE:
                 self.store.send_id = self.boot_id  # the next write is marked as sent when it is made
-            at = min(self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at, self._due_at)
+            at = min(
+                self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at, self._due_at,
+                self.digests.at_ms,
+            )  # fmt: skip
             if at != self.timer_at_ms:
                 self.timer_at_ms = at
                 if at != NEVER:
@@ -153,6 +152,7 @@ class Session:
         self._batch_sent_at = NEVER
         self.state = State.WAITING
         self._connect_at = self._now + int(random.unit() * self.config.boot_jitter_ms)
+        self.digests.on_boot(self._now)
 
     def on_timer_waiting(self, _: Event) -> None:
         if self._now >= self._connect_at:
@@ -169,6 +169,7 @@ class Session:
             self._resend_at = self._now + self.wait_ms(0)  # unless the answer to the hello comes first
         self._hello_attempts = 0
         self.say_hello()
+        self.digests.on_connected(self._now)
 
     def on_disconnected(self, _: Event) -> None:
         config = self.config
@@ -191,9 +192,26 @@ class Session:
         self._hello_open = False
         self._early.clear()
         self._parts.clear()
+        self.digests.forget_connection()
 
     def on_nothing(self, _: Event) -> None:
         """Seen, and no reason to act: what waits is found when the state allows it."""
+
+    def on_compare(self, _: Event) -> None:
+        self.digests.compare_soon(self._now)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether, as far as the device knows, no message is on its way in either direction, and it may speak."""
+        store = self.store
+        return (
+            self.state is State.IDLE
+            and not self._hello_open
+            and not self._early
+            and self._now >= self._pause_until
+            and self.database.clock.corrected
+            and all(feed in store.cursors for feed in self.replica.feeds)
+        )
 
     def settle_state(self) -> None:
         if not self.store.identity.adopted:
@@ -218,6 +236,8 @@ class Session:
             self.say_hello()
         if now >= self._resend_at:
             self.resend()
+        if now >= self.digests.at_ms:
+            self.digests.on_timer(now)
 
     def see_what_is_due(self) -> None:
         """For a schema with periods or lives."""
@@ -330,6 +350,8 @@ class Session:
             self.on_rows(message)
         elif isinstance(message, Snapshot):
             self.on_snapshot(message)
+        elif isinstance(message, Compared):
+            self.digests.on_compared(message, self._now)
         elif isinstance(message, Wait):
             self.on_wait(message)
         else:
@@ -437,64 +459,3 @@ class Session:
         self.settle_state()
         self._hello_attempts = 0
         self.say_hello()
-
-    # ---------------------------------------------------------------- down
-
-    def on_rows(self, rows: Rows) -> None:
-        feed = rows.feed
-        if feed not in self.nonces:
-            self.probes["row_set_aside"] += 1
-            return
-        outcome = self.replica.rows(rows)
-        if outcome is Outcome.APPLIED:
-            self.rows_applied(rows)
-        elif outcome is Outcome.GAP:
-            self.keep_early(rows)
-        elif outcome is Outcome.ASK:
-            self.want_hello(0)
-        elif outcome is Outcome.ROLLED_BACK:
-            self.rolled_back()
-
-    def rows_applied(self, rows: Rows) -> None:
-        """What came too early may now fit; what the sender knows beyond it is asked for at once."""
-        last = rows.last
-        while self._early:
-            following = self._early.take(rows.feed, self.store.cursors[rows.feed][1])
-            if following is None:
-                break
-            last = max(last, following.last)
-            if self.replica.rows(following) is Outcome.ROLLED_BACK:
-                self.rolled_back()
-                return
-        if not self._early:
-            self._gap_at = NEVER
-        if last > self.store.cursors[rows.feed][1]:
-            self._hello_open = False
-            self.probes["catchup_continued"] += 1
-            self.say_hello()
-
-    def keep_early(self, rows: Rows) -> None:
-        """A gap: a straggler may still fill it; then ask."""
-        self.probes["gap_seen"] += 1
-        self._early.keep(rows)
-        if self._gap_at == NEVER:
-            self._gap_at = self._now + self.config.gap_wait_ms
-
-    def on_snapshot(self, part: Snapshot) -> None:
-        """Parts are gathered until all are there; another snapshot of the same feed starts anew (rule 13)."""
-        feed = part.feed
-        if self.nonces.get(feed) != part.nonce or not 0 <= part.part < part.parts <= self.config.snapshot_parts_max:
-            self.probes["stale_snapshot"] += 1
-            return
-        items = self._parts.add(part)
-        if items is None:
-            return
-        outcome = self.replica.snapshot(part, items)
-        if outcome is Outcome.ROLLED_BACK:
-            self.rolled_back()
-        elif outcome is Outcome.APPLIED:
-            self.probes["snapshot_loaded"] += 1
-            self.nonces[feed] = ids.nonce(self.random)
-            self._early.forget(feed)
-            self._hello_open = False
-            self.want_hello(0)

@@ -27,6 +27,7 @@ from agent.records import OutboxRow as OutboxRow
 from agent.records import Visible as Visible
 from agent.tables import APPLICATION_ID as APPLICATION_ID
 from agent.tables import SCHEMA_VERSION as SCHEMA_VERSION
+from agent.tables import prefix_end as prefix_end
 
 _OUTBOX: Final = "n, u, epoch, pk, sk, kind, image, updated, id, state, seen"
 # Base and overlay merged. With max(n), SQLite takes the other columns from the row that has it.
@@ -250,19 +251,22 @@ class Store:
     def _in_memory(self, pk: str, sk: str) -> bool:
         return self._is_in_memory is not None and self._is_in_memory(pk, sk)
 
-    def page(self, pk: str, prefix: str, after: str, limit: int, *, reverse: bool = False) -> list[tuple[str, bytes]]:
+    def page(
+        self, pk: str, prefix: str, after: str, limit: int, *, reverse: bool = False, base: bool = False
+    ) -> list[tuple[str, bytes]]:
         """(sk, image) of what an application reads: the live items of one hash key whose sort key begins with `prefix`
         and comes after `after` ("": from the start), in order, at most `limit`. `reverse`: in falling order, below
-        `after`."""
+        `after`. `base`: without own operations on top."""
         end = prefix_end(prefix)
         if not reverse:
             place = (pk, max(prefix, after), end, after)  # one lower bound: SQLite uses no second one
         else:
             place = (pk, prefix, after if after and (isinstance(end, bytes) or after < end) else end, after)
-        sql = self._pages[1 if self.outbox_rows else 0]
+        own = self.outbox_rows and not base
+        sql = self._pages[1 if own else 0]
         if reverse:
             sql = sql.replace("ORDER BY sk", "ORDER BY sk DESC")
-        return self.execute(sql, (*place, *place, limit) if self.outbox_rows else (*place, limit)).fetchall()
+        return self.execute(sql, (*place, *place, limit) if own else (*place, limit)).fetchall()
 
     def page_of_all(self, pk: str, sk: str, limit: int) -> list[tuple[str, str, bytes]]:
         """(pk, sk, image) of what an application reads, of all items after a key, in order, at most `limit`."""
@@ -488,13 +492,3 @@ class Store:
         self.execute("UPDATE outbox SET epoch=? WHERE epoch=?", (epoch, self.identity.epoch))
         self.execute("UPDATE identity SET epoch=?", (epoch,))
         self.identity = self.identity._replace(epoch=epoch)
-
-
-def prefix_end(prefix: str) -> str | bytes:
-    """The least value above every text that begins with `prefix` (SQLite compares UTF-8 bytes, which is the order of
-    code points). Above every text there is: an empty blob."""
-    for i in range(len(prefix) - 1, -1, -1):
-        point = ord(prefix[i]) + 1
-        if point <= 0x10FFFF:
-            return prefix[:i] + chr(0xE000 if point == 0xD800 else point)  # no surrogates
-    return b""

@@ -101,3 +101,13 @@ def _run(connection: sqlite3.Connection, execute: Execute, script: str, fill: Ca
 def make_in_memory(connection: sqlite3.Connection) -> None:
     """Empty tables for the items that are kept in memory, in place of those of an earlier boot."""
     connection.executescript(_IN_MEMORY)
+
+
+def prefix_end(prefix: str) -> str | bytes:
+    """The least value above every text that begins with `prefix` (SQLite compares UTF-8 bytes, which is the order of
+    code points). Above every text there is: an empty blob."""
+    for i in range(len(prefix) - 1, -1, -1):
+        point = ord(prefix[i]) + 1
+        if point <= 0x10FFFF:
+            return prefix[:i] + chr(0xE000 if point == 0xD800 else point)  # no surrogates
+    return b""

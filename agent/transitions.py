@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.events import ONLINE, Boot, Connected, Disconnected, Event, LocalChange, Received, State, Stop, Timer
+from agent.events import (
+    ONLINE,
+    Boot,
+    Compare,
+    Connected,
+    Disconnected,
+    Event,
+    LocalChange,
+    Received,
+    State,
+    Stop,
+    Timer,
+)
 
 _SAME: Final[dict[State, tuple[State, ...]]] = {state: (state,) for state in State}
 
@@ -17,10 +29,12 @@ TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]
         Boot: ("on_boot", (State.WAITING,)),
         Timer: ("on_nothing", _SAME[State.OFF]),  # one that was set before the stop
         LocalChange: ("on_nothing", _SAME[State.OFF]),  # an application may write before the boot and after the stop
+        Compare: ("on_nothing", _SAME[State.OFF]),
     },
     State.WAITING: {
         Timer: ("on_timer_waiting", (State.WAITING, State.CONNECTING)),
         LocalChange: ("on_nothing", _SAME[State.WAITING]),
+        Compare: ("on_compare", _SAME[State.WAITING]),
         Stop: ("on_stop", (State.OFF,)),
     },
     State.CONNECTING: {
@@ -28,6 +42,7 @@ TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]
         Disconnected: ("on_disconnected", (State.WAITING,)),
         Timer: ("on_nothing", _SAME[State.CONNECTING]),
         LocalChange: ("on_nothing", _SAME[State.CONNECTING]),
+        Compare: ("on_compare", _SAME[State.CONNECTING]),
         Stop: ("on_stop", (State.OFF,)),
     },
     State.JOINING: {
@@ -35,6 +50,7 @@ TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]
         Disconnected: ("on_disconnected", (State.WAITING,)),
         Timer: ("on_timer_online", ONLINE),
         LocalChange: ("on_nothing", _SAME[State.JOINING]),
+        Compare: ("on_compare", _SAME[State.JOINING]),
         Stop: ("on_stop", (State.OFF,)),
     },
     State.IDLE: {
@@ -42,6 +58,7 @@ TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]
         Disconnected: ("on_disconnected", (State.WAITING,)),
         Timer: ("on_timer_online", ONLINE),
         LocalChange: ("on_local_change", (State.IDLE, State.SENDING)),
+        Compare: ("on_compare", _SAME[State.IDLE]),
         Stop: ("on_stop", (State.OFF,)),
     },
     State.SENDING: {
@@ -49,6 +66,7 @@ TRANSITIONS: Final[dict[State, dict[type[Event], tuple[str, tuple[State, ...]]]]
         Disconnected: ("on_disconnected", (State.WAITING,)),
         Timer: ("on_timer_online", ONLINE),
         LocalChange: ("on_local_change", _SAME[State.SENDING]),
+        Compare: ("on_compare", _SAME[State.SENDING]),
         Stop: ("on_stop", (State.OFF,)),
     },
 }

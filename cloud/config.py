@@ -38,7 +38,14 @@ class RelayConfig:
     overload_retry_ms: int = 5_000  # a device whose message found no room is asked to wait so long, at least
     epochs_per_hour: int = 5  # replaced by one device; one more, and two copies of it live
     quarantine_retry_ms: int = 15 * _MINUTE_MS
+    digest_per_window: int = 4  # of one device, at one worker, in `hello_window_ms`; more get no answer
+    digests_per_window: int = 300  # of all devices, at one worker: each reads all items of a device
     incarnation_ms: int = _MINUTE_MS  # so long a relay goes by what the table's marker said, unless something differs
+
+    @property
+    def settled_ms(self) -> int:
+        """Since a commit: after this time its record has made its row, or never will."""
+        return self.record_life_ms + self.worker_life_ms
 
     def __post_init__(self) -> None:
         if self.retention_ms <= self.record_life_ms + self.worker_life_ms:
@@ -55,6 +62,7 @@ class RelayConfig:
             if not 0 < getattr(self, name) <= MESSAGE_BYTES_MAX - 16 * 1024:
                 raise ValueError(f"{name} {getattr(self, name)}: at most {MESSAGE_BYTES_MAX - 16 * 1024}")
         whole = ("catchup_rows", "snapshot_page", "hello_per_window", "hello_window_ms", "transaction_retries")
-        for name in (*whole, "incarnation_ms", "up_per_window", "overload_retry_ms", "quarantine_retry_ms"):
+        windows = ("digest_per_window", "digests_per_window", "up_per_window", "overload_retry_ms")
+        for name in (*whole, *windows, "incarnation_ms", "quarantine_retry_ms"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: at least 1")

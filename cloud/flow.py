@@ -27,14 +27,23 @@ class Flow:
         self._began_ms = 0
         self.hellos: dict[str, int] = {}
         self.ups: dict[str, int] = {}
+        self.digests: dict[str, int] = {}
+
+    def digest(self, device_id: str) -> bool:
+        """Whether a comparison has room. Nobody is told of one that has not: it will be tried again some time."""
+        config = self.config
+        if self.count(self.digests, device_id, config.digest_per_window) is not Verdict.TAKE:
+            return False
+        return self.count(self.digests, "", config.digests_per_window) is Verdict.TAKE
 
     def count(self, counts: dict[str, int], device_id: str, most: int) -> Verdict:
-        """One message more. `counts`: `hellos` or `ups`; `most` of them may come in a window."""
+        """One message more. `counts`: `hellos`, `ups` or `digests`; `most` of them may come in a window."""
         now_ms = self.clock_ms()
         if not 0 <= now_ms - self._began_ms < self.config.hello_window_ms:
             self._began_ms = now_ms
             self.hellos.clear()
             self.ups.clear()
+            self.digests.clear()
         count = counts[device_id] = counts.get(device_id, 0) + 1
         if count <= most:
             return Verdict.TAKE

@@ -17,7 +17,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from agent.protocol.schema import Schema
@@ -78,6 +78,7 @@ def build(environment: Mapping[str, str]) -> Functions:
     log = Log(print, system.wall_ms, {"table": name})
     accounts = Accounts(system.monotonic_ms)
     relay = Relay(schema, config, system.wall_ms, system.random_hex, counters, accounts.of)
+    relay.digests.tell = partial(log.say, "error")
     broker = connect(service="iot-data", endpoint_url=environment.get("FLEET_IOT_ENDPOINT") or None, timeouts=_TIMEOUTS)
     queue_url = environment.get("FLEET_DEAD_LETTERS", "")
     letters = DeadLetters(connect(service="sqs", timeouts=_TIMEOUTS) if queue_url else None, queue_url)

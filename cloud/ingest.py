@@ -140,7 +140,8 @@ class Ingest:
             todo = self.one_transaction(todo, most)
             if todo[0].kind == "sweep":
                 decision = Decision()
-                in_force = yield from self.orphans.sweep(device, account, batch.epoch)
+                sweep = todo[0]  # one that ends a restatement says of what, and where that began
+                in_force = yield from self.orphans.sweep(device, account, batch.epoch, sweep.key[1], sweep.updated)
                 if not in_force:
                     continue  # another epoch has been adopted: HEAD says so
             else:

@@ -131,6 +131,20 @@ class MemoryTable:
         for shard in range(self._shards):
             self.stream.trim(shard, self.stream.latest(shard))
 
+    def put_back(self, key: Key, item: Item | None) -> None:
+        """One item that is there is another from now on, or gone, and the stream tells nothing of it."""
+        pk, sk = key
+        partition = self._partitions[pk]
+        if item is not None:
+            partition.items[sk] = item
+            self._expiry.note(key, item)
+            return
+        del partition.items[sk]
+        if partition.items:
+            partition.remove(sk)
+        else:
+            del self._partitions[pk]
+
     # Requests.
 
     def _get(self, request: Get, now_ms: int) -> Item | None:

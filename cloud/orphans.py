@@ -25,15 +25,19 @@ class Orphans:
         self.config = config
         self.counters = counters
 
-    def sweep(self, device: str, account: str, epoch: str) -> Generator[Request, Any, bool]:
-        """Deals with every orphan. False when HEAD has another epoch by now."""
+    def sweep(
+        self, device: str, account: str, epoch: str, restated: str = "", first_u: int = 0
+    ) -> Generator[Request, Any, bool]:
+        """Deals with every orphan. False when HEAD has another epoch by now. `restated`: a model that the device has
+        restated with its operations from `first_u` on."""
         self.counters["sweep_run"] += 1
         for model, pk, prefix in self.schema.up_ranges(Context(device, account)):
             after: str | None = None
             while True:
                 page: Page = yield Query(pk, prefix, after, False, self.config.snapshot_page)
                 for item in page.items:
-                    if self.is_orphan(item, model, device, epoch):
+                    left = model.name == restated and self.is_left(item, model, device, epoch, first_u)
+                    if left or self.is_orphan(item, model, device, epoch):
                         in_force = yield from self.deal_with(item, model, device, epoch)
                         if not in_force:
                             return False
@@ -47,6 +51,16 @@ class Orphans:
         op = item.get(OP)
         if op is None or op[0] != device or op[1] == epoch or (ORPHAN in item and model.orphans == "keep"):
             return False
+        return self.is_in(item, model, device)
+
+    def is_left(self, item: Item, model: Model, device: str, epoch: str, first_u: int) -> bool:
+        """Whether an operation of this epoch wrote it and no later one, though the device has restated all it has."""
+        op = item.get(OP)
+        if op is None or op[0] != device or op[1] != epoch or op[2] >= first_u:
+            return False
+        return not (ORPHAN in item and model.orphans == "keep") and self.is_in(item, model, device)
+
+    def is_in(self, item: Item, model: Model, device: str) -> bool:
         place = self.schema.locate((item[PK], item[SK]))
         return place is not None and place.model is model and place.device_id == device
 

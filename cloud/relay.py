@@ -10,11 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from agent.protocol.digest import is_sum
 from agent.protocol.errors import MessageError
 from agent.protocol.messages import (
+    APART_MAX,
     OPS_MAX,
     OVERLOAD,
     RATE,
+    Digest,
     FromDevice,
     Hello,
     Up,
@@ -27,6 +30,7 @@ from agent.protocol.topics import valid_id
 from cloud.answer import Answer
 from cloud.catchup import CatchUp
 from cloud.config import RelayConfig
+from cloud.digests import Digests
 from cloud.feed import Sequencer
 from cloud.flow import Flow, Verdict
 from cloud.incarnation import Incarnation
@@ -49,6 +53,7 @@ class Relay:
     orphans_type: ClassVar[type[Orphans]] = Orphans
     ingest_type: ClassVar[type[Ingest]] = Ingest
     catchup_type: ClassVar[type[CatchUp]] = CatchUp
+    digests_type: ClassVar[type[Digests]] = Digests
     incarnation_type: ClassVar[type[Incarnation]] = Incarnation
 
     def __init__(
@@ -76,6 +81,7 @@ class Relay:
         self.orphans = self.orphans_type(schema, config, counters)
         self.ingest = self.ingest_type(schema, config, clock_ms, counters, self.orphans, self.incarnation)
         self.catchup = self.catchup_type(schema, config, clock_ms, counters, self.sequencer, self.incarnation)
+        self.digests = self.digests_type(schema, config, clock_ms, counters, self.sequencer)
         self.flow = Flow(config, clock_ms)
 
     def on_message(self, device_id: str, payload: bytes, *, has_room: bool = True) -> Work:
@@ -92,6 +98,10 @@ class Relay:
         if not has_room:
             self.counters["message_refused_overload"] += 1
             return _say(answer(Wait(hn=message.hn, retry_after=self.config.overload_retry_ms, reason=OVERLOAD)))
+        if isinstance(message, Digest):
+            if self.flow.digest(device_id):
+                return self.digests.compare(device_id, account, message, answer)
+            return self.refuse("digest_rate")
         if isinstance(message, Up):
             verdict = self.flow.count(self.flow.ups, device_id, self.config.up_per_window)
         else:
@@ -145,9 +155,22 @@ def check_form(message: FromDevice) -> None:
         if any(len(state.nonce) > _TOKEN_CHARS_MAX for state in message.feeds.values()):
             raise MessageError("malformed", "nonce")
         return
+    if isinstance(message, Digest):
+        _check_digest(message)
+        return
     ops, first_u = message.ops, message.first_u
     if not 0 < len(ops) <= OPS_MAX or not 0 < first_u < _U_MAX:
         raise MessageError("malformed", f"{len(ops)} operations from {first_u}")
     for u, op in enumerate(ops, first_u):
         if op.u != u or not 0 < len(op.id) <= _TOKEN_CHARS_MAX:
             raise MessageError("malformed", f"operation {op.u}")
+
+
+def _check_digest(message: Digest) -> None:
+    if len(message.inc or "") > _TOKEN_CHARS_MAX or len(message.apart) > APART_MAX:
+        raise MessageError("malformed", "inc or apart")
+    if not 0 <= message.up < _U_MAX or not 0 <= message.cut_s < _U_MAX:
+        raise MessageError("malformed", "up or cut_s")
+    for name, claim in message.models.items():
+        if not is_sum(claim.sum) or not (is_sum(claim.delta) or not claim.delta) or not 0 <= claim.age_ms < _U_MAX:
+            raise MessageError("malformed", f"digest of {name!r:.60}")

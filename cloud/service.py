@@ -44,6 +44,7 @@ _WARNINGS: Final = (
     "shard-lost-unread",
     "record-set-aside",
     "letter-failed",
+    "digest-mismatch",
 )
 _PROBLEMS: Final = ("record-retried", "letter-waits")
 _UNWELL: Final = ("shard-unreadable", "websocket-accept")
@@ -92,6 +93,7 @@ class Service:
         self.listener = None if listener is None else self._listener(listener)
         self.broker = None if broker is None else self._broker(broker)
         self.relay = Relay(schema, settings.relay, system.wall_ms, system.random_hex, self.counters, self.accounts.of)
+        self.relay.digests.tell = self._tell
         shared: dict[str, Any] = {"counters": self.counters, "tell": self._tell}
         self.leases = Leases(
             arn.rpartition("/")[2], name, boot, settings.stream, monotonic_ms=system.monotonic_ms, **shared

@@ -40,6 +40,7 @@ FAMILIES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("broker_", "fleet_relay_broker_events", "event", "connections to the broker made and lost"),
     ("call_", "fleet_relay_table_calls", "operation", "calls of the table that were answered or not"),
     ("fault_", "fleet_relay_table_faults", "verdict", "calls of the table that failed"),
+    ("digest_", "fleet_relay_digests", "result", "comparisons of digests, by model and by what became of them"),
     ("", "fleet_relay_events", "event", "what the relay's logic counts: conflicts, verdicts, feed epochs"),
 )
 UNITS: Final = "read and write units, as the table tells"

@@ -1,4 +1,4 @@
-"""The alarms of the deployment: changes that wait, errors, records set aside, throttling, messages dropped.
+"""The alarms of the deployment: late changes, errors, records set aside, throttling, dropped messages, differences.
 
 Pure; called by cloud.template.
 """
@@ -33,6 +33,10 @@ def alarms() -> dict[str, Any]:
         ),
         "DeviceQuarantinedAlarm": _alarm(
             "Two live copies of one device were found, and both are held off", NAMESPACE, "device_quarantined",
+            ours, "Sum", 1, 1,
+        ),
+        "DigestMismatchAlarm": _alarm(
+            "A device and the table differed, and nothing on its way was the reason", NAMESPACE, "digest_mismatch",
             ours, "Sum", 1, 1,
         ),
         "MessageUnansweredAlarm": _alarm(

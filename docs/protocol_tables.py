@@ -26,6 +26,9 @@ from agent.events import Effect, Event, State
 from agent.protocol import messages, topics
 from agent.protocol.messages import (
     Ack,
+    Claim,
+    Compared,
+    Digest,
     FeedState,
     HeadMark,
     Hello,
@@ -55,10 +58,10 @@ FIELDS: Final[Mapping[str, str]] = {
     "Up.prev_id": "id of operation `first_u` − 1; absent before the first",
     "Up.v": "version",
     "Op.u": "its number within the epoch, from 1",
-    "Op.kind": "what it does; a `sweep` has no key",
+    "Op.kind": "what it does",
     "Op.id": "the boot nonce at the moment when it was marked as sent",
-    "Op.key": "hash key and sort key",
-    "Op.updated": "the write's stamp, ms",
+    "Op.key": "hash key and sort key; of a `sweep` none, or the model that was restated",
+    "Op.updated": "the write's stamp, ms; of a `sweep` of one model the number of the first operation that restated it",
     "Op.image": "the whole item after the write; absent for `delete` and `sweep`",
     "Hello.epoch": "the device's epoch, adopted or not",
     "Hello.hn": "the device's reset nonce",
@@ -68,6 +71,29 @@ FIELDS: Final[Mapping[str, str]] = {
     "Hello.replaces": "the epoch that it asks HEAD to give up",
     "Hello.inc": "the table's incarnation that epoch and cursors belong to; absent: the first",
     "Hello.v": "version",
+    "Digest.epoch": "the device's epoch",
+    "Digest.hn": "the device's reset nonce",
+    "Digest.n": "number of this question since boot",
+    "Digest.up": "the last operation acknowledged; nothing later was sent",
+    "Digest.schema": "fingerprint of all models' keys, directions and lives",
+    "Digest.cut_s": "items whose lives end before this time do not count, seconds since 1970",
+    "Digest.cursors": "feed epoch and last row of each feed that it receives",
+    "Digest.models": "of each model that syncs",
+    "Digest.upid": "id of operation `up`; absent when `up` is 0",
+    "Digest.apart": "items that do not count: one side has refused what the other has",
+    "Digest.inc": "the table's incarnation that epoch and cursors belong to; absent: the first",
+    "Digest.v": "version",
+    "Claim.sum": "of the hashes of its items, modulo 2^64",
+    "Claim.count": "items; nothing is decided by it",
+    "Claim.delta": "what an earlier `compared` said of the model; absent: nothing",
+    "Claim.age_ms": "since it was first said",
+    "Compared.hn": "the nonce of the message that this answers",
+    "Compared.n": "of the `digest` that this answers",
+    "Compared.differs": "model -> the table's sum less the device's",
+    "Compared.heal": "those of them that are to stay",
+    "Compared.skipped": "models that could not be compared now",
+    "Compared.after_ms": "how long a difference has to stand, ms",
+    "Compared.v": "version",
     "FeedState.nonce": "goes back in a snapshot of this feed",
     "FeedState.epoch": "feed epoch of the cursor; absent: no cursor",
     "FeedState.seq": "the last row applied",
@@ -125,7 +151,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "outbox.u": "number within the epoch; 0 while it waits for its period",
     "outbox.epoch": "the epoch in which it was written",
     "outbox.pk": "hash key; empty for a sweep",
-    "outbox.sk": "sort key",
+    "outbox.sk": "sort key; of a sweep the model that was restated, if any",
     "outbox.kind": "create, update, delete or sweep",
     "outbox.image": "the item after the write; null for a delete",
     "outbox.updated": "stamp, ms",
@@ -160,8 +186,8 @@ COLUMNS: Final[Mapping[str, str]] = {
     "dead_letter.updated": "its stamp, ms",
     "dead_letter.code": "why",
 }
-MESSAGES: Final = (Up, Hello, Ack, Reset, Wait, Rows, Snapshot)
-PARTS: Final = (Op, FeedState, Row, HeadMark, SnapshotItem)
+MESSAGES: Final = (Up, Hello, Digest, Ack, Reset, Wait, Rows, Snapshot, Compared)
+PARTS: Final = (Op, FeedState, Claim, Row, HeadMark, SnapshotItem)
 
 
 class UnexplainedError(Exception):
@@ -271,6 +297,7 @@ def limits() -> str:
         "OPS_MAX": "operations of one batch",
         "BATCH_BYTES_MAX": "of a batch's operations, about",
         "ITEM_BYTES_MAX": "of one synced item, encoded",
+        "APART_MAX": "items that a digest leaves out by name; with more of them, their models are left out",
         "VERSION": "of the protocol",
     }
     rows = []

@@ -36,6 +36,7 @@ from agent.protocol.schema import Context, Schema
 from agent.replica import Replica
 from agent.session import NEVER, Session
 from agent.store import Store
+from cloud.config import RelayConfig
 from cloud.relay import Relay
 from cloud.table import Record
 from fleet.rng import rng
@@ -251,12 +252,13 @@ class Pair:
         *,
         seed: int = 1,
         config: AgentConfig | None = None,
+        settings: RelayConfig | None = None,
         relay_type: type[Relay] = Relay,
         schema: Schema = SCHEMA,
         device_type: type[Device] = Device,
         **types: Any,
     ) -> None:
-        self.rig = Rig(schema=schema, relay_type=relay_type)
+        self.rig = Rig(settings, schema, relay_type=relay_type)
         self.device = device_type(seed=seed, config=config, schema=schema, now_ms=lambda: self.rig.now_ms, **types)
         self.up: list[bytes] = []
         self.down: list[bytes] = []

@@ -16,6 +16,7 @@ import msgspec
 from agent.protocol.messages import (
     NO_IMAGE,
     Ack,
+    Compared,
     FeedState,
     Hello,
     Key,
@@ -122,6 +123,7 @@ class History:
         self.up, self.down = Latencies(), Latencies()
         members = [("home-1", "main"), ("home-2", "main"), ("away-1", "other")]
         self.oracle = Oracle(schema(), members, latency_up=self.up, latency_down=self.down, start_ms=START_MS)
+        self.oracle.heal_within_us = 60_000_000
         self.devices = [name for name, _ in members]
         self.t = 0
         self.rev = 0
@@ -359,6 +361,27 @@ class History:
         items = [SnapshotItem(key, msgspec.Raw(encode_image(public(self.table[key])))) for key in keys]
         message = Snapshot(feed=feed, nonce=nonce, epoch=FEED_EPOCH, seq=seq, part=0, parts=1, items=items)
         self.oracle.wire_down(self.tick(), device, encode(message))
+
+    def compared(self, device: str, heal: Sequence[str] = ()) -> None:
+        message = Compared(hn="hn", n=1, differs=dict.fromkeys(heal, "1" * 16), heal=list(heal))
+        self.oracle.wire_down(self.tick(), device, encode(message))
+
+    def lose(self, device: str, key: Key) -> None:
+        """From the device's disk, silently."""
+        del self.visible[device][key]
+        self.oracle.device_damaged(self.tick(), device, key)
+        self.oracle.damage_done(device, "Config")
+
+    def change(self, device: str, key: Key) -> None:
+        """In the table, silently: another state, which no stream and no commit tells of."""
+        self.table[key] = {**self.image(key, self.next_rev()), "pk": key[0], "sk": key[1]}
+        self.oracle.table_damaged(self.tick(), key, self.table[key])
+        self.oracle.damage_done(device, "Config")
+
+    def heal(self, device: str, key: Key, waited_s: int = 10) -> None:
+        """They agree again; by what message makes no difference."""
+        self.see(device, key)
+        self.oracle.damage_healed(self.tick(), device, key, "Config", waited_s * 1_000_000)
 
     def boot(self, device: str, in_file: Sequence[Key] = (), kept: Sequence[Key] = ()) -> None:
         """What was in memory is gone, but for `kept`, and is brought again."""

@@ -19,12 +19,12 @@ from agent.commands.opening import database_path, load_schema, opened_with
 from agent.commands.reaching import agent_of
 from agent.database import Database
 from agent.file_errors import FileInUseError
-from agent.indexing import end_of_life_s
 from agent.protocol.commands.failure import OK, CommandError, note
 from agent.protocol.commands.output import columns, print_json, wants_json
 from agent.protocol.commands.tables import cell, cut
 from agent.protocol.commands.typed import stamps, to_json
 from agent.protocol.keys import HASH, SORT
+from agent.protocol.lives import end_of_life_s
 from agent.protocol.messages import Key
 from agent.protocol.onetable.dates import iso_text
 from agent.protocol.onetable.inspector import did_you_mean

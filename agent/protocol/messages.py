@@ -20,6 +20,7 @@ MESSAGE_BYTES_MAX: Final = 128 * 1024  # AWS IoT Core's limit on a payload
 OPS_MAX: Final = 98  # of one batch: 100 actions a transaction, less HEAD and one to spare
 BATCH_BYTES_MAX: Final = 100 * 1024
 ITEM_BYTES_MAX: Final = 96 * 1024  # of one synced item, encoded
+APART_MAX: Final = 64  # keys that a digest leaves out
 
 Key = tuple[str, str]  # (pk, sk)
 Image = dict[str, Any]  # attribute -> JSON value
@@ -38,7 +39,8 @@ class Message(msgspec.Struct, tag_field="t", kw_only=True, frozen=True, gc=False
 
 
 class Op(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One outbox row. (epoch of the batch, u, id) names the operation for ever. A sweep has key ("", "")."""
+    """One outbox row. (epoch of the batch, u, id) names the operation for ever. A sweep has key ("", ""); one that ends
+    a restatement of a model has key ("", model) and as `updated` the number with which that began."""
 
     u: int
     kind: Kind
@@ -80,6 +82,34 @@ class Hello(Message, tag="hello", frozen=True, gc=False):
     inc: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class Claim(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A device's digest of one model: `sum` in 16 hexadecimal digits (agent.protocol.digest), `count` for people.
+
+    `delta`: what an earlier comparison found the table's sum to have more; `age_ms`: how long ago that was first so."""
+
+    sum: str
+    count: int
+    delta: str = ""
+    age_ms: int = 0
+
+
+class Digest(Message, tag="digest", frozen=True, gc=False):
+    """Device to relay: this is all that I hold, at these cursors, with nothing on its way; do you hold the same? `n`
+    comes back in `compared`. A relay that does not know of digests counts the message and says nothing."""
+
+    epoch: str
+    hn: str
+    n: int
+    up: int
+    schema: str
+    cut_s: int
+    cursors: dict[FeedName, tuple[str, int]]
+    models: dict[str, Claim]
+    upid: str | None = None
+    apart: list[Key] = []
+    inc: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class Ack(Message, tag="ack", frozen=True, gc=False):
     """Relay to device: HEAD as just read or committed. `verdicts`: u -> "lost" or a reason for rejection."""
 
@@ -107,6 +137,20 @@ class Wait(Message, tag="wait", frozen=True, gc=False):
     hn: str
     retry_after: int
     reason: str
+
+
+class Compared(Message, tag="compared", frozen=True, gc=False):
+    """Relay to device: what became of a comparison of digests. Models that are in none of these are equal.
+
+    What has been written and not yet told of makes a difference too, and a passing one. So one that was found is only
+    asked about again, after `after_ms`; if it is still the same, it will not pass, and the device heals it."""
+
+    hn: str
+    n: int
+    differs: dict[str, str] = {}
+    heal: list[str] = []
+    skipped: list[str] = []
+    after_ms: int = 0
 
 
 class HeadMark(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -163,8 +207,8 @@ class Snapshot(Message, tag="snapshot", frozen=True, gc=False):
     scan: str = ""
 
 
-FromDevice = Up | Hello
-ToDevice = Ack | Reset | Wait | Rows | Snapshot
+FromDevice = Up | Hello | Digest
+ToDevice = Ack | Reset | Wait | Rows | Snapshot | Compared
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -180,7 +224,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder()
 _any_msgpack = msgspec.msgpack.Decoder()
 _IMAGE: Final = msgspec.json.Decoder(dict[str, Any])
-_TAGS: Final = frozenset(("up", "hello", "ack", "reset", "wait", "rows", "snapshot"))
+_TAGS: Final = frozenset(("up", "hello", "digest", "ack", "reset", "wait", "rows", "snapshot", "compared"))
 
 
 def encode(message: FromDevice | ToDevice, *, compact: bool = False) -> bytes:

@@ -234,6 +234,14 @@ class Schema:
         """(model, hash key, sort prefix) of the models that sync up only: what a sweep has to read."""
         return [(model, *_range(model, context)) for model in self.models.values() if model.sync == "up"]
 
+    def synced_ranges(self, context: Context) -> dict[tuple[str, str], list[str]]:
+        """(hash key, sort prefix) -> the names of the models that sync and whose items lie there; each model in one."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for model in self.models.values():
+            if model.sends or model.receives:
+                found.setdefault(_range(model, context), []).append(model.name)
+        return found
+
     def fingerprint(self, feed: FeedName) -> str:
         """16 hexadecimal digits that change when the definition of a model that receives in this feed changes."""
         return self._fingerprints[feed]

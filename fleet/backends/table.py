@@ -134,6 +134,10 @@ class EmulatedTable:
         for shard in range(self._shards):
             self.stream.trim(shard, self.stream.latest(shard))
 
+    def put_back(self, key: Key, item: Item | None) -> None:
+        """As MemoryTable's: what the emulator's stream tells of it is not passed on."""
+        self._put_back(Delete(key) if item is None else Put(item))
+
     def _put_back(self, request: Put | Delete) -> None:
         self._asked(request)
         for key, (_, new) in self._changes(self._wanted(request)).items():

@@ -96,6 +96,7 @@ class LogSide(Ledger):
         item.logged = index
         item.log_epoch = feed.epoch
         item.log_seq = feed.seq
+        item.untold = False
         checks.logged.logged()
         head = row.get("head")
         if head is not None and head[0] == item.op_epoch and head[1] >= item.op_u and index < item.op_index:

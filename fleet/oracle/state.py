@@ -100,6 +100,7 @@ class Device:
         "asked",
         "clock_us",
         "cloned",
+        "damaged",
         "feeds",
         "floors",
         "fuzzy",
@@ -140,6 +141,7 @@ class Device:
         self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot
         self.reach: dict[str, Reach] = {}
         self.restored = False
+        self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour
         self.idle = 0  # messages with content since this device's last progress
@@ -188,6 +190,7 @@ class Item:
         "sends",
         "shown_us",
         "swept",
+        "untold",
         "visible",
         "wide",
     )
@@ -230,6 +233,7 @@ class Item:
         self.ends: dict[int, int] | None = None if model.ttl_attribute is None else {}
         self.limit_ends = _ENDS_MIN
         self.swept = NEVER_SWEPT
+        self.untold = False  # the state came past the stream: where the log ended then is no row of it
         if receives_wide(feed):
             assert feed is not None
             self.wide = array("i", [ABSENT]) * len(feed.members)

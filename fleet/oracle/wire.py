@@ -34,7 +34,7 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
 
 
 class Upward(msgspec.Struct, gc=False):
-    """`up` or `hello`, told apart by `t`."""
+    """`up`, `hello` or `digest`, told apart by `t`."""
 
     t: str
     epoch: str
@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Downward(msgspec.Struct, gc=False):
-    """`ack`, `reset`, `rows` or `snapshot`, told apart by `t`."""
+    """`ack`, `reset`, `rows`, `snapshot` or `compared`, told apart by `t`."""
 
     t: str
     epoch: str = ""
@@ -65,6 +65,7 @@ class Downward(msgspec.Struct, gc=False):
     part: int = 0
     rows: list[Entry] = []
     items: list[Entry] = []
+    heal: list[str] = []
 
 
 class _Rev(msgspec.Struct, gc=False):

@@ -281,6 +281,11 @@ class WireSide(TableSide):
                 d.fuzzy[message.feed] = (floor[1], t_us)
             if message.part == 0 and self._is_quiet:
                 self._content(t_us, d)
+        elif message.t == "compared":
+            self._compared(t_us, d, message.heal)
+
+    def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
+        raise NotImplementedError
 
     def _complete(self, t_us: int, d: Device, message: Downward) -> None:
         """Rows of a catch-up: of each item that some receiver has not yet, the last row must be there if it lies in the
@@ -292,7 +297,8 @@ class WireSide(TableSide):
             return
         held = frozenset(row.key for row in message.rows)
         for item in feed.unsettled.values():
-            if item.log_epoch == message.epoch and message.a < item.log_seq <= message.b and item.key not in held:
+            told = item.log_epoch == message.epoch and not item.untold
+            if told and message.a < item.log_seq <= message.b and item.key not in held:
                 gaps.left_out(t_us, d.name, item.key, item.log_seq, message.a, message.b)
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.protocol.errors import Problem
 from cloud.relay import Relay
-from fleet.plants import agent, due, relay, remote
+from fleet.plants import agent, digests, due, relay, remote
 from fleet.world.world import Types
 
 
@@ -54,7 +54,8 @@ def _worker(name: str, kind: type[relay.HastyCloud], caught_by: str, scenario: s
 
 
 def _statement(kind: type) -> str:
-    return " ".join((kind.__doc__ or "").split())
+    part = getattr(kind, "digests_type", None) if not kind.__doc__ else None
+    return " ".join(((part or kind).__doc__ or "").split())
 
 
 _REMOTE: Final = "remote-commands"
@@ -79,6 +80,11 @@ _ALL: Final = (
     _agent("cursor-before-apply", "replica", agent.EarlyCursorReplica, "convergence"),
     _agent("delete-not-sent", "database", agent.ZombieDatabase, "convergence every-write-decided"),
     _agent("deleted-items-return", "replica", agent.MergingReplica, "convergence"),
+    _relay("digest-anywhere", "digests_type", digests.AnywhereDigests, "no-false-alarm", "bit-rot"),
+    _relay("digest-at-once", "digests_type", digests.HastyDigests, "no-false-alarm", "bit-rot"),
+    _relay("digest-counts", "digests_type", digests.CountingDigests, "digest-heals convergence", "bit-rot"),
+    _agent("digest-ignored", "session", digests.IdleSession, "digest-heals convergence", "bit-rot"),
+    _agent("digest-restores", "session", digests.RestoringSession, "nothing-invented up-unchanged-by-sync", "bit-rot"),
     _relay("direction-forgotten", "sequencer_type", relay.TalkativeSequencer, "direction"),
     _agent("echo", "replica", agent.EchoReplica, "read-your-writes feed-dense convergence"),
     _agent("edit-in-flight", "database", agent.MeddlingDatabase, "resend-identical"),

@@ -18,6 +18,7 @@ from fleet.scenario.settings import agent_plan, broker_plan, cloud_plan
 _CHECKS_OF_FAULTS = {
     "power-cut": ("writes-survive-power-cuts",),
     "reboots": ("writes-survive-power-cuts",),
+    "silent-damage": ("digest-heals", "no-false-alarm"),
 }
 
 CHECKS_OF_COMMANDS = ("command-at-most-once", "command-answered")

@@ -18,6 +18,7 @@ from fleet.scenario.faults import (
     OnDevices,
     PowerCut,
     Reboots,
+    SilentDamage,
     StreamDelay,
     StreamReplay,
     TableSilence,
@@ -65,6 +66,9 @@ def check_fault(draft: Draft, path: Path_, fault: FaultBase) -> None:
         document.complain(path, "does nothing: give `jump` or `drift`")
     if isinstance(fault, Messages):
         _messages(document, path, fault)
+    if isinstance(fault, SilentDamage) and draft.schema is not None:
+        synced = [model.name for model in draft.schema.models.values() if model.sends or model.receives]
+        unknown(document, (*path, "model"), fault.model, synced, "model that syncs")
     if isinstance(fault, StreamReplay | StreamDelay):
         _late(draft, path, fault)
 

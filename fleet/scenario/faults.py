@@ -286,6 +286,24 @@ class Clone(OnDevices, Lasting):
     kind: Literal["clone"] = Field(description="A copy of the device, with its identity and database, is alive too.")
 
 
+class SilentDamage(OnDevices, Occurring):
+    """An item of the device is changed or lost, in the table or on the device's disk, and nobody is told: bit rot, an
+    operator past the stream, a stream record that never came. Only a comparison of digests finds it."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["silent-damage"] = Field(description="An item is changed or lost, and nobody is told.")
+    where: Literal["any", "device", "table"] = Field(
+        default="any", description="On the device's disk, or in the table."
+    )
+    model: Names = Field(
+        default=(),
+        description="Name or names of models. Default: all that sync, in the table those of a device alone.",
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {"where": self.where, "models": list(self.model)}
+
+
 class TableRestore(Occurring):
     """The table is put back to an older copy and marked (`fleet-cloud restore-mark`), while the relay is stopped."""
 
@@ -317,6 +335,7 @@ Fault = Annotated[
     | TableThrottle
     | TableSilence
     | TableRestore
+    | SilentDamage
     | Clone,
     Field(discriminator="kind"),
 ]
@@ -338,6 +357,7 @@ KINDS: dict[str, type[FaultBase]] = {
         TableThrottle,
         TableSilence,
         TableRestore,
+        SilentDamage,
         Clone,
     )
 }

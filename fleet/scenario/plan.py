@@ -154,6 +154,9 @@ class AgentPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     gap_wait_ms: int
     batch_ops_max: int
     batch_bytes_max: int
+    digest_period_ms: int = 0  # off: the agent's own default is longer than most runs
+    digest_retry_ms: int = 60_000
+    digest_heal_ms: int = 3_600_000
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):

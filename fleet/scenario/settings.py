@@ -129,6 +129,15 @@ class AgentSettings(Part):
         ge=1024,
         le=_AGENT.batch_bytes_max,
     )
+    digest_every_us: Duration = field(
+        "digest_every", 0, "How often a device compares digests with the cloud; 0s: never (the agent's own: 24 h)."
+    )
+    digest_retry_us: PositiveDuration = field(
+        "digest_retry", _AGENT.digest_retry_ms * _MS, "Wait until it tries again; it doubles."
+    )
+    digest_heal_us: PositiveDuration = field(
+        "digest_heal", _AGENT.digest_heal_ms * _MS, "Least time between two heals of one feed."
+    )
 
 
 def cloud_plan(settings: CloudSettings) -> CloudPlan:
@@ -182,4 +191,7 @@ def agent_plan(settings: AgentSettings) -> AgentPlan:
         gap_wait_ms=settings.gap_wait_us // _MS,
         batch_ops_max=settings.batch_ops,
         batch_bytes_max=settings.batch_bytes,
+        digest_period_ms=settings.digest_every_us // _MS,
+        digest_retry_ms=settings.digest_retry_us // _MS,
+        digest_heal_ms=settings.digest_heal_us // _MS,
     )

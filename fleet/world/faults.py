@@ -37,6 +37,7 @@ class Faults:
         trace: Trace,
         on_heal: Callable[[str], None],
         clone: Callable[[SimDevice], SimDevice | None],
+        damage: Callable[[SimDevice, FaultPlan], None],
     ) -> None:
         self._clock = clock
         self._seed = seed
@@ -46,6 +47,7 @@ class Faults:
         self._trace = trace
         self._on_heal = on_heal
         self._clone = clone
+        self._damage = damage
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
         self._copies: dict[tuple[str, int], list[Item]] = {}  # (fault, when it restores) -> the table as it was
@@ -182,6 +184,10 @@ class Faults:
         made.power_off()
         self._cloud.release(made.device_id)
 
+    def silent_damage(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            self._damage(device, plan)
+
     # ---------------------------------------------------------------- cloud
 
     def relay_kill(self, plan: FaultPlan, _event: Event, _tie: Tie) -> None:
@@ -258,6 +264,7 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "relay-stall": Faults.relay_stall,
     "table-restore": Faults.table_restore,
     "clone": Faults.clone,
+    "silent-damage": Faults.silent_damage,
     "stream-replay": Faults.cloud_window,
     "stream-delay": Faults.cloud_window,
     "clock": Faults.clock,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from cloud.memory import MemoryTable
 from cloud.memory_stream import ChangeStream
-from cloud.table import Item, TableRequest
+from cloud.table import Item, Key, TableRequest
 from fleet.scenario.plan import CloudPlan
 
 
@@ -27,6 +27,7 @@ class WorldTable(Protocol):
     def expired_waiting(self, now_ms: int) -> bool: ...
     def backup(self) -> list[Item]: ...
     def restore(self, items: Iterable[Item]) -> None: ...
+    def put_back(self, key: Key, item: Item | None) -> None: ...
 
 
 def retain_ms(plan: CloudPlan) -> int:

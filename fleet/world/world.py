@@ -31,6 +31,7 @@ from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
+from fleet.world.damage import Damage
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
@@ -109,6 +110,7 @@ class World:
         self.oracle = Oracle(
             self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
         )
+        self.oracle.heal_within_us = self._heal_within_us()
         self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
@@ -139,6 +141,7 @@ class World:
         self._make_devices(surroundings)
         self._start_workloads()
         self.healed_us: dict[str, int] = {}
+        self.damage = self._damage()
         self.faults = Faults(
             plan.faults,
             clock=self.clock,
@@ -149,6 +152,7 @@ class World:
             trace=self.trace,
             on_heal=self._healed,
             clone=self._clone,
+            damage=self.damage.strike,
         )
         self.timeline = Timeline(self)
         self.converged_us: int | None = None
@@ -164,6 +168,11 @@ class World:
             made = SimDevice(surroundings, device, plan.groups[device.group], profiles[device.group])
             self.devices[device.id] = made
             self.clock.post_at(device.boot_at_us, made.tie, made.boot, None)
+
+    def _damage(self) -> Damage:
+        shared = (self.table, self.oracle, self.trace, self.probes)
+        first_rev = self.revs.first("damage", "")
+        return Damage(self.clock, self.plan.seed, self.devices, *shared, first_rev, self._feed_tail)
 
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
@@ -202,6 +211,14 @@ class World:
         plan = self.plan.agent
         numbers = {name: getattr(plan, name) for name in plan.__struct_fields__}
         return AgentConfig(compact=encoding == "msgpack", **numbers)
+
+    def _heal_within_us(self) -> int:
+        """How long a silent damage may last on a device that is online: until the next comparison, until it is sure,
+        until the last heal of its feed is old enough; each comparison may have to be tried again, and another damage
+        of the same model begins the waiting anew."""
+        agent, cloud = self.plan.agent, self.plan.cloud
+        sure_us = cloud.record_life_us + cloud.worker_life_us
+        return 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us
 
     def _start_workloads(self) -> None:
         plan, revs = self.plan, self.revs
@@ -317,7 +334,7 @@ class World:
             # Whoever was in step stays so: nobody writes any more. Looked at from the end, the last one blocks first.
             while waiting and self._in_step(waiting[-1]):
                 waiting.pop()
-            if not waiting and self.cloud.idle():
+            if not waiting and self.cloud.idle() and not self.damage.open:
                 waiting = [device for device in self.devices.values() if not self._in_step(device)]
                 if not waiting:
                     self.converged_us = self.changed_us
@@ -370,7 +387,7 @@ class World:
     def _in_step(self, device: SimDevice) -> bool:
         """Nothing on its way, at the tail of every feed."""
         session = device.session
-        if session is None or session.store.outbox_rows:
+        if session is None or session.store.outbox_rows or session.digests.is_healing:
             return False
         cursors = session.store.cursors
         return all(feed in cursors and cursors[feed] == self._feed_tail(device, feed) for feed in session.replica.feeds)
@@ -382,6 +399,8 @@ class World:
         interrupted has no end to be judged: what was seen on the way counts, convergence stays unknown."""
         self.timeline.close_last()
         now = self.clock.now
+        for hit in self.damage.open if complete else ():
+            self.oracle.damage_lasts(now, hit.device.device_id, hit.key)
         self.not_done = [self._explain(device) for device in self.devices.values() if not self._in_step(device)]
         ledgers = {name: self.broker.ledger(name) for name in self.devices}
         in_flight = self.broker.in_flight()

@@ -42,7 +42,9 @@ class World:
     """What can happen to a pair. Every choice is a number, taken modulo what there is to choose from."""
 
     def __init__(self, seed: int, compact: bool = False, **types: Any) -> None:
-        self.pair = Pair(seed=seed, config=AgentConfig(compact=compact), **types)
+        # Digests now and then, too: whatever happens to a pair, nothing is damaged silently, and none may say so.
+        config = AgentConfig(compact=compact, digest_period_ms=200_000, digest_retry_ms=15_000)
+        self.pair = Pair(seed=seed, config=config, **types)
         self.audit = Audit(self.pair)
         self.rev = 0
         self.backup = b""
@@ -205,6 +207,7 @@ class World:
         self.pair.drain()
         self.audit.check()
         self.audit.check_end()
+        assert not self.pair.rig.counters["digest_mismatch"], "a comparison took what was on its way for a damage"
 
     def disarm(self) -> None:
         if self.pair.device.powered:
@@ -400,6 +403,7 @@ def test_a_pair_converges_in_many_runs() -> None:
 BEYOND_A_PAIR: Final = {
     "backlog-in-one-message": "a backlog of more than a message holds",
     "checkpoint-first": "shards with checkpoints",
+    **{name: "silent damage" for name in PLANTS if name.startswith("digest-")},
     "direction-forgotten": "a look at every message",
     "head-after-item": "luck: test_feed.py tries every interleaving",
     "never-asks-again": "a bound on the time that a change may take",

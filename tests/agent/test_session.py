@@ -16,6 +16,7 @@ from agent.changes import Change
 from agent.config import AgentConfig
 from agent.events import (
     BOOT,
+    COMPARE,
     CONNECTED,
     DISCONNECTED,
     LOCAL_CHANGE,
@@ -23,6 +24,7 @@ from agent.events import (
     STOP,
     TIMER,
     Boot,
+    Compare,
     Connected,
     Disconnect,
     Disconnected,
@@ -53,7 +55,7 @@ from agent.protocol.messages import (
 from agent.session import NEVER, Session
 from agent.transitions import TRANSITIONS, IllegalTransitionError
 
-EVENTS: Final = (Boot, Connected, Disconnected, Received, LocalChange, Timer, Stop)
+EVENTS: Final = (Boot, Connected, Disconnected, Received, LocalChange, Timer, Compare, Stop)
 MINUTE_MS: Final = 60_000
 
 
@@ -179,18 +181,18 @@ def test_every_state_that_the_table_allows_to_follow_does_follow() -> None:
     device.database.create("Status", {"rev": 1})
     (up,) = device.sent()
     assert isinstance(up, Up)
-    device.feed(LOCAL_CHANGE)
+    feed_all(device, LOCAL_CHANGE, COMPARE)
     device.advance(20 * MINUTE_MS)
-    feed_all(device, DISCONNECTED, LOCAL_CHANGE, TIMER)
+    feed_all(device, DISCONNECTED, LOCAL_CHANGE, COMPARE, TIMER)
     while not device.connecting:
         device.advance(MINUTE_MS)
-    feed_all(device, TIMER, LOCAL_CHANGE, DISCONNECTED)
+    feed_all(device, TIMER, LOCAL_CHANGE, COMPARE, DISCONNECTED)
     device.connecting = False
     device.connect()
     device.hear(taken(device, up))
-    device.feed(TIMER)
+    feed_all(device, TIMER, COMPARE)
     device.hear(Ack(epoch=device.store.identity.epoch, up=2, upid="other", now=NOW_MS))
-    feed_all(device, LOCAL_CHANGE, TIMER, STOP, LOCAL_CHANGE, TIMER, BOOT, STOP)
+    feed_all(device, LOCAL_CHANGE, COMPARE, TIMER, STOP, LOCAL_CHANGE, COMPARE, TIMER, BOOT, STOP)
     reached = {(before, kind) for before, kind, _ in seen}
     assert {kind for _, kind in reached} == set(EVENTS)
     ending = (Stop, Disconnected)  # the same everywhere

@@ -18,11 +18,13 @@ import pytest
 from dynamo_rig import adapter, moto_in_process
 from emulators import KEY_ID, REGION, SECRET
 from lambda_rig import Context, lambda_record, rule_message, sequence
-from relay_rig import FILE, config, hello, op, status, stored, up
+from relay_rig import EPOCH, FILE, SCHEMA, config, hello, op, status, stored, up
 
+from agent.protocol.digest import fingerprint
 from agent.protocol.errors import InputError
-from agent.protocol.messages import Ack, Rows, decode_to_device, encode
+from agent.protocol.messages import Ack, Claim, Compared, Digest, Rows, decode_to_device, encode
 from cloud import functions_aws, system
+from cloud.config import RelayConfig
 from cloud.dynamodb_errors import Unusable
 from cloud.dynamodb_table import connect, definition
 from cloud.functions import NotSetAside
@@ -86,6 +88,30 @@ def test_a_message_goes_to_the_table_and_its_answer_to_the_broker(
     assert item["Item"]["_type"] == {"S": "Status"}
     counted = metrics(capsys.readouterr().out)
     assert (counted["messages"], counted["published"]) == (2, 2)
+
+
+def test_a_difference_that_is_to_stay_is_answered_counted_and_told(
+    aws: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    message_handler(rule_message("home-1", encode(hello())), Context())
+    message_handler(rule_message("home-1", encode(up(op(1, "create", status(1, updated_ms=1))))), Context())
+    question = {"epoch": EPOCH, "hn": "hn", "n": 1, "up": 1, "upid": "boot", "schema": fingerprint(SCHEMA)}
+    made: dict[str, Any] = {**question, "cut_s": system.wall_ms() // 1000 + 60, "cursors": {}}
+
+    def asked(delta: str) -> Compared:
+        claim = Claim("0" * 16, 0, delta, RelayConfig().settled_ms)
+        message_handler(rule_message("home-1", encode(Digest(**made, models={"Status": claim}))), Context())
+        answer = decode_to_device(published()[-1][1])
+        assert isinstance(answer, Compared)
+        return answer
+
+    answer = asked(asked("").differs["Status"])
+    assert answer.heal == ["Status"]
+    lines = capsys.readouterr().out
+    assert metrics(lines)["digest_mismatch"] == 1
+    (told,) = [line for line in map(json.loads, lines.splitlines()) if line.get("message") == "digest-mismatch"]
+    assert (told["level"], told["device"]) == ("error", "home-1")
+    assert told["models"] == f"Status:{answer.differs['Status']}"
 
 
 def test_a_record_becomes_a_row_and_a_message(aws: Callable[[str], Any]) -> None:

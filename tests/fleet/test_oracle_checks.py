@@ -88,6 +88,7 @@ def settled() -> History:
     for device in (D, OTHER):
         h.rows(device, tariff("main"))
         h.see(device, tariff("main"))
+    damaged(h)
     h.order(D, "k1")
     h.obey(D, "k1")
     h.order(D, "k2", 600)
@@ -95,6 +96,16 @@ def settled() -> History:
     h.hello(D)
     h.boot(D)
     return h
+
+
+def damaged(h: History) -> None:
+    """An item is changed in the table, and lost on the device; digests tell of both."""
+    for damage in (h.change, h.lose):
+        damage(D, config(D))
+        h.compared(D)
+        h.compared(D, ["Config"])
+        h.heal(D, config(D))
+    h.compared(D, ["Config"])  # on its way since before
 
 
 def ended(h: History) -> None:
@@ -627,6 +638,33 @@ def _there_after_boot(h: History) -> None:
     h.boot(D, kept=[tariff("main")])
 
 
+def _healed_late(h: History) -> None:
+    h.change(D, config(D))
+    h.heal(D, config(D), 61)
+
+
+def _never_healed(h: History) -> None:
+    h.lose(D, config(D))
+    h.oracle.damage_lasts(h.tick(), D, config(D))
+
+
+def _alarm_for_nothing(h: History) -> None:
+    h.compared(D, ["Setting"])
+
+
+def _alarm_after_the_heal(h: History) -> None:
+    h.lose(D, config(D))
+    h.heal(D, config(D))
+    h.pass_s(121)
+    h.compared(D, ["Config"])
+
+
+def _alarm_for_another(h: History) -> None:
+    h.lose(D, config(D))
+    h.compared(OTHER, ["Config"])
+    h.heal(D, config(D))
+
+
 def _done_again(h: History) -> None:
     told_the_time(h)
     h.run(D, "k1")
@@ -762,6 +800,11 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "sent within its period": ("period-kept", D, words_of(meter(D)), _sent_at_once),
     "memory in the file": ("memory-only", D, words_of(tariff("main")), _in_the_file),
     "memory after a boot": ("memory-only", D, words_of(tariff("main")), _there_after_boot),
+    "healed too late": ("digest-heals", D, words_of(config(D)), _healed_late),
+    "never healed": ("digest-heals", D, words_of(config(D)), _never_healed),
+    "an alarm for nothing": ("no-false-alarm", D, "Setting", _alarm_for_nothing),
+    "an alarm long after the heal": ("no-false-alarm", D, "Config", _alarm_after_the_heal),
+    "an alarm for another device": ("no-false-alarm", OTHER, "Config", _alarm_for_another),
     "done again": ("command-at-most-once", D, words_of(command(D, "k1")), _done_again),
     "done unasked": ("command-at-most-once", D, "c9", _done_unasked),
     "not answered": ("command-answered", D, words_of(command(D, "c9")), _not_answered),

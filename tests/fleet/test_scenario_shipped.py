@@ -27,6 +27,7 @@ from fleet.scenario.shipped import ROOT, header, scenario_paths
 
 NAMES = [
     "baseline",
+    "bit-rot",
     "clones",
     "conflict",
     "lifetimes",

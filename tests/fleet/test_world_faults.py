@@ -67,6 +67,7 @@ def begun(plans: list[FaultPlan]) -> tuple[Clock, Cloud, list[str]]:
         trace=Trace(clock),
         on_heal=healed.append,
         clone=lambda device: None,
+        damage=lambda device, plan: None,
     )
     return clock, cloud, healed
 

@@ -20,6 +20,7 @@ from fleet.oracle.checks.commands import (
 from fleet.oracle.checks.conservation import Conservation
 from fleet.oracle.checks.convergence import Convergence
 from fleet.oracle.checks.decided import EveryWriteDecided
+from fleet.oracle.checks.digests import DigestHeals, NoFalseAlarm
 from fleet.oracle.checks.double_apply import NoDoubleApply
 from fleet.oracle.checks.feed import EveryChangeLogged, FeedDense
 from fleet.oracle.checks.gaps import NoGap
@@ -67,6 +68,8 @@ CLASSES: Final[tuple[type[Check], ...]] = (
     CommandNotExpired,
     CommandAfterClock,
     RebootsSpaced,
+    DigestHeals,
+    NoFalseAlarm,
 )
 NAMES: Final[tuple[str, ...]] = tuple(check.name for check in CLASSES)
 
@@ -77,6 +80,7 @@ class Checks:
     __slots__ = (
         "acked",
         "after_clock",
+        "alarms",
         "answered",
         "conservation",
         "convergence",
@@ -88,6 +92,7 @@ class Checks:
         "epoch",
         "expired",
         "gaps",
+        "heals",
         "in_time",
         "invented",
         "isolation",
@@ -138,6 +143,8 @@ class Checks:
         self.in_time = CommandNotExpired()
         self.after_clock = CommandAfterClock()
         self.spaced = RebootsSpaced()
+        self.heals = DigestHeals()
+        self.alarms = NoFalseAlarm()
 
     def all(self) -> tuple[Check, ...]:
         """In the order of the report."""

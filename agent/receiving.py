@@ -1,0 +1,103 @@
+"""What a session does with what comes down: rows in their order, rows too early, the parts of snapshots.
+
+The part of Session that applies and asks for what is missing; Replica does the applying. No state of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from agent import ids
+from agent.config import AgentConfig
+from agent.early import Early
+from agent.events import NEVER
+from agent.parts import Parts
+from agent.protocol.messages import FeedName, Rows, Snapshot
+from agent.replica import Outcome, Replica
+from agent.store import Store
+
+
+class Receiving:
+    """Base of Session, which has the attributes."""
+
+    __slots__ = ("_gap_at", "_hello_open")  # set here and there
+
+    config: AgentConfig
+    nonces: dict[FeedName, str]
+    probes: Counter[str]
+    random: ids.Random
+    replica: Replica
+    store: Store
+    _early: Early
+    _gap_at: int
+    _hello_open: bool
+    _now: int
+    _parts: Parts
+
+    def say_hello(self) -> None:
+        raise NotImplementedError
+
+    def want_hello(self, delay_ms: int) -> None:
+        raise NotImplementedError
+
+    def rolled_back(self) -> None:
+        raise NotImplementedError
+
+    def on_rows(self, rows: Rows) -> None:
+        feed = rows.feed
+        if feed not in self.nonces:
+            self.probes["row_set_aside"] += 1
+            return
+        outcome = self.replica.rows(rows)
+        if outcome is Outcome.APPLIED:
+            self.rows_applied(rows)
+        elif outcome is Outcome.GAP:
+            self.keep_early(rows)
+        elif outcome is Outcome.ASK:
+            self.want_hello(0)
+        elif outcome is Outcome.ROLLED_BACK:
+            self.rolled_back()
+
+    def rows_applied(self, rows: Rows) -> None:
+        """What came too early may now fit; what the sender knows beyond it is asked for at once."""
+        last = rows.last
+        while self._early:
+            following = self._early.take(rows.feed, self.store.cursors[rows.feed][1])
+            if following is None:
+                break
+            last = max(last, following.last)
+            if self.replica.rows(following) is Outcome.ROLLED_BACK:
+                self.rolled_back()
+                return
+        if not self._early:
+            self._gap_at = NEVER
+        if last > self.store.cursors[rows.feed][1]:
+            self._hello_open = False
+            self.probes["catchup_continued"] += 1
+            self.say_hello()
+
+    def keep_early(self, rows: Rows) -> None:
+        """A gap: a straggler may still fill it; then ask."""
+        self.probes["gap_seen"] += 1
+        self._early.keep(rows)
+        if self._gap_at == NEVER:
+            self._gap_at = self._now + self.config.gap_wait_ms
+
+    def on_snapshot(self, part: Snapshot) -> None:
+        """Parts are gathered until all are there; another snapshot of the same feed starts anew (rule 13)."""
+        feed = part.feed
+        if self.nonces.get(feed) != part.nonce or not 0 <= part.part < part.parts <= self.config.snapshot_parts_max:
+            self.probes["stale_snapshot"] += 1
+            return
+        items = self._parts.add(part)
+        if items is None:
+            return
+        outcome = self.replica.snapshot(part, items)
+        if outcome is Outcome.ROLLED_BACK:
+            self.rolled_back()
+        elif outcome is Outcome.APPLIED:
+            self.probes["snapshot_loaded"] += 1
+            self.nonces[feed] = ids.nonce(self.random)
+            self._early.forget(feed)
+            self._hello_open = False
+            self.want_hello(0)

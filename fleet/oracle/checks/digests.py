@@ -1,0 +1,48 @@
+"""The checks `digest-heals` and `no-false-alarm`. Called when a silent damage is over, when a device is told of a
+difference, and at the end."""
+
+from __future__ import annotations
+
+from agent.protocol.messages import Key
+from fleet.oracle.check import Check
+
+
+class DigestHeals(Check):
+    __slots__ = ()
+
+    name = "digest-heals"
+    statement = (
+        "What was damaged silently, on the device's disk or in the table, is found and healed: device and table agree "
+        "about the item again within a bound. The bound counts the time that the device is online: two periods of the "
+        "digests, three times what a stream record and its worker live, the least time between two heals, and eight "
+        "retries."
+    )
+
+    def healed(self, t_us: int, device: str, key: Key, waited_us: int, bound_us: int) -> None:
+        """`waited_us`: how long the device was online with the damage."""
+        self.checked += 1
+        if waited_us > bound_us:
+            expected = f"the damage healed within {bound_us / 1e6:g} s online"
+            self.fail(t_us, device, key, expected, f"it took {waited_us / 1e6:g} s")
+
+    def lasts(self, t_us: int, device: str, key: Key) -> None:
+        self.checked += 1
+        self.fail(t_us, device, key, "device and table to agree again after a silent damage", "they differ at the end")
+
+
+class NoFalseAlarm(Check):
+    __slots__ = ()
+
+    name = "no-false-alarm"
+    statement = (
+        "A device is told that it differs from the table for good, which makes it ask for a snapshot or restate a "
+        "model, only where an item of this model is, or a moment ago was, damaged behind everybody's back."
+    )
+
+    def compared(self) -> None:
+        """A device was told what became of a comparison."""
+        self.checked += 1
+
+    def alarm(self, t_us: int, device: str, model: str) -> None:
+        """`model` differs for good, it says, and nothing of it was damaged."""
+        self.fail(t_us, device, (model, "*"), "no alarm: nothing of this model was damaged", "one")

@@ -1,0 +1,67 @@
+"""The oracle's view of what was damaged behind everybody's back, and of what devices are told of comparisons.
+
+A damage is a fact that the simulated world tells; the oracle takes the damaged state for what it is, and judges from
+then on as ever. It does not count, compare or hash anything that the agent or the relay does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.protocol.messages import Key
+from fleet.oracle.app_side import AppSide
+from fleet.oracle.restored import Image, RestoredSide
+from fleet.oracle.state import Device
+
+JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of is healed
+
+
+class DamagedSide(AppSide, RestoredSide):
+    """What a damage means."""
+
+    heal_within_us = 0
+
+    def table_damaged(self, t_us: int, key: Key, image: Image | None) -> None:
+        """The table holds this now, or nothing; no stream and no commit tells of it."""
+        if self._open:
+            self._settle()
+        item = self._items.get(key) or self._find_item(key)
+        if item is not None:
+            self._put_back(t_us, item, image)
+            if item.feed is not None:  # devices that are behind still get rows from before
+                item.log_epoch, item.log_seq = item.feed.epoch, item.feed.seq
+                item.untold = True
+
+    def device_damaged(self, t_us: int, device: str, key: Key) -> None:
+        """The item is gone from the device's disk: its applications cannot read it any more."""
+        if self._open:
+            self._settle()
+        item = self._items.get(key)
+        if item is not None:
+            self._vanish(t_us, self._devices[device], item)
+
+    def damage_done(self, device: str, model: str) -> None:
+        """An item of the model differs between the device and the table from now on."""
+        damaged = self._devices[device].damaged
+        damaged[model] = (damaged.get(model, (0, 0))[0] + 1, 0)
+
+    def damage_healed(self, t_us: int, device: str, key: Key, model: str, waited_us: int) -> None:
+        """They agree again. `waited_us`: how long the device was online meanwhile."""
+        damaged = self._devices[device].damaged
+        damaged[model] = (damaged[model][0] - 1, t_us)
+        self.checks.heals.healed(t_us, device, key, waited_us, self.heal_within_us)
+
+    def damage_lasts(self, t_us: int, device: str, key: Key) -> None:
+        """The run is over, and they differ."""
+        self.checks.heals.lasts(t_us, device, key)
+
+    def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
+        """The device is told that these models differ for good."""
+        if d.cloned:
+            return  # what its copy holds is not looked at
+        alarms = self.checks.alarms
+        alarms.compared()
+        for model in models:
+            count, healed_us = d.damaged.get(model, (0, -JUST_NOW_US))
+            if not count and t_us - healed_us > JUST_NOW_US:
+                alarms.alarm(t_us, d.name, model)

@@ -1,0 +1,200 @@
+"""Silent damage: an item is changed or lost in the table or in a device's file, and nobody is told.
+
+What bit rot, a disk that took back a page, an operator past the stream, or a record of the stream that never came do.
+Strikes only where device and table agree and nothing is on its way, so that nothing but a comparison can find it; then
+looks now and then, with its own eyes, whether they agree again. Called by fleet.world.faults; tells the oracle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from agent.file_errors import stored_image
+from agent.protocol.messages import Image, Key, encode_image
+from agent.protocol.schema import Model
+from agent.records import ACKED
+from cloud.table import Get, Item
+from fleet.oracle import Oracle
+from fleet.oracle.payload import REV, TEXT, text_for
+from fleet.oracle.stored import ORPHAN, image_equals
+from fleet.rng import Stream, rng
+from fleet.scenario.plan import FaultPlan
+from fleet.trace import Trace
+from fleet.world.clock import Clock
+from fleet.world.device import START_MS, SimDevice
+from fleet.world.table import WorldTable
+
+LOOK_EVERY_US: Final = 5_000_000
+_ONLINE: Final = ("idle", "sending")
+
+
+Position = tuple[str, int]  # (feed epoch, seq); epochs sort by time
+
+
+class Damaged:
+    """One item of one device, damaged here or there. `tail`: where its feed's log ended then: a device that has not
+    come so far may agree, and will not for long. `waited_us`: how long the device has been online since."""
+
+    __slots__ = ("device", "key", "model", "tail", "waited_us")
+
+    def __init__(self, device: SimDevice, key: Key, model: Model, tail: Position | None) -> None:
+        self.device = device
+        self.key = key
+        self.model = model
+        self.tail = tail
+        self.waited_us = 0
+
+    def is_behind(self) -> bool:
+        if self.tail is None or self.model.feed is None or self.device.database is None:
+            return False
+        cursor = self.device.database.store.cursors.get(self.model.feed)
+        return cursor is None or cursor < self.tail
+
+
+class Damage:
+    """All of one run. `first_rev`: of the numbers by which the oracle tells what is put into the table."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        seed: int,
+        devices: Mapping[str, SimDevice],
+        table: WorldTable,
+        oracle: Oracle,
+        trace: Trace,
+        probes: Counter[str],
+        first_rev: int,
+        tail_of: Callable[[SimDevice, str], Position | None],
+    ) -> None:
+        self._clock = clock
+        self._seed = seed
+        self._devices = devices
+        self._table = table
+        self._oracle = oracle
+        self._trace = trace
+        self._probes = probes
+        self._tie = clock.tie("damage")
+        self._streams: dict[tuple[str, str], Stream] = {}
+        self._rev = first_rev
+        self._tail_of = tail_of
+        self.open: list[Damaged] = []
+
+    def strike(self, device: SimDevice, plan: FaultPlan) -> None:
+        """Damages one item of the device, if it has one that will do."""
+        name = (device.device_id, plan.name)
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = rng(self._seed, device.device_id, f"damage/{plan.name}")
+        where = plan.params["where"]
+        in_table = where == "table" or (where == "any" and stream.chance(0.5))
+        lose = stream.chance(0.5)
+        models: list[str] = plan.params["models"]
+        found = [entry for entry in self._sound(device, models) if self._fits(entry, in_table, lose, bool(models))]
+        if not found:
+            self._probes["damage_found_nothing"] += 1
+            return
+        model, key, image, item = found[stream.below(len(found))]
+        self._trace("damage", device.device_id, f"{key[1]} {'table' if in_table else 'device'} {lose}")
+        self._probes["damaged_in_table" if in_table else "damaged_on_device"] += 1
+        if in_table:
+            self._in_table(key, item, lose)
+        else:
+            self._on_device(device, key, image, lose)
+        hit = self._receivers(model, device) if in_table else [device]
+        if not self.open:
+            self._clock.post_in(LOOK_EVERY_US, self._tie, self._look, None)
+        for one in hit:
+            tail = self._tail_of(one, model.feed) if model.receives and model.feed is not None else None
+            self.open.append(Damaged(one, key, model, tail))
+            self._oracle.damage_done(one.device_id, model.name)
+
+    # ---------------------------------------------------------------- which
+
+    def _sound(self, device: SimDevice, models: list[str]) -> Iterator[tuple[Model, Key, Image, Item]]:
+        """Synced items that device and table agree about, with nothing on its way, and without an end of their own."""
+        database = device.database
+        if database is None:
+            return
+        for model, key, image in database.items():
+            if not (model.sends or model.receives) or (models and model.name not in models):
+                continue
+            if model.ttl_attribute is not None and model.ttl_attribute in image:
+                continue
+            visible = database.store.visible(*key)
+            if visible.n or visible.state != ACKED or any(hit.key == key for hit in self.open):
+                continue
+            item = self._item(key)
+            if item is not None and image_equals(image, item):
+                yield model, key, image, item
+
+    def _fits(self, entry: tuple[Model, Key, Image, Item], in_table: bool, lose: bool, named: bool) -> bool:
+        """What is damaged in the table for many devices at once has to be asked for by name. What changes on the device
+        in an up model is what the device says."""
+        model, _, image, _ = entry
+        if in_table and model.feed != "device" and model.receives and not named:
+            return False
+        return lose or (isinstance(image.get(TEXT), str) and (in_table or model.receives))
+
+    def _receivers(self, model: Model, device: SimDevice) -> list[SimDevice]:
+        if not model.receives or model.feed == "device":
+            return [device]
+        return [one for one in self._devices.values() if model.feed == "all" or one.account == device.account]
+
+    # ---------------------------------------------------------------- how
+
+    def _in_table(self, key: Key, item: Item, lose: bool) -> None:
+        new: dict[str, Any] | None = None
+        if not lose:
+            self._rev += 1
+            new = {**item, REV: self._rev, TEXT: text_for(self._rev, len(item[TEXT]))}
+        self._table.put_back(key, new)
+        self._oracle.table_damaged(self._clock.now, key, new)
+
+    def _on_device(self, device: SimDevice, key: Key, image: Image, lose: bool) -> None:
+        assert device.database is not None
+        store = device.database.store
+        sql = "SELECT count(*) FROM main.item WHERE pk=? AND sk=?"
+        table = "item" if store.execute(sql, key).fetchone()[0] else "mem_item"
+        if lose:
+            store.execute(f"DELETE FROM {table} WHERE pk=? AND sk=?", key)
+            self._oracle.device_damaged(self._clock.now, device.device_id, key)
+        else:
+            text: str = image[TEXT]
+            rotten = encode_image({**image, TEXT: text[:-1] + ("-" if text[-1] != "-" else "+")})
+            store.execute(f"UPDATE {table} SET image=? WHERE pk=? AND sk=?", (rotten, *key))
+        store.load()  # what it remembers of the file it reads again
+
+    # ---------------------------------------------------------------- whether it is healed
+
+    def _item(self, key: Key) -> Item | None:
+        found: Item | None = self._table.execute(Get(key), START_MS + self._clock.now // 1000)
+        return found
+
+    def _look(self, _: None) -> None:
+        left: list[Damaged] = []
+        for hit in self.open:
+            session = hit.device.session
+            if session is not None and session.state.value in _ONLINE:
+                hit.waited_us += LOOK_EVERY_US
+            if self._agree(hit):
+                self._oracle.damage_healed(
+                    self._clock.now, hit.device.device_id, hit.key, hit.model.name, hit.waited_us
+                )
+                self._probes["damage_healed"] += 1
+            else:
+                left.append(hit)
+        self.open = left
+        if left:
+            self._clock.post_in(LOOK_EVERY_US, self._tie, self._look, None)
+
+    def _agree(self, hit: Damaged) -> bool:
+        database = hit.device.database
+        if database is None or hit.is_behind():
+            return False
+        data = database.store.visible(*hit.key).image
+        item = self._item(hit.key)
+        if data is None or item is None:
+            return data is None and (item is None or ORPHAN in item)
+        return image_equals(stored_image(data), item)

@@ -1,0 +1,101 @@
+"""Digests in the simulated world: damage is found and healed, nothing else is ever taken for one, in any scenario."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+from run_rig import ran, run_plan
+
+from agent.protocol.errors import InputError
+from fleet.scenario.build import build_plan
+from fleet.scenario.load import load
+from fleet.scenario.plan import Plan
+from fleet.scenario.shipped import scenario_paths
+from fleet.world.world import World
+from reports.summary import Summary
+
+OFTEN = ("agent.digest_every=90s", "agent.digest_retry=20s", "agent.digest_heal=2m")
+NAMES = [name for name in scenario_paths() if name != "bit-rot"]
+SEEDS = range(1, 21)
+DEVICES = 8
+
+
+def plan(name: str, *changes: str, seed: int = 1, devices: int = 20) -> Plan:
+    return build_plan(load(name, changes, devices=devices), seed)
+
+
+def status(summary: Summary) -> dict[str, str]:
+    return {check.name: check.status for check in summary.checks}
+
+
+def compared_often(name: str, seed: int) -> str:
+    """What is wrong with a run of a scenario in which every device compares all the time; empty: nothing."""
+    summary = run_plan(plan(name, *OFTEN, seed=seed, devices=DEVICES)).summary
+    found = [f"{check.name}: {check.detail}" for check in summary.checks if check.status == "fail"]
+    if summary.probes.get("digest_compared", 0) < 500:
+        found.append(f"only {summary.probes.get('digest_compared', 0)} models were compared")
+    if summary.probes.get("digest_mismatch", 0):
+        found.append("a comparison took something for a damage")
+    return f"{name} seed {seed}: {'; '.join(found)}" if found else ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_no_scenario_anything_is_taken_for_a_damage(name: str) -> None:
+    assert not compared_often(name, 1)
+
+
+@pytest.mark.slow
+def test_in_no_scenario_anything_is_taken_for_a_damage_on_many_seeds() -> None:
+    runs = [(name, seed) for name in NAMES for seed in SEEDS]
+    with ProcessPoolExecutor(2) as pool:
+        found = [text for text in pool.map(compared_often, *zip(*runs, strict=True), chunksize=5) if text]
+    assert not found, "\n".join(found)
+
+
+def test_without_digests_a_damage_is_never_found() -> None:
+    summary = run_plan(plan("bit-rot", "agent.digest_every=0s", devices=10)).summary
+    assert summary.verdict == "fail" and status(summary)["no-false-alarm"] == "unknown"
+    failed = {name for name, state in status(summary).items() if state == "fail"}
+    assert {"digest-heals", "convergence"} <= failed <= {"digest-heals", "convergence", "nothing-invented"}
+
+
+def test_a_scenario_that_asks_for_no_digests_has_none() -> None:
+    summary = run_plan(plan("baseline", devices=4)).summary
+    assert not [name for name in summary.probes if name.startswith("digest_")]
+    assert status(summary)["digest-heals"] == status(summary)["no-false-alarm"] == "unknown"
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return ran(plan("bit-rot", devices=30))
+
+
+def test_damage_strikes_in_every_way_and_all_of_it_is_healed(world: World) -> None:
+    probes = world.probes
+    assert min(probes["damaged_in_table"], probes["damaged_on_device"]) > 5
+    assert probes["damage_healed"] >= probes["damaged_in_table"] + probes["damaged_on_device"]
+    assert world.damage.open == []
+    assert probes["digest_healing"] > 10 and probes["digest_restated"] > 0
+
+
+def test_a_comparison_that_has_no_room_is_tried_again(world: World) -> None:
+    assert world.probes["digest_suspected"] > world.probes["digest_mismatch"]
+
+
+def test_a_damage_of_a_model_that_does_not_sync_is_bad_input() -> None:
+    with pytest.raises(InputError) as raised:
+        load("bit-rot", ["faults.on-disk.model=Diagnostic"], devices=20)
+    assert "Diagnostic" in str(raised.value) and "model that syncs" in str(raised.value)
+
+
+@pytest.mark.parametrize("where", ["device", "table"])
+def test_a_damage_keeps_to_the_place_and_the_model_that_it_is_told(where: str) -> None:
+    changes = ["agent.digest_every=0s"] + [
+        f"faults.{name}.where={where}" for name in ("on-disk", "in-table", "reports")
+    ]
+    world = ran(plan("bit-rot", *changes, "faults.for-all.model=Setting"))
+    struck = "damaged_in_table" if where == "table" else "damaged_on_device"
+    other = "damaged_on_device" if where == "table" else "damaged_in_table"
+    assert world.probes[struck] > 5 and world.probes[other] <= 1  # `for-all` stays in the table
+    assert not any(hit.model.name == "Notice" for hit in world.damage.open) or where == "device"
