@@ -20,6 +20,11 @@ def agent_commands() -> str:
     return table(["command", "what it does"], rows)
 
 
+def daemon_commands() -> str:
+    """The same of the agent itself."""
+    return table(["command", "what it does"], [[code(_usage(c)), c.more] for c in agent_grammar.DAEMON])
+
+
 def relay_options() -> str:
     """Of `fleet-cloud relay`, with what a file of settings calls them."""
     rows = [

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs import command_tables, protocol_tables, scenario_tables, source_tables
+from docs import agent_tables, command_tables, protocol_tables, scenario_tables, source_tables
 
 FOLDER: Final = Path(__file__).resolve().parent
 PARTS: Final[dict[str, Callable[[], str]]] = {
@@ -44,6 +44,10 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "scenario-keys": scenario_tables.keys,
     "fault-keys": scenario_tables.fault_keys,
     "links": scenario_tables.links,
+    "agent-configuration": agent_tables.configuration,
+    "agent-requests": agent_tables.requests,
+    "agent-kinds": agent_tables.kinds,
+    "daemon-commands": command_tables.daemon_commands,
     "agent-commands": command_tables.agent_commands,
     "agent-arguments": command_tables.agent_arguments,
     "cloud-commands": command_tables.cloud_commands,

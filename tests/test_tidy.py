@@ -50,14 +50,14 @@ class Check:
 
 # Where time and chance enter from outside, each with why that changes nothing that a seed repeats.
 CLOCKS: Final[dict[str, str]] = {
-    "agent/commands/system.py": "the machine's clocks, given to the database that a person's command opens",
+    "agent/system.py": "the machine's clocks, given to the database that a command or the agent opens",
     "cloud/system.py": "the machine's clock, given to the relay's logic by commands and functions",
     "fleet/commands/progress.py": "how often a line of progress is printed, and the speed that it shows",
     "fleet/commands/run.py": "the time in the run directory's name",
     "fleet/run.py": "wall and CPU time that a run took: in the summary, never in the simulation or its trace",
 }
 CHANCE: Final[dict[str, str]] = {
-    "agent/commands/system.py": "the machine's randomness, given to the database that a person's command opens",
+    "agent/system.py": "the machine's randomness, given to the database that a command or the agent opens",
     "cloud/system.py": "the machine's randomness, given to the relay's logic by commands and functions",
 }
 SKIPS: Final[dict[str, str]] = {
@@ -71,6 +71,7 @@ SKIPS: Final[dict[str, str]] = {
 }
 SLEEPS: Final[dict[str, str]] = {
     "tests/websocket_rig.py": "the clock is the test's own, and jumps: no real time passes",
+    "tests/runtime_rig.py": "passes trio's virtual time, which costs none; and looks for a condition, with a limit",
 }
 LONG_MODULES: Final[dict[str, str]] = {}
 

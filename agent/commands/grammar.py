@@ -14,10 +14,51 @@ from agent.protocol.version import __version__
 OPENS: Final = (
     "The database is --database, $FLEET_DATABASE or agent.db here; the schema --schema, $FLEET_SCHEMA or schema.json5 "
     "beside the database; the device --device, $FLEET_DEVICE or the one whose items are in the database; the account "
-    "likewise."
+    "likewise. --config names the agent's configuration, which says all of these. Where an agent runs on the "
+    "database, the agent is asked instead, at --socket, $FLEET_SOCKET or `socket` in the folder DATABASE-api."
 )
 OUTPUT: Final = output("--table")
 EPILOG: Final = "Exit codes: 0 done, 2 bad input or usage, 4 an error of fleet-agent itself, 130 interrupted."
+
+CONFIG: Final = (("--config",), {"metavar": "FILE", "required": True, "help": "the configuration, TOML"})
+# Of the agent itself, besides those that work on a database.
+DAEMON: Final = (
+    Command("run", "run:run", "run the agent",
+            "Keeps the device's database in sync with the cloud, and serves it on a Unix socket, until SIGTERM or "
+            "SIGINT. SIGHUP reads the configuration again.", (CONFIG,)),
+    Command("provision", "provision:provision", "write the agent's configuration",
+            "Writes the configuration of this device's agent, readable by its owner alone, from the registration file "
+            "that `fleet-cloud register --out` wrote, from options, or both: options count.",
+            ((("registration",), {"nargs": "?", "metavar": "REGISTRATION",
+                                  "help": "what `fleet-cloud register` wrote"}),
+             (("--config",), {"metavar": "FILE", "default": "agent.toml",
+                              "help": "the new file; default: %(default)s"}),
+             (("--device",), {"metavar": "ID", "help": "who this device is"}),
+             (("--account",), {"metavar": "ID", "help": "whose it is"}),
+             (("--url",), {"metavar": "URL", "help": "of the broker (mqtt, mqtts, mqtt+ws, mqtt+wss) or the relay (ws, "
+                                                     "wss)"}),
+             (("--token",), {"metavar": "TOKEN", "help": "for the relay itself"}),
+             (("--ca",), {"metavar": "FILE", "help": "certificate of the authority that signed the server's"}),
+             (("--certificate",), {"metavar": "FILE", "help": "this device's certificate"}),
+             (("--key",), {"metavar": "FILE", "help": "its key"}),
+             (("--username",), {"metavar": "NAME", "help": "for the broker"}),
+             (("--password",), {"metavar": "TEXT", "help": "for the broker"}),
+             (("--topic-prefix",), {"metavar": "PREFIX", "help": "of the topics"}),
+             (("--database",), {"metavar": "FILE",
+                                "help": "the database; default: agent.db beside the configuration"}),
+             (("--schema",), {"metavar": "FILE",
+                              "help": "its schema; default: schema.json5 beside the configuration"}))),
+    Command("install-service", "service_unit:install", "let systemd run the agent",
+            "Writes a unit for systemd: started at boot, restarted whenever it ends, killed when it hangs, and with no "
+            "right that it does not need. It runs as the user who calls this, or as --run-as, whose the configuration "
+            "and the database must be.",
+            (CONFIG,
+             (("--user",), {"action": "store_true", "help": "for your own manager instead of the system's"}),
+             (("--run-as",), {"metavar": "NAME", "help": "the user that it runs as"}),
+             (("--name",), {"metavar": "NAME", "default": "fleet-agent", "help": "of the unit; default: %(default)s"}),
+             (("--print",), {"action": "store_true", "help": "print the unit and write nothing"}),
+             (("--yes",), {"action": "store_true", "help": "write over another unit of that name"}))),
+)  # fmt: skip
 
 COMMANDS: Final = (
     Command("get", "items:get", "one item by its key", "Prints one item. Exits with 2 when there is none.",
@@ -36,14 +77,17 @@ COMMANDS: Final = (
     Command("remove", "items:remove", "remove an item", "Removes an item and prints what it was.",
             (MODEL, KEY, *OUTPUT), fields=True),
     Command("watch", "watch:watch", "print changes as they happen",
-            "Prints the changes that other commands make, and items that expire, until it is interrupted. It looks at "
-            "the file now and then and holds it only while it reads: of several changes between two looks it shows the "
-            "sum. While an agent owns the file, nobody else can read it.",
+            "Prints each change as the agent tells it, verdicts of the cloud among them, until it is interrupted. "
+            "Where no agent runs, it looks at the file now and then and holds it only while it reads: of several "
+            "changes between two looks it shows the sum.",
             ((("models",), {"nargs": "*", "metavar": "MODEL", "help": "these models only"}),
              (("--count",), {"type": int, "metavar": "N", "help": "end after N changes"}),
              (("--interval",), {"type": float, "default": 0.5, "metavar": "SECONDS",
                                 "help": "between two looks; default: %(default)s"}),
              *OUTPUT)),
+    Command("status", "status:status", "how the agent and its database are",
+            "Prints the session's state, since when it is connected or why it is not, what waits to be sent, and more. "
+            "Where no agent runs, what the file says.", (JSON,)),
     Command("rejected", "rejected:rejected", "writes that the cloud rejected",
             "Lists the writes that the cloud rejected, and the changes from the cloud that could not be applied, with "
             "the reason of each. --retry sends a write again, as a new one; --drop forgets it.",
@@ -76,12 +120,16 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = main.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in DAEMON:
+        add(commands, command, (EPILOG,))
     for command in COMMANDS:
         database = add(commands, command, (OPENS, EPILOG)).add_argument_group("database")
         database.add_argument("--database", metavar="FILE", help="the database")
         database.add_argument("--schema", metavar="FILE", help="its schema")
         database.add_argument("--device", metavar="ID", help="whose device it is")
         database.add_argument("--account", metavar="ID", help="whose account")
+        database.add_argument("--config", metavar="FILE", help="the agent's configuration, which says all of these")
+        database.add_argument("--socket", metavar="FILE", help="of the agent that runs on the database")
     schema = commands.add_parser("schema", help="work with schema files", description="Work with schema files.")
     verbs = schema.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = verbs.add_parser(

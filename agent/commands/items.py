@@ -1,6 +1,7 @@
 """`get find create update upsert remove`: one item, or a list of them, printed as they are then.
 
-What a person gives is checked against the schema before anything is changed. Called by agent.cli.
+What a person gives is checked against the schema before anything is changed. An agent that runs on the database does
+it in its place. Called by agent.cli.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import argparse
 import sys
 from typing import Any
 
-from agent.commands.opening import opened
-from agent.database import Database
+from agent.commands.reaching import AnyDatabase, reached
 from agent.protocol.commands.failure import OK, CommandError
 from agent.protocol.commands.output import print_item, print_items, wants_json
 from agent.protocol.commands.typed import properties
@@ -20,7 +20,7 @@ from agent.protocol.onetable.model import Model
 
 def get(arguments: argparse.Namespace) -> int:
     wants_json(arguments)
-    with opened(arguments) as database:
+    with reached(arguments) as database:
         model = model_of(database, arguments.model)
         given = _given(database, model, arguments)
         item = database.get(model.name, given)
@@ -39,7 +39,7 @@ def find(arguments: argparse.Namespace) -> int:
         options["index"] = arguments.index
     if arguments.reverse:
         options["reverse"] = True
-    with opened(arguments) as database:
+    with reached(arguments) as database:
         model = model_of(database, arguments.model)
         if arguments.index is not None and arguments.index not in model.indexes:
             hint = did_you_mean(arguments.index, tuple(model.indexes)) or "the schema has no secondary index"
@@ -63,7 +63,7 @@ def upsert(arguments: argparse.Namespace) -> int:
 
 def _write(arguments: argparse.Namespace, verb: str, *, begin: bool) -> int:
     wants_json(arguments)
-    with opened(arguments, begin=begin) as database:
+    with reached(arguments, begin=begin) as database:
         model = model_of(database, arguments.model)
         given = _given(database, model, arguments, writing=True)
         write = {"create": database.create, "update": database.update, "upsert": database.upsert}[verb]
@@ -73,7 +73,7 @@ def _write(arguments: argparse.Namespace, verb: str, *, begin: bool) -> int:
 
 def remove(arguments: argparse.Namespace) -> int:
     wants_json(arguments)
-    with opened(arguments) as database:
+    with reached(arguments) as database:
         model = model_of(database, arguments.model)
         given = _given(database, model, arguments)
         item = database.get(model.name, given)
@@ -83,7 +83,7 @@ def remove(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def model_of(database: Database, name: str) -> Model:
+def model_of(database: AnyDatabase, name: str) -> Model:
     """Raises CommandError when the device has no such model."""
     model = database.schema.models.get(name)
     if model is None:
@@ -94,9 +94,9 @@ def model_of(database: Database, name: str) -> Model:
     return model
 
 
-def _given(database: Database, model: Model, arguments: argparse.Namespace, *, writing: bool = False) -> dict[str, Any]:
+def _given(database: AnyDatabase, model: Model, arguments: argparse.Namespace, writing: bool = False) -> dict[str, Any]:
     return properties(model, arguments.words, database.context, sys.stdin.buffer.read, writing=writing)
 
 
-def _named(database: Database, model: Model, given: dict[str, Any]) -> str:
+def _named(database: AnyDatabase, model: Model, given: dict[str, Any]) -> str:
     return f"{model.name} {' / '.join(model.key(given, database.context))}"

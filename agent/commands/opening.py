@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent.commands.system import SystemRandom, monotonic_ms, pause, wall_ms
 from agent.database import Database
 from agent.file_errors import FileInUseError, StoreError
 from agent.files import MEMORY, open_file
@@ -21,6 +20,7 @@ from agent.protocol.commands.failure import CommandError, note
 from agent.protocol.commands.typed import checked_id
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
+from agent.system import SystemRandom, monotonic_ms, pause, wall_ms
 
 DATABASE: Final = "agent.db"
 SCHEMA: Final = "schema.json5"
@@ -31,10 +31,23 @@ _HASH_KEYS_MAX: Final = 64  # that are looked at for whose device it is
 
 
 def database_path(arguments: argparse.Namespace) -> Path:
+    _take_from_config(arguments)
     path = arguments.database or os.environ.get("FLEET_DATABASE") or DATABASE
     if path == MEMORY or "\0" in path:
         raise CommandError(f"{path!r} is no file", "name the database with --database")
     return Path(path)
+
+
+def _take_from_config(arguments: argparse.Namespace) -> None:
+    """What the agent's configuration says, where no option says it."""
+    if arguments.config is None:
+        return
+    from agent.runtime.settings import load  # here: few commands need it
+
+    settings = load(arguments.config, private=False)
+    for name in ("database", "schema", "device", "account", "socket"):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, getattr(settings, name))
 
 
 def load_schema(arguments: argparse.Namespace, database: Path) -> Schema:

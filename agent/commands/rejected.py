@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
-from agent.commands.opening import opened
+from agent.api.letters import FROM_CLOUD, values
+from agent.commands.reaching import AnyDatabase, reached
 from agent.database import Database
-from agent.file_errors import stored_image
 from agent.protocol.commands.failure import OK, CommandError, note
 from agent.protocol.commands.output import columns, print_json, print_rows, short_date, wants_json
-from agent.protocol.commands.typed import to_json
-from agent.protocol.onetable.dates import from_ms, iso_text
-from agent.records import ROW, DeadLetter
 
 _REASONS: Final = {
     "direction": "the cloud's schema lets no device write this model",
@@ -42,35 +40,49 @@ def rejected(arguments: argparse.Namespace) -> int:
     as_json = wants_json(arguments)
     if arguments.retry is not None and arguments.drop is not None:
         raise CommandError("--retry and --drop at once", "name one")
-    with opened(arguments) as database:
-        letters = database.dead_letters()
+    with reached(arguments) as database:
+        letters = _letters(database)
         if arguments.retry is not None:
-            _each(letters, arguments.retry, database.retry, "queued to be sent again", rows=False)
+            _each(letters, arguments.retry, _settling(database, "retry"), "queued to be sent again", rows=False)
         elif arguments.drop is not None:
-            _each(letters, arguments.drop, database.discard, "dropped", rows=True)
+            _each(letters, arguments.drop, _settling(database, "drop"), "dropped", rows=True)
         elif as_json:
             for letter in letters:
-                print_json(_values(database, letter))
+                print_json({**letter, "reason": _REASONS.get(letter["code"], "")})
         elif letters:
-            print_rows(_HEAD, [_row(database, letter) for letter in letters], columns())
+            print_rows(_HEAD, [_row(letter) for letter in letters], columns())
         else:
             note("nothing was rejected")
     return OK
 
 
+def _letters(database: AnyDatabase) -> list[dict[str, Any]]:
+    if isinstance(database, Database):
+        return [values(database.schema, letter) for letter in database.dead_letters()]
+    found: list[dict[str, Any]] = database.client.ask("rejected")["letters"]
+    return found
+
+
+def _settling(database: AnyDatabase, how: str) -> Callable[[int], Any]:
+    if isinstance(database, Database):
+        return database.retry if how == "retry" else database.discard
+    client = database.client
+    return lambda n: client.ask("settle", n=n, how=how)
+
+
 def _each(
-    letters: Sequence[DeadLetter], wanted: Sequence[int], act: Callable[[int], Any], done: str, *, rows: bool
+    letters: Sequence[dict[str, Any]], wanted: Sequence[int], act: Callable[[int], Any], done: str, *, rows: bool
 ) -> None:
     """All that are wanted, or none: a number that is not there is said before anything is done. `rows`: also what is
     no write of this device; without numbers those are left alone."""
-    there = {letter.n: letter for letter in letters}
+    is_row = {letter["n"]: letter["what"] == FROM_CLOUD for letter in letters}
     for n in wanted:
-        if n not in there:
-            known = ", ".join(map(str, there)) or "none"
+        if n not in is_row:
+            known = ", ".join(map(str, is_row)) or "none"
             raise CommandError(f"there is no rejected write {n}", f"there: {known}")
-        if there[n].kind == ROW and not rows:
+        if is_row[n] and not rows:
             raise CommandError(f"{n} is a change from the cloud: there is nothing to send", "--drop forgets it")
-    chosen = [n for n in there if n in wanted] if wanted else [n for n in there if rows or there[n].kind != ROW]
+    chosen = [n for n in is_row if n in wanted] if wanted else [n for n in is_row if rows or not is_row[n]]
     for n in chosen:
         act(n)
         print(f"{n}: {done}")
@@ -78,39 +90,12 @@ def _each(
         note("nothing was rejected")
 
 
-def _named(database: Database, letter: DeadLetter) -> str:
-    place = database.schema.locate((letter.pk, letter.sk))
-    return f"{place.model.name if place else '?'} {letter.pk} / {letter.sk}"
-
-
-def _what(letter: DeadLetter) -> str:
-    return "from the cloud" if letter.kind == ROW else letter.kind
-
-
-def _row(database: Database, letter: DeadLetter) -> tuple[str, ...]:
+def _row(letter: dict[str, Any]) -> tuple[str, ...]:
     return (
-        str(letter.n),
-        short_date(from_ms(letter.at_ms)),
-        _what(letter),
-        _named(database, letter),
-        letter.code,
-        _REASONS.get(letter.code, ""),
+        str(letter["n"]),
+        short_date(datetime.fromisoformat(letter["at"])),
+        letter["what"],
+        f"{letter['model'] or '?'} {' / '.join(letter['key'])}",
+        letter["code"],
+        _REASONS.get(letter["code"], ""),
     )
-
-
-def _values(database: Database, letter: DeadLetter) -> dict[str, Any]:
-    key = (letter.pk, letter.sk)
-    place = database.schema.locate(key)
-    item = None
-    if place is not None and letter.image is not None and letter.code != "malformed":
-        item = to_json(place.model, place.model.read(key, stored_image(letter.image)))
-    return {
-        "n": letter.n,
-        "at": iso_text(letter.at_ms),
-        "what": _what(letter),
-        "model": place.model.name if place is not None else None,
-        "key": list(key),
-        "item": item,
-        "code": letter.code,
-        "reason": _REASONS.get(letter.code, ""),
-    }

@@ -1,8 +1,8 @@
-"""`watch`: prints what changes in a database file, while other commands change it.
+"""`watch`: prints what changes on the device: each change as the agent tells it, or the sum of them in a file.
 
-One process owns a database, so a watcher cannot sit in it: it looks at the file's length and time now and then, opens
-it when they have changed, compares the items with those that it saw before, and lets go at once. It sees what has
-become of the items, not each write. While an agent owns the file it waits, and says so. Called by agent.cli.
+One process owns a database, so a watcher cannot sit in it. Where an agent runs on it, the agent tells each change as it
+happens. Else it looks at the file's length and time now and then, opens it when they have changed, compares the items
+with those that it saw before, and lets go at once. Called by agent.cli.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from agent.api.client import RemoteDatabase
 from agent.commands.opening import database_path, load_schema, opened_with
-from agent.commands.system import pause, wall_ms
+from agent.commands.reaching import agent_of
 from agent.database import Database
 from agent.file_errors import FileInUseError
 from agent.protocol.commands.failure import OK, CommandError, note
@@ -31,10 +32,11 @@ from agent.protocol.onetable.model import Model
 from agent.protocol.onetable.template import IDS
 from agent.protocol.schema import Schema
 from agent.records import ROW, DeadLetter
+from agent.system import pause, wall_ms
 
 _UNSETTLED_MS: Final = 100  # a file changed this short a time ago may change again without another time
 _NEVER: Final = 1 << 62
-_AGENT_HINT: Final = "while an agent runs on the file, subscribe in its application: Database.on"
+_AGENT_HINT: Final = "ask an agent at its --socket, or subscribe in the application that has it: Database.on"
 Signature = tuple[int, int, int]
 
 
@@ -49,7 +51,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to one item between two looks. `name`: created, updated, removed, expired or rejected."""
+    """What happened to one item, between two looks or as an agent tells it. `name`: created, updated, removed, expired
+    or rejected; by an agent also synced and lost."""
 
     name: str
     model: Model
@@ -106,6 +109,9 @@ def watch(arguments: argparse.Namespace) -> int:
     if arguments.count is not None and arguments.count < 1:
         raise CommandError(f"--count {arguments.count}: expected a number above 0")
     path = database_path(arguments)
+    agent = agent_of(arguments)
+    if agent is not None:
+        return _watch_agent(agent, arguments, as_json)
     schema = load_schema(arguments, path)
     looks = Looks(_wanted(schema, arguments.models))
     file = _Watched(path, schema, arguments)
@@ -120,6 +126,24 @@ def watch(arguments: argparse.Namespace) -> int:
             left = None if left is None else left - 1
             if left == 0:
                 break
+    return OK
+
+
+def _watch_agent(agent: RemoteDatabase, arguments: argparse.Namespace, as_json: bool) -> int:
+    """Until it is interrupted, the agent ends, or so many changes were told."""
+    with agent.client as client:
+        _wanted(agent.schema, arguments.models)
+        client.ask("watch", models=arguments.models)
+        client.wait_for_ever()
+        models = ", ".join(arguments.models) or "every model"
+        note(f"watching {models}, as the agent of {agent.context.device_id} tells it")
+        left = arguments.count
+        while left is None or left > 0:
+            told = client.line()["event"]
+            before, now = (agent.taken(told["model"], told[name]) for name in ("before", "item"))
+            key = (told["key"][0], told["key"][1])
+            _print(Event(told["event"], agent.model(told["model"]), key, before, now, told.get("code", "")), as_json)
+            left = None if left is None else left - 1
     return OK
 
 

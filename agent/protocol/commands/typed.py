@@ -36,16 +36,13 @@ def properties(
     model: Model, words: Sequence[str], context: Context, read_stdin: Callable[[], bytes], *, writing: bool
 ) -> dict[str, Any]:
     """The properties that the words of a command line give. Raises CommandError and ModelError."""
-    kept = stamps(model) if writing else ()
     given: dict[str, Any] = {}
+    kept = stamps(model) if writing else ()
     piped: dict[str, Any] = {}
     key_names = [name for name in key_fields(model) if not _is_assigned(name, words)]
     for word in words:
         if word == STDIN:
-            for name, value in _piped(model, read_stdin()).items():
-                if name not in kept:  # an item that was read goes in again as it is
-                    piped[name] = from_json(_field(model, name, context), value)
-                    _check_id(model, name, piped[name], context)
+            piped |= from_object(model, _piped(model, read_stdin()), context, writing=writing)
             continue
         match = _ASSIGNMENT.fullmatch(word)
         if match is not None:
@@ -65,6 +62,18 @@ def properties(
         _check_id(model, name, value, context)
         given[name] = value
     return {**piped, **given}
+
+
+def from_object(model: Model, given: Mapping[str, Any], context: Context, *, writing: bool) -> dict[str, Any]:
+    """The properties that a JSON object gives. For writing, an item that was read goes in again as it is: without its
+    stamps. Raises CommandError and ModelError."""
+    kept = stamps(model) if writing else ()
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in kept:
+            found[name] = from_json(_field(model, name, context), value)
+            _check_id(model, name, found[name], context)
+    return found
 
 
 def checked_id(text: str | None, what: str) -> str:

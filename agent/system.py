@@ -1,6 +1,7 @@
-"""The machine's clocks and randomness, for a command that a person runs: they are given to the database from here.
+"""The machine's clocks and randomness: they are given to the database and the agent from here.
 
-Nothing else of the agent reads them; what must repeat is given others. Called by agent.commands.opening and watch.
+Nothing else of the agent reads them; what must repeat is given others. Called by agent.commands and by
+agent.runtime.embedded.
 """
 
 from __future__ import annotations

@@ -1,0 +1,165 @@
+"""A blocking client of the agent's socket: what Database offers, asked of the agent that runs on it.
+
+Items are properties in the types of the schema, as the database gives them. Raises ModelError as Database does, and
+CommandError for what else the agent says. Used by agent.commands, and by applications in Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
+
+import msgspec
+
+from agent.api.requests import PAGE_ITEMS_MAX
+from agent.protocol.commands.failure import CommandError
+from agent.protocol.commands.typed import from_json, to_json
+from agent.protocol.errors import ModelError
+from agent.protocol.onetable.model import Model
+from agent.protocol.process import Context
+from agent.protocol.schema import Schema
+
+ANSWER_S: Final = 60.0  # a database on a slow disk, or one that is being copied
+_READ_BYTES: Final = 65_536
+_AWAY: Final = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
+
+
+class NoAgent(Exception):
+    """Nobody serves this socket."""
+
+
+class Client:
+    """One connection. Raises NoAgent when nobody listens. Not for several threads at once."""
+
+    def __init__(self, path: str, answer_s: float | None = ANSWER_S) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(answer_s)
+        self._held = b""
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            if error.errno in _AWAY:
+                raise NoAgent(path) from None
+            raise CommandError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+        """The answer. Raises ModelError and CommandError."""
+        try:
+            self._socket.sendall(msgspec.json.encode({"do": do, **fields}) + b"\n")
+        except OSError as error:
+            raise CommandError(f"the agent does not answer: {(error.strerror or str(error)).lower()}") from None
+        return self.line()
+
+    def wait_for_ever(self) -> None:
+        """For lines that come when something happens."""
+        self._socket.settimeout(None)
+
+    def line(self) -> dict[str, Any]:
+        """The next line that comes."""
+        while b"\n" not in self._held:
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except TimeoutError:
+                raise CommandError("the agent does not answer", "`fleet-agent status` says how it is") from None
+            except OSError as error:
+                raise CommandError(f"the agent does not answer: {(error.strerror or str(error)).lower()}") from None
+            if not data:
+                raise CommandError("the agent has ended", "start it again, or try once more")
+            self._held += data
+        line, _, self._held = self._held.partition(b"\n")
+        found: dict[str, Any] = msgspec.json.decode(line)
+        refusal = found.get("error")
+        if refusal is None:
+            return found
+        if refusal["kind"] == "model":
+            raise ModelError(refusal["code"], refusal["message"])
+        raise CommandError(refusal["message"], refusal["hint"])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RemoteDatabase:
+    """The part of Database that commands use. `schema`: as the agent has it."""
+
+    def __init__(self, client: Client, schema: Schema, context: Context) -> None:
+        self.client = client
+        self.schema = schema
+        self.context = context
+
+    def get(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any] | None:
+        return self.taken(model, self._ask("get", model, properties)["item"])
+
+    def create(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        return self._written("create", model, properties)
+
+    def update(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        return self._written("update", model, properties)
+
+    def upsert(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        return self._written("upsert", model, properties)
+
+    def remove(self, model: str, properties: Mapping[str, Any]) -> bool:
+        removed: bool = self._ask("remove", model, properties)["removed"]
+        return removed
+
+    def find(
+        self,
+        model: str,
+        properties: Mapping[str, Any],
+        *,
+        index: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Page by page."""
+        more: dict[str, Any] = {"index": index, "reverse": reverse}
+        left = limit
+        while left is None or left > 0:
+            size = PAGE_ITEMS_MAX if left is None else min(left, PAGE_ITEMS_MAX)
+            answer = self._ask("find", model, properties, limit=size, **more)
+            for item in answer["items"]:
+                yield self._item(model, item)
+            if not answer["more"]:
+                return
+            left = None if left is None else left - len(answer["items"])
+            more["after"] = answer["items"][-1]
+
+    def _ask(self, do: str, model: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        return self.client.ask(do, model=model, item=to_json(self.model(model), properties), **more)
+
+    def _written(self, do: str, model: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        return self._item(model, self._ask(do, model, properties)["item"])
+
+    def model(self, name: str) -> Model:
+        return self.schema.models[name]
+
+    def taken(self, name: str, item: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """What the agent says of an item, in the types of the schema."""
+        return None if item is None else self._item(name, item)
+
+    def _item(self, name: str, item: Mapping[str, Any]) -> dict[str, Any]:
+        fields = self.model(name).fields
+        return {key: from_json(fields.get(key), value) for key, value in item.items()}
+
+
+def remote(path: str) -> RemoteDatabase:
+    """The database of the agent that serves this socket. Raises NoAgent, and InputError when its schema is none."""
+    client = Client(path)
+    try:
+        who = client.ask("hello")["hello"]
+        return RemoteDatabase(client, Schema.load(who["schema"]), Context(who["device"], who["account"]))
+    except BaseException:
+        client.close()
+        raise
