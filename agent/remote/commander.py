@@ -177,12 +177,19 @@ class Commander:
                 for command_id in list(self._begun):  # what had this epoch before it may have done it
                     self._close(command_id, {"state": "refused", "code": "unknown_past", "message": _PAST})
                 store.set_note(_NOTE, epoch.encode())
-        for result in results.values():
+        for command_id, result in results.items():
             if result.get("name") == "reboot" and result.get("state") not in ("expired", "refused"):
-                self._rebooted_ms = max(self._rebooted_ms, _ms(result.get("started"), -NEVER))
+                self._rebooted_ms = max(self._rebooted_ms, self._rebooted_by(command_id, result))
         self._waiting = {} if is_past else dict.fromkeys(waiting)
         self._hold_ms = self._now_ms + self.config.settle_ms
         self._epoch = epoch
+
+    def _rebooted_by(self, command_id: str, result: Properties) -> int:
+        """By when the restart of that result had begun: its record may have waited long for the relay's word."""
+        started_ms = _ms(result.get("started"), -NEVER)
+        if result.get("state") == "started" and command_id not in self._running:
+            return max(started_ms, self.database.clock.now_ms())  # cut off, and told just now
+        return max(started_ms, _ms(result.get("finished"), -NEVER))
 
     def cut_off(self, result: Properties) -> None:
         """Of a result that an earlier boot has left as `started`."""

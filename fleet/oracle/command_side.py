@@ -6,6 +6,7 @@ at nothing where the schema has no results of commands.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -16,12 +17,15 @@ from fleet.oracle.final import DeviceItems
 from fleet.oracle.final import Final as FinalSide
 from fleet.oracle.ledger import TableRecord
 from fleet.oracle.restored import RestoredSide
-from fleet.oracle.state import Item
+from fleet.oracle.state import Device, Item
+from fleet.oracle.wire import Downward
 
 COMMAND: Final = "Command"
 RESULT: Final = "CommandResult"
 REBOOT: Final = "reboot"
 STARTED: Final = "started"
+KEEP_US: Final = 10 * 60_000_000  # simulated devices keep results so long; of older commands they say nothing
+LOOK_US: Final = 90_000_000  # a device's clock may be wrong by a minute, and it waits for a moment before it looks
 
 Image = Mapping[str, Any]
 Name = tuple[str, str]  # device, id
@@ -51,6 +55,7 @@ class CommandSide(FinalSide, RestoredSide):
         self._takes_commands = RESULT in self._schema.models
         self._orders: dict[Name, Order] = {}
         self._rebooted_us: dict[str, int] = {}
+        self._heard_us: dict[str, list[int]] = {}  # when each device had an answer of the relay
 
     # ------------------------------------------------------------------ what is told
 
@@ -72,6 +77,20 @@ class CommandSide(FinalSide, RestoredSide):
             last_us = self._rebooted_us.get(device)
             checks.spaced.rebooted(t_us, device, order.key, None if last_us is None or d.cloned else t_us - last_us)
             self._rebooted_us[device] = t_us
+
+    def _ack(self, t_us: int, d: Device, message: Downward) -> None:
+        super()._ack(t_us, d, message)
+        if self._takes_commands:
+            self._heard_us.setdefault(d.name, []).append(t_us)
+
+    def _is_forgotten(self, device: str, order: Order) -> bool:
+        """Nothing was done or said of it, and its device, cut off when it came, had no answer of the relay before the
+        command was too old to be told from one whose result was dropped."""
+        if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
+            return False
+        heard_us = self._heard_us.get(device, ())
+        first = bisect_right(heard_us, order.reached_us)
+        return first == len(heard_us) or heard_us[first] > order.expires_us + KEEP_US - LOOK_US
 
     def committed(self, t_us: int, record: TableRecord) -> None:
         super().committed(t_us, record)
@@ -133,7 +152,7 @@ class CommandSide(FinalSide, RestoredSide):
         for (device, _), order in self._orders.items():
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
-            if self._devices[device].cloned or is_over:
+            if self._devices[device].cloned or is_over or self._is_forgotten(device, order):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)

@@ -148,9 +148,9 @@ class TableSide(LogSide):
         if not item.sends:
             checks.direction.crossed(t_us, sender, key, item.model.name, f"written by the device's operation {u}")
         sent = device.ops.get(u)
+        if device.cloned and (sent is None or sent.id != op[3]):
+            return  # its copy may have sent it
         if sent is None or sent.epoch != epoch or sent.item is not item:
-            if device.cloned:
-                return  # its copy may have sent it
             if epoch != device.head_epoch:
                 checks.double.old_epoch(t_us, sender, key, u, epoch)
             elif sent is None and u <= self._head_before(device):
@@ -268,6 +268,10 @@ class TableSide(LogSide):
     def _decide(self, move: Move) -> None:
         device, low, high, verdicts, t_us = move
         checks, ops, epoch = self.checks, device.ops, device.head_epoch
+        if device.cloned and high == device.head_up:
+            last = ops.get(high)
+            if last is None or last.epoch != epoch or last.id != device.head_id:
+                return  # a batch of its copy, which uses the same numbers
         folded: list[Sent] = []
         deletes: list[Sent] = []
         for u in range(low + 1, high + 1):

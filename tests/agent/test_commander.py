@@ -507,6 +507,22 @@ def test_a_device_restarts_at_most_once_in_ten_minutes_whatever_restarts_in_betw
     assert device.state("c3") == "started" and device.ran == [("c1", "reboot"), ("c3", "reboot")]
 
 
+def test_the_ten_minutes_count_from_the_restart_however_long_its_record_was_on_its_way() -> None:
+    device = Remote(commands=REBOOTS).join()
+    device.confirms = False
+    device.order("c1", "reboot")
+    device.set_ms += 9 * MINUTE_MS
+    device.acknowledge()
+    assert device.ran == [("c1", "reboot")]
+    device.confirms = True
+    for _ in range(2):  # at the boot after it, and at the one after that
+        device = again(device).boot()
+        device.meet()
+        device.set_ms += 3 * MINUTE_MS
+        device.order(f"c{device.set_ms}", "reboot", expires_ms=device.set_ms + MINUTE_MS)
+        assert device.result(f"c{device.set_ms}")["code"] == "too_soon"
+
+
 def test_a_reboot_waits_for_what_runs() -> None:
     device = Remote(commands=REBOOTS).join()
     device.order("c1")

@@ -37,11 +37,11 @@ class CommandAnswered(Check):
     statement = (
         "Every command that reached its device before it expired, and was not withdrawn, has one result in the table "
         "that is final, and so has every one that was done. A result says `done` or `failed` only of what was done, "
-        "and `expired` or `refused` only of what was not; none is still `started` at the end. Two exceptions, "
-        "counted: where two copies of a device lived, each may have answered; and a record whose life ended while its "
-        "device was away says no more."
+        "and `expired` or `refused` only of what was not; none is still `started` at the end. Three exceptions, "
+        "counted: where two copies of a device lived, each may have answered; a record whose life ended while its "
+        "device was away says no more; and a device that was away until a command was too old says nothing of it."
     )
-    excuse = "commands that a copy may have answered too, or whose record did not live until its device was back"
+    excuse = "commands that a copy may have answered too, or that were too old when their device was back"
 
     def at_end(self, t_us: int, device: str, key: Key, ran: int, final: str | None, present: str | None) -> None:
         """`final`: the final state that the table has had; `present`: the state that it has, None: no result."""
