@@ -83,14 +83,15 @@ class CommandSide(FinalSide, RestoredSide):
         if self._takes_commands:
             self._heard_us.setdefault(d.name, []).append(t_us)
 
-    def _is_forgotten(self, device: str, order: Order) -> bool:
+    def _is_forgotten(self, t_us: int, device: str, order: Order) -> bool:
         """Nothing was done or said of it, and its device, cut off when it came, had no answer of the relay before the
         command was too old to be told from one whose result was dropped."""
         if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
             return False
         heard_us = self._heard_us.get(device, ())
         first = bisect_right(heard_us, order.reached_us)
-        return first == len(heard_us) or heard_us[first] > order.expires_us + KEEP_US - LOOK_US
+        next_us = heard_us[first] if first < len(heard_us) else t_us
+        return next_us > order.expires_us + KEEP_US - LOOK_US
 
     def committed(self, t_us: int, record: TableRecord) -> None:
         super().committed(t_us, record)
@@ -152,7 +153,7 @@ class CommandSide(FinalSide, RestoredSide):
         for (device, _), order in self._orders.items():
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
-            if self._devices[device].cloned or is_over or self._is_forgotten(device, order):
+            if self._devices[device].cloned or is_over or (in_time and self._is_forgotten(t_us, device, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)

@@ -678,6 +678,15 @@ def _not_answered(h: History) -> None:
     h.order(D, "c9")
 
 
+def test_a_command_that_was_too_old_when_its_device_was_back_is_excused() -> None:
+    h = settled()
+    h.order(D, "c9")
+    h.pass_s(60 + 600)
+    told_the_time(h)
+    answered = end(h)["command-answered"]
+    assert answered.status == "pass" and answered.detail.startswith("1 commands")
+
+
 def _left_as_started(h: History) -> None:
     told_the_time(h)
     h.order(D, "c9")
