@@ -81,6 +81,8 @@ def opened(live: Library, name: str) -> str:
     table = f"{name}-{next(live.numbers)}"
     live.bridge.open(table, SCHEMA, CONTEXT)
     live.boto.update_table(TableName=table, StreamSpecification={"StreamEnabled": True, "StreamViewType": VIEW})
+    life = {"Enabled": True, "AttributeName": "ttl"}
+    live.boto.update_time_to_live(TableName=table, TimeToLiveSpecification=life)
     live.boto.put_item(TableName=table, Item=to_item(MARKER_KEY, {"_type": "_FleetTable"}))
     return table
 
