@@ -6,7 +6,7 @@ at nothing where the schema has no results of commands.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ RESULT: Final = "CommandResult"
 REBOOT: Final = "reboot"
 STARTED: Final = "started"
 KEEP_US: Final = 10 * 60_000_000  # simulated devices keep results so long; of older commands they say nothing
+FORGET_US: Final = 6 * 3_600_000_000  # a withdrawn command that nobody has done is forgotten: done, it fails anyway
 LOOK_US: Final = 90_000_000  # a device's clock may be wrong by a minute, and it waits for a moment before it looks
 
 Image = Mapping[str, Any]
@@ -34,7 +35,7 @@ Name = tuple[str, str]  # device, id
 class Order:
     """One command, of a device."""
 
-    __slots__ = ("ends_us", "expires_us", "final", "kept", "key", "present", "ran", "reached_us")
+    __slots__ = ("ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us")
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -42,6 +43,7 @@ class Order:
         self.ends_us: int | None = None  # of its result's life
         self.kept = True  # never withdrawn, swept, or lost with a restore of the table
         self.reached_us: int | None = None
+        self.heard_us: int | None = None  # when its device had the next answer of the relay
         self.ran = 0
         self.final: str | None = None  # the first final state that the table has had
         self.present: str | None = None  # the state that it has
@@ -55,7 +57,8 @@ class CommandSide(FinalSide, RestoredSide):
         self._takes_commands = RESULT in self._schema.models
         self._orders: dict[Name, Order] = {}
         self._rebooted_us: dict[str, int] = {}
-        self._heard_us: dict[str, list[int]] = {}  # when each device had an answer of the relay
+        self._withdrawn: deque[tuple[int, Name]] = deque()
+        self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
 
     # ------------------------------------------------------------------ what is told
 
@@ -80,18 +83,16 @@ class CommandSide(FinalSide, RestoredSide):
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
         super()._ack(t_us, d, message)
-        if self._takes_commands:
-            self._heard_us.setdefault(d.name, []).append(t_us)
+        for order in self._unheard.pop(d.name, ()):
+            order.heard_us = t_us
 
-    def _is_forgotten(self, t_us: int, device: str, order: Order) -> bool:
+    def _is_forgotten(self, t_us: int, order: Order) -> bool:
         """Nothing was done or said of it, and its device, cut off when it came, had no answer of the relay before the
         command was too old to be told from one whose result was dropped."""
         if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
             return False
-        heard_us = self._heard_us.get(device, ())
-        first = bisect_right(heard_us, order.reached_us)
-        next_us = heard_us[first] if first < len(heard_us) else t_us
-        return next_us > order.expires_us + KEEP_US - LOOK_US
+        heard_us = t_us if order.heard_us is None else order.heard_us
+        return heard_us > order.expires_us + KEEP_US - LOOK_US
 
     def committed(self, t_us: int, record: TableRecord) -> None:
         super().committed(t_us, record)
@@ -105,6 +106,7 @@ class CommandSide(FinalSide, RestoredSide):
             order = None if item is None else self._orders.get(_name_of(item))
             if order is not None and order.key == key and order.reached_us is None:
                 order.reached_us = t_us
+                self._unheard.setdefault(device, []).append(order)
 
     def table_restored(self, t_us: int, items: Iterable[Image]) -> None:
         items = list(items)
@@ -125,6 +127,8 @@ class CommandSide(FinalSide, RestoredSide):
                 order = self._orders[name] = Order(key)
             if image is None:
                 order.kept = False
+                self._withdrawn.append((t_us, name))
+                self._forget_withdrawn(t_us)
             else:
                 order.expires_us = image.get("expires", 0) * 1000 - self._start_us
         elif order is not None:
@@ -136,6 +140,14 @@ class CommandSide(FinalSide, RestoredSide):
                     order.final = state
                 elif order.final != state and not owner.cloned:
                     self.checks.answered.changed(t_us, owner.name, key, order.final, state)
+
+    def _forget_withdrawn(self, t_us: int) -> None:
+        """Memory is flat over virtual days: of what came to nothing, nothing is kept."""
+        while self._withdrawn and self._withdrawn[0][0] < t_us - FORGET_US:
+            name = self._withdrawn.popleft()[1]
+            order = self._orders.get(name)
+            if order is not None and not order.kept and not order.ran and order.final is order.present is None:
+                del self._orders[name]
 
     # ------------------------------------------------------------------ the end
 
@@ -153,7 +165,7 @@ class CommandSide(FinalSide, RestoredSide):
         for (device, _), order in self._orders.items():
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
-            if self._devices[device].cloned or is_over or (in_time and self._is_forgotten(t_us, device, order)):
+            if self._devices[device].cloned or is_over or (in_time and self._is_forgotten(t_us, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)
