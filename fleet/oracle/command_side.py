@@ -25,7 +25,7 @@ RESULT: Final = "CommandResult"
 REBOOT: Final = "reboot"
 STARTED: Final = "started"
 KEEP_US: Final = 10 * 60_000_000  # simulated devices keep results so long; of older commands they say nothing
-FORGET_US: Final = 6 * 3_600_000_000  # a withdrawn command that nobody has done is forgotten: done, it fails anyway
+FORGET_US: Final = 3_600_000_000  # a withdrawn command that nobody has done is forgotten: done, it fails anyway
 LOOK_US: Final = 90_000_000  # a device's clock may be wrong by a minute, and it waits for a moment before it looks
 
 Image = Mapping[str, Any]
