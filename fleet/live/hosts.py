@@ -1,4 +1,4 @@
-"""The processes that hold a live run's agents, as the run sees them: started, told what to do, killed, asked how they are.
+"""The processes that hold a live run's agents, as the run sees them: started, told what to do, killed, asked.
 
 A device that a fault will kill or freeze has a process of its own; the others share a few. Every process is a Part
 (fleet.live.processes), so that none outlives the run; it connects to the run's socket and is told what to do there.
@@ -160,7 +160,7 @@ class Hosts:
         return len(self._of_device[device].devices) == 1
 
     async def tell(self, what: str, device: str, **more: Any) -> None:
-        """An order to the process that holds the device, until it is done; nothing when the process does not run. Raises
+        """An order to the process that holds the device, until it is done; nothing where that does not run. Raises
         HostFailed."""
         host = self._of_device[device]
         if not host.expected:

@@ -47,6 +47,7 @@ class Verdict:
         self.timeline: list[Row] = []
         self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
         self.state: dict[Key, int | None] = {}
+        self.healed: list[int] = []  # when faults were healed, as the oracle was told
 
 
 def gathered(folder: Path, devices: Iterable[str]) -> dict[str, list[Sighting]]:
@@ -152,9 +153,11 @@ def date(commits: Sequence[Commit], seen: Mapping[str, Sequence[Sighting]], cloc
     while n < len(commits):
         end = _transaction(commits, n)
         together = commits[n:end]
-        caused_us = max(causes.of(commit) for commit in together)
         first = together[0]
         said_us = min(max(clock.of_wall(first.said_us), first.before_us), first.looked_us)
+        caused_us = max(causes.of(commit) for commit in together)
+        if first.new is None:
+            caused_us = max(caused_us, causes.of_delete(first, said_us))
         last_us = max(last_us, said_us, caused_us)
         for commit in together:
             commit.t_us = last_us
@@ -191,6 +194,7 @@ def _is_of(commit: Commit, device: str, epoch: Any, low: int, up: int, said_us: 
 
 
 SAME_US: Final = 20_000  # records of one transaction are made within that
+PRECISION_US: Final = 1_000  # of the times that emulators tell
 
 
 class _Causes:
@@ -199,13 +203,16 @@ class _Causes:
     def __init__(self, seen: Mapping[str, Sequence[Sighting]]) -> None:
         self._ops: dict[str, int] = {}  # id of an operation -> when it was first sent
         self._writes: dict[tuple[Key, int], int] = {}  # (key, rev) -> when an application in the cloud wrote it
+        self._deletes: dict[Key, list[int]] = {}  # key -> when applications in the cloud deleted it
         for records in seen.values():
             for t_us, name, arguments in records:
                 if name == "wire_up":
                     self._sent(t_us, arguments[1])
                 elif name == "cloud_wrote":
                     key, rev, kind = arguments
-                    if kind != "delete":
+                    if kind == "delete":
+                        self._deletes.setdefault((key[0], key[1]), []).append(t_us)
+                    else:
                         self._writes[(key[0], key[1]), rev] = t_us
 
     def _sent(self, t_us: int, payload: bytes) -> None:
@@ -222,6 +229,15 @@ class _Causes:
         mark = new.get(OP)
         caused_us = self._writes.get((commit.key, new.get("rev", 0)), 0)
         return max(caused_us, self._ops.get(mark[3], 0)) if mark is not None else caused_us
+
+    def of_delete(self, commit: Commit, said_us: int) -> int:
+        """Nothing in the table says whose delete it was: the last one that an application had asked for by then."""
+        asked = self._deletes.get(commit.key, ())
+        for by_us in (said_us + PRECISION_US, commit.looked_us):
+            before = [t_us for t_us in asked if t_us <= by_us]
+            if before:
+                return before[-1]
+        return 0
 
 
 # What is told, and counted.
@@ -260,6 +276,8 @@ class _Story:
             return
         if name in _NOT_THE_ORACLES:
             return
+        if name == "healed":
+            self._verdict.healed.append(t_us)
         if name in ("wire_up", "wire_down"):
             way = name.removeprefix("wire_")
             counts[f"messages_{way}"] += 1

@@ -7,7 +7,6 @@ live` and by tests.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -158,9 +157,7 @@ class Live:
             setups = [
                 self._cloud.setup(name, proxy.doors[name].port, self._simulated.device_ops[name]) for name in share
             ]
-            self._hosts.add(
-                f"agents-{number}", setups, schema_file, numbers, stop_ms=STOP_MS, plant=self.plan.plant
-            )
+            self._hosts.add(f"agents-{number}", setups, schema_file, numbers, stop_ms=STOP_MS, plant=self.plan.plant)
 
     def _numbers(self) -> AgentConfig:
         plan = self.plan.agent
@@ -346,9 +343,3 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def in_folder(act: Callable[[Path], Any]) -> Any:
-    """`act` with a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="fleet-live-") as folder:
-        return act(Path(folder))

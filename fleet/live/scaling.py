@@ -1,9 +1,9 @@
 """A plan at another speed: the same operations and faults, closer together.
 
 Everything that a scenario or the protocol waits for is divided by the speed; what a machine or a network takes is not:
-links keep their delays and rates, the table its times, sizes stay sizes. Some of the agent's numbers have a floor, below
-which it would send again what is merely on its way. The result is a plan like any other: it is run in real time, and
-simulated to be compared with. Pure; called by fleet.live.run.
+links keep their delays and rates, the table its times, sizes stay sizes. Some of the agent's numbers have a floor,
+below which it would send again what is merely on its way. The result is a plan like any other: it is run in real time,
+and simulated to be compared with. Pure; called by fleet.live.result.
 """
 
 from __future__ import annotations

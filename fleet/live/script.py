@@ -1,8 +1,8 @@
 """What the applications of a plan do, and when: taken down while the plan is simulated, done again in a live run.
 
 A workload may depend on what it finds (it toggles what is there, removes what it made), and a device without power
-writes nothing; the simulation decides that once, so that the live run does the same operations at the same times, on the
-same items. The same simulation is what the live run is compared with. Called by fleet.live.run.
+writes nothing; the simulation decides that once, so that the live run does the same operations at the same times, on
+the same items. The same simulation is what the live run is compared with. Called by fleet.live.result.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from fleet.oracle.stored import public
 from fleet.plants import types_with
 from fleet.scenario.facts import facts
 from fleet.scenario.plan import Plan
-from fleet.world.cloud import CloudWorld, Done, Wanted
 from fleet.world.clock import Tie
+from fleet.world.cloud import CloudWorld, Done, Wanted
 from fleet.world.device import AgentTypes
 from fleet.world.world import Types, World
 from reports.histogram import LatencyRecorder

@@ -19,8 +19,8 @@ from agent.protocol.topics import PREFIX
 from cloud.access import mosquitto_acl
 from cloud.system import device_token
 from fleet.live.device import DeviceSetup
-from fleet.live.parts import Mosquitto, MotoServer, NotInstalled, Part, RelayPart, free_port, program
-from fleet.live.processes import Processes
+from fleet.live.parts import Mosquitto, MotoServer, NotInstalled, RelayPart, free_port, program
+from fleet.live.processes import Part, Processes
 from fleet.live.script import DeviceOp
 from fleet.live.table import REGION, LiveTable
 from fleet.scenario.plan import Plan

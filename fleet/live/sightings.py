@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-Sighting = tuple[int, str, list[Any]]  # time of the run in microseconds, the oracle's call, its arguments after the time
+Sighting = tuple[
+    int, str, list[Any]
+]  # time of the run in microseconds, the oracle's call, its arguments after the time
 
 # Not calls of the oracle, but what the run has to know.
 INTENT: Final = "intent"  # number of the operation, key, kind, rev, what could be read before: about to be written

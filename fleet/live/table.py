@@ -1,4 +1,4 @@
-"""The table of a live run: made on an emulator, written by the applications in the cloud, and followed commit by commit.
+"""The table of a live run: made on an emulator, written by applications in the cloud, followed commit by commit.
 
 What a commit is told with: when it was, as near as the emulator says and causes allow (fleet.live.judge puts them in
 order). Plain calls that wait; a live run makes them in threads. Called by fleet.live.run.
@@ -79,18 +79,9 @@ class LiveTable:
 
     def __init__(self, address: str) -> None:
         if not on_this_machine(address):
-            raise InputError(
-                [
-                    Problem(
-                        "--table",
-                        0,
-                        0,
-                        address,
-                        "not on this machine: a live run makes and deletes a table, which it does on emulators here only",
-                        "start the emulator on 127.0.0.1, or leave --table out",
-                    )
-                ]
-            )
+            message = "not on this machine: a live run makes and deletes a table, on emulators here only"
+            hint = "start the emulator on 127.0.0.1, or leave --table out"
+            raise InputError([Problem("--table", 0, 0, address, message, hint)])
         self.address = address
         self.name = f"fleet-live-{random_hex(12)}"
         try:
