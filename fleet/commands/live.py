@@ -33,7 +33,12 @@ def live(
         int | None, typer.Option("--devices", metavar="N", help="So many in all; groups keep their proportions.")
     ] = None,
     broker: Annotated[
-        str, typer.Option("--broker", metavar="URL", help="A broker that is there: mqtt://[user:password@]host:port.")
+        str,
+        typer.Option(
+            "--broker",
+            metavar="URL",
+            help="A broker that is there, such as mqtt://broker.example:1883.",
+        ),
     ] = "",
     websocket: Annotated[
         bool, typer.Option("--websocket", help="No broker: devices connect to the relay itself, by WebSocket.")
@@ -74,16 +79,8 @@ def live(
     last line on stdout is the run directory. Exits with 0 passed, 1 failed, 2 bad input, 3 unknown, 4 the harness
     failed, 130 interrupted.
     """
-    from fleet.live.applied import applied
-    from fleet.live.setup import Asked, checked
-    from fleet.scenario.build import build_plan
-    from fleet.scenario.effective import effective_yaml
-    from fleet.scenario.load import load
-    from reports.rundir import RunDirError, check_out, default_directory
+    from fleet.live.setup import Asked
 
-    _check_plant(plant)
-    loaded = load(scenario, overrides or [], devices)
-    plan = build_plan(loaded, seed, plant=plant)
     wanted = Asked(
         broker=broker,
         websocket=websocket,
@@ -92,6 +89,32 @@ def live(
         per_device=process_per_device,
         attach=attach or [],
     )
+    _begin(scenario, devices, seed, overrides or [], plant, wanted, out, as_json=as_json, quiet=quiet)
+
+
+def _begin(
+    scenario: str,
+    devices: int | None,
+    seed: int | None,
+    overrides: list[str],
+    plant: str,
+    wanted: Asked,
+    out: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Looks at all that can be looked at before anything is started."""
+    from fleet.live.applied import applied
+    from fleet.live.setup import checked
+    from fleet.scenario.build import build_plan
+    from fleet.scenario.effective import effective_yaml
+    from fleet.scenario.load import load
+    from reports.rundir import RunDirError, check_out, default_directory
+
+    _check_plant(plant)
+    loaded = load(scenario, overrides, devices)
+    plan = build_plan(loaded, seed, plant=plant)
     asked, told = checked(wanted, applied(plan)[0])
     directory = out or default_directory(Path("runs"), f"{plan.scenario}-live", plan.seed, datetime.now(UTC))
     try:
@@ -99,10 +122,10 @@ def live(
     except RunDirError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_INPUT) from None
-    if told:
+    if told and not quiet:
         typer.echo(told, err=True)
-    _perform(plan, asked, directory, command(scenario, plan.seed, devices, overrides or [], plant, wanted),
-             effective_yaml(loaded), as_json=as_json, quiet=quiet)  # fmt: skip
+    reproduce = command(scenario, plan.seed, devices, overrides, plant, wanted)
+    _perform(plan, asked, directory, reproduce, effective_yaml(loaded), as_json=as_json, quiet=quiet)
 
 
 def _check_plant(plant: str) -> None:

@@ -194,7 +194,7 @@ class LiveDevice:
                 super().__init__(database, config, probes, replica)
 
             def receive(self, event: Event, now_ms: int) -> list[Effect]:
-                with self.database.lock:
+                with self.database.lock, device.write.at_once():
                     minted = self.mints
                     if isinstance(event, Received):
                         device.write("wire_down", device.setup.id, event.payload)

@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class Host:
         self.stream: trio.SocketStream | None = None
         self.came = trio.Event()
         self.answers: dict[int, trio.Event] = {}
+        self.saying = trio.Lock()
 
     @property
     def devices(self) -> list[str]:
@@ -145,9 +147,13 @@ class Hosts:
         self.changed = trio.Event()
 
     async def _send(self, host: Host, order: dict[str, Any]) -> None:
-        if host.stream is None:
-            raise HostFailed(f"{host.setup.name} is not there{said(host)}")
-        await host.stream.send_all(json.dumps(order).encode() + b"\n")
+        async with host.saying:
+            if host.stream is None:
+                raise HostFailed(f"{host.setup.name} is not there{said(host)}")
+            try:
+                await host.stream.send_all(json.dumps(order).encode() + b"\n")
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise HostFailed(f"{host.setup.name} has gone{said(host)}") from None
 
     # ---------------------------------------------------------------- devices
 
@@ -200,14 +206,11 @@ class Hosts:
         return ""
 
     async def quit(self) -> None:
-        """All processes end in good order, within a limit; who does not is killed with the context of processes."""
+        """All processes are asked to end; who does not is killed with the context of processes."""
         for host in self.hosts.values():
             host.expected = False
-            if host.stream is not None:
-                try:
-                    await host.stream.send_all(b'{"do": "quit"}\n')
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    continue
+            with suppress(HostFailed):
+                await self._send(host, {"do": "quit"})
 
 
 def said(host: Host) -> str:

@@ -22,7 +22,7 @@ from fleet.live.clock import RunClock
 from fleet.live.sightings import Sighting
 from fleet.live.table import Commit
 from fleet.oracle import CheckResult, Oracle
-from fleet.oracle.stored import HEAD, OP, head_device
+from fleet.oracle.stored import HEAD, LOG, OP, head_device
 from fleet.oracle.wire import upward
 from fleet.scenario.plan import Plan
 from reports.histogram import LatencyRecorder
@@ -151,7 +151,7 @@ def date(commits: Sequence[Commit], seen: Mapping[str, Sequence[Sighting]], cloc
     last_us = 0
     n = 0
     while n < len(commits):
-        end = _transaction(commits, n)
+        end = _transaction(commits, n, causes)
         together = commits[n:end]
         first = together[0]
         said_us = min(max(clock.of_wall(first.said_us), first.before_us), first.looked_us)
@@ -164,7 +164,7 @@ def date(commits: Sequence[Commit], seen: Mapping[str, Sequence[Sighting]], cloc
         n = end
 
 
-def _transaction(commits: Sequence[Commit], start: int) -> int:
+def _transaction(commits: Sequence[Commit], start: int, causes: _Causes) -> int:
     """Where the commits end that belong together with the one at `start`: a HEAD that moves, and behind it what its
     operations have changed."""
     head = commits[start]
@@ -172,28 +172,24 @@ def _transaction(commits: Sequence[Commit], start: int) -> int:
     end = start + 1
     if not pk.startswith(HEAD) or head.new is None:
         return end
-    device, epoch, up = head_device(pk), head.new.get("epoch"), head.new["up"]
-    low = head.old["up"] if head.old is not None and head.old.get("epoch") == epoch else 0
-    if up <= low:
-        return end
-    while end < len(commits) and _is_of(commits[end], device, epoch, low, up, head.said_us):
+    device, epoch, up = head_device(pk), head.new["epoch"], head.new["up"]
+    low = head.old["up"] if head.old is not None and head.old["epoch"] == epoch else 0
+    while low < up and end < len(commits) and _is_of(commits[end], device, epoch, range(low + 1, up + 1), causes):
         end += 1
     return end
 
 
-def _is_of(commit: Commit, device: str, epoch: Any, low: int, up: int, said_us: int) -> bool:
-    if commit.key[0].startswith((HEAD, f"{PRIVATE_PREFIX}log#")):
-        return False
+def _is_of(commit: Commit, device: str, epoch: str, moved: range, causes: _Causes) -> bool:
+    """Whether one of these operations has made the commit; of what the relay keeps beside items nobody asks."""
+    if _is_private(commit.key[0]):
+        return not commit.key[0].startswith((HEAD, LOG))
     if commit.new is None:
-        return abs(commit.said_us - said_us) <= SAME_US
+        return any(causes.deletes(device, epoch, u, commit.key) for u in moved)
     mark = commit.new.get(OP)
-    if mark is None:
-        return _is_private(commit.key[0]) and abs(commit.said_us - said_us) <= SAME_US
     was = commit.old.get(OP) if commit.old is not None else None
-    return bool(mark != was and mark[0] == device and mark[1] == epoch and low < mark[2] <= up)
+    return bool(mark is not None and mark != was and mark[0] == device and mark[1] == epoch and mark[2] in moved)
 
 
-SAME_US: Final = 20_000  # records of one transaction are made within that
 PRECISION_US: Final = 1_000  # of the times that emulators tell
 
 
@@ -201,13 +197,14 @@ class _Causes:
     """When what may cause a commit was under way."""
 
     def __init__(self, seen: Mapping[str, Sequence[Sighting]]) -> None:
-        self._ops: dict[str, int] = {}  # id of an operation -> when it was first sent
+        self._ops: dict[tuple[str, Any, int], int] = {}  # (device, epoch, number) -> when it was first sent
+        self._removals: dict[tuple[str, str, int], Key] = {}  # (device, epoch, number) of a delete -> its item
         self._writes: dict[tuple[Key, int], int] = {}  # (key, rev) -> when an application in the cloud wrote it
         self._deletes: dict[Key, list[int]] = {}  # key -> when applications in the cloud deleted it
         for records in seen.values():
             for t_us, name, arguments in records:
                 if name == "wire_up":
-                    self._sent(t_us, arguments[1])
+                    self._sent(t_us, arguments[0], arguments[1])
                 elif name == "cloud_wrote":
                     key, rev, kind = arguments
                     if kind == "delete":
@@ -215,20 +212,28 @@ class _Causes:
                     else:
                         self._writes[(key[0], key[1]), rev] = t_us
 
-    def _sent(self, t_us: int, payload: bytes) -> None:
+    def _sent(self, t_us: int, device: str, payload: bytes) -> None:
         message = upward(payload)
-        for op in message.ops if message is not None else ():
-            self._ops.setdefault(op.id, t_us)
+        if message is None:
+            return
+        for op in message.ops:
+            self._ops.setdefault((device, message.epoch, op.u), t_us)
+            if op.kind == "delete":
+                self._removals[device, message.epoch, op.u] = op.key
+
+    def deletes(self, device: str, epoch: str, u: int, key: Key) -> bool:
+        """Whether that operation is to delete the item."""
+        return self._removals.get((device, epoch, u)) == key
 
     def of(self, commit: Commit) -> int:
         new = commit.new
         if new is None:
             return 0
         if commit.key[0].startswith(HEAD):
-            return self._ops.get(new.get("upid") or "", 0)
+            return self._ops.get((head_device(commit.key[0]), new["epoch"], new["up"]), 0)
         mark = new.get(OP)
         caused_us = self._writes.get((commit.key, new.get("rev", 0)), 0)
-        return max(caused_us, self._ops.get(mark[3], 0)) if mark is not None else caused_us
+        return max(caused_us, self._ops.get((mark[0], mark[1], mark[2]), 0)) if mark is not None else caused_us
 
     def of_delete(self, commit: Commit, said_us: int) -> int:
         """Nothing in the table says whose delete it was: the last one that an application had asked for by then."""

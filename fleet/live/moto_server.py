@@ -1,15 +1,16 @@
 """moto's DynamoDB as a process: says its address on standard output, and serves until it is killed.
 
-Three things are mended that moto does not do for many writers and large tables, and the service does. One request is
-done after the other: moto's transactions are none while other threads write. A transaction that is cancelled takes back
-what it has changed, instead of putting back a copy of the whole table, stream included, that was made for each one. A
-query reads the items of its hash key, instead of sorting the whole table. Started by fleet.live.parts, as a file. It
-has a free port of loopback, and its tables are gone when it ends.
+Mended is what moto does not do for many writers and large tables, and the service does. One request is done after the
+other: moto's transactions are none while other threads write. A transaction that is cancelled takes back what it has
+changed, instead of putting back a copy of the whole table, stream included, that was made for each one. A query reads
+the items of its hash key, instead of sorting the whole table. Records of the stream are plain values, and are written
+as such. Started by fleet.live.parts, as a file. It has a free port of loopback, and its tables are gone when it ends.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -17,7 +18,13 @@ from typing import Any
 
 
 def mend() -> None:
-    """Transactions cost what they touch. The backend is called under a lock (see `main`)."""
+    """Requests cost what they touch. The backend is called under a lock (see `main`)."""
+    mend_transactions()
+    mend_queries()
+    mend_records()
+
+
+def mend_transactions() -> None:
     from moto.dynamodb.models import DynamoDBBackend
     from moto.dynamodb.models.table import Table
 
@@ -36,6 +43,11 @@ def mend() -> None:
             del Table.__deepcopy__  # type: ignore[attr-defined]
 
     DynamoDBBackend.transact_write_items = transact  # type: ignore[method-assign]
+
+
+def mend_queries() -> None:
+    from moto.dynamodb.models.table import Table
+
     everywhere = Table.query
 
     def query(self: Any, hash_key: Any, *arguments: Any, **named: Any) -> Any:
@@ -48,6 +60,22 @@ def mend() -> None:
             del self.all_items
 
     Table.query = query  # type: ignore[method-assign]
+
+
+def mend_records() -> None:
+    from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
+
+    def get_records(self: Any) -> tuple[int, dict[str, str], str]:
+        limit = self._get_param("Limit") or 1000
+        found = self.backend.get_records(self._get_param("ShardIterator"), limit)
+        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(found, default=_seconds)
+
+    DynamoDBStreamsHandler.get_records = get_records  # type: ignore[assignment, method-assign]
+
+
+def _seconds(value: Any) -> float:
+    """Of a time, as JSON of AWS has it: since 1970."""
+    return float(value.timestamp())
 
 
 def _undo(backend: Any, action: dict[str, Any]) -> Callable[[], None]:

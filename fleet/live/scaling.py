@@ -27,7 +27,7 @@ FLOORS_MS: Final = {
     "stable_ms": 500,
 }
 KEEP_ALIVE_MIN_US: Final = 5_000_000  # as agent.runtime.settings has it
-LEASE_MIN_US: Final = 2_000_000
+LEASE_MIN_US: Final = 5_000_000
 CONVERGE_MIN_US: Final = 90_000_000  # machines do not get faster by being hurried
 QUIESCE_MIN_US: Final = 3_000_000
 INTERVAL_MIN_US: Final = 500_000

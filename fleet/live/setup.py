@@ -51,7 +51,11 @@ def checked(asked: Asked, plan: Plan) -> tuple[Asked, str]:
     if asked.broker:
         parts = urlsplit(asked.broker)
         if parts.scheme != "mqtt" or not parts.hostname:
-            raise _refused("--broker", asked.broker, "expected mqtt://[user:password@]host[:port]")
+            raise _refused(
+                "--broker",
+                asked.broker,
+                "expected an address such as mqtt://broker.example:1883, or mqtt://user:password@broker.example",
+            )
         for fault in plan.faults:
             if fault.kind == "broker-outage":
                 message = f"the fault {fault.name!r} takes the broker away, and this one was not started by the run"

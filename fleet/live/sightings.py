@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,10 +39,21 @@ class Writer:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, whole)
         os.lseek(self._file, whole, os.SEEK_SET)
-        self._now_us = now_us
+        self._clock_us = now_us
+        self._held_us: int | None = None
 
     def __call__(self, name: str, *arguments: Any) -> None:
-        self.at(self._now_us(), name, *arguments)
+        self.at(self._clock_us() if self._held_us is None else self._held_us, name, *arguments)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """All that is written within happens at the moment when it began: what a message does takes no time, as in a
+        simulation."""
+        self._held_us = self._clock_us()
+        try:
+            yield
+        finally:
+            self._held_us = None
 
     def at(self, t_us: int, name: str, *arguments: Any) -> None:
         data = _encoder.encode((t_us, name, arguments))
