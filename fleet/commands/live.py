@@ -174,7 +174,7 @@ def _perform(
 
     with tempfile.TemporaryDirectory(prefix="fleet-live-") as folder, interruptible() as interrupt:
         try:
-            ready = prepared(plan, asked.speed, lambda: interrupt.asked)
+            ready = prepared(plan, asked.speed, lambda: interrupt.asked, asked.attach)
             with ProgressLine(quiet) as progress:
                 result = perform(
                     ready,
@@ -184,6 +184,7 @@ def _perform(
                     scenario_yaml=scenario_yaml,
                     on_progress=progress,
                     stopped=lambda: interrupt.asked,
+                    say=lambda line: typer.echo(line, err=True),
                 )
         except Interrupted:
             typer.echo("interrupted before anything was started", err=True)

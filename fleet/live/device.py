@@ -19,7 +19,7 @@ import trio
 from agent.changes import Change
 from agent.config import AgentConfig
 from agent.database import Database
-from agent.events import ONLINE, Connect, Effect, Event, Received, Send
+from agent.events import ONLINE, Connected, Disconnected, Effect, Event, Received, Send
 from agent.files import open_file
 from agent.protocol.log import Log
 from agent.protocol.messages import Key, decode_image
@@ -86,6 +86,7 @@ class LiveDevice:
         self._delete_rev = 0
         self._told: Counter[str] = Counter()
         self._links: Counter[str] = Counter()
+        self._is_connected = False
         self.write: sightings.Writer
 
     # ---------------------------------------------------------------- power
@@ -97,6 +98,7 @@ class LiveDevice:
     async def run(self, started: Callable[[], object]) -> None:
         """From a boot until `stop`. `started` is called when the device is on."""
         self._ended = trio.Event()
+        self._is_connected = False
         self._told.clear()
         self._links.clear()
         records = sightings.read(self._seen)
@@ -196,19 +198,26 @@ class LiveDevice:
             def receive(self, event: Event, now_ms: int) -> list[Effect]:
                 with self.database.lock, device.write.at_once():
                     minted = self.mints
+                    device._connected(event)
                     if isinstance(event, Received):
                         device.write("wire_down", device.setup.id, event.payload)
                     effects: list[Effect] = super().receive(event, now_ms)
                     for effect in effects:
                         if isinstance(effect, Send):
                             device.write("wire_up", device.setup.id, effect.payload)
-                        elif isinstance(effect, Connect):
-                            device._links["attempts"] += 1
                     if self.mints > minted:
                         device.write(sightings.MINTED, self.mints - minted)
                     return effects
 
         return Watched
+
+    def _connected(self, event: Event) -> None:
+        if isinstance(event, Connected):
+            self._is_connected = True
+            self._links["connects"] += 1
+        elif isinstance(event, Disconnected) and self._is_connected:
+            self._is_connected = False
+            self._links["disconnects"] += 1
 
     # ---------------------------------------------------------------- the application
 

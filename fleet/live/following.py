@@ -27,6 +27,7 @@ class Following:
         self._schema = schema
         self._accounts = dict(accounts)
         self._tails: dict[str, str] = {}
+        self.changes = 0  # of items
 
     def take(self, commits: Iterable[Commit]) -> None:
         for commit in commits:
@@ -37,6 +38,7 @@ class Following:
                     self._logged(commit.new)
             elif not pk.startswith(PRIVATE_PREFIX):
                 self.changed_us = commit.looked_us
+                self.changes += 1
                 self._item(commit)
 
     def _item(self, commit: Commit) -> None:
@@ -62,7 +64,7 @@ class Following:
         """Feeds of which the device has not all, with where it is and where the log ends."""
         found = []
         for feed, cursor in status["cursors"].items():
-            tail = self._tail(device, feed)
+            tail = self.tail(device, feed)
             if tail is None or not cursor or (cursor[0], cursor[1]) != tail:
                 found.append(f"{feed}:{cursor[1] if cursor else 'none'}/{tail[1] if tail else 0}")
         return found
@@ -72,6 +74,7 @@ class Following:
         ready = status["on"] and status["done"] and not status["rows"] and not status.get("healing")
         return bool(ready and status["cursors"]) and not self.behind(device, status)
 
-    def _tail(self, device: str, feed: str) -> tuple[str, int] | None:
+    def tail(self, device: str, feed: str) -> tuple[str, int] | None:
+        """Where the log of a device's feed ends; None: it has no row."""
         tail = self._tails.get(log_pk(feed, device if feed == "device" else self._accounts[device]))
         return None if tail is None else position_of(tail)

@@ -10,7 +10,7 @@ when the run is over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,13 +65,19 @@ def judged(
     commits: Sequence[Commit],
     table: Sequence[Item] | None,
     end_us: int,
+    is_foreign: Callable[[Key], object] = lambda _: False,
 ) -> Verdict:
-    """`table`: all items at the end; None: the run was interrupted, and has no end to be judged."""
+    """`table`: all items at the end; None: the run was interrupted, and has no end to be judged. `is_foreign`: whether
+    an item is none of these devices', and left out."""
     up, down = LatencyRecorder(), LatencyRecorder()
     members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
     oracle = Oracle(schema, members, latency_up=up, latency_down=down, start_ms=clock.start_wall_us // 1000)
     verdict = Verdict(oracle)
-    date(commits, seen, clock)
+    seen = {**seen, "": _at_their_commits(seen[""], date(commits, seen, clock))}
+    commits = [commit for commit in commits if not is_foreign(commit.key)]
+    table = None if table is None else [item for item in table if not is_foreign((item["pk"], item["sk"]))]
+    own = [record for record in seen[""] if record[1] != "cloud_wrote" or not is_foreign(_pair(record[2][0]))]
+    seen = {**seen, "": own}
     story = _Story(verdict, plan.interval_us, up, down)
     if not plan.faults:
         oracle.healed(0)
@@ -145,9 +151,23 @@ def _is_private(pk: str) -> bool:
 # Commits and their times.
 
 
-def date(commits: Sequence[Commit], seen: Mapping[str, Sequence[Sighting]], clock: RunClock) -> None:
-    """Gives every commit its time."""
+Asked = tuple[Key, int]  # a delete by an application in the cloud: the item, and when it was asked for
+
+
+def _at_their_commits(records: Sequence[Sighting], done: Mapping[Asked, int]) -> list[Sighting]:
+    """The oracle wants to know of a delete when it is carried out: what there is to be deleted may come meanwhile."""
+    found = []
+    for t_us, name, arguments in records:
+        if name == "cloud_wrote" and arguments[2] == "delete":
+            t_us = done.get((_pair(arguments[0]), t_us), t_us)
+        found.append((t_us, name, arguments))
+    return found
+
+
+def date(commits: Sequence[Commit], seen: Mapping[str, Sequence[Sighting]], clock: RunClock) -> dict[Asked, int]:
+    """Gives every commit its time. Returns when the deletes of applications in the cloud were carried out."""
     causes = _Causes(seen)
+    done: dict[Asked, int] = {}
     last_us = 0
     n = 0
     while n < len(commits):
@@ -156,12 +176,14 @@ def date(commits: Sequence[Commit], seen: Mapping[str, Sequence[Sighting]], cloc
         first = together[0]
         said_us = min(max(clock.of_wall(first.said_us), first.before_us), first.looked_us)
         caused_us = max(causes.of(commit) for commit in together)
-        if first.new is None:
-            caused_us = max(caused_us, causes.of_delete(first, said_us))
-        last_us = max(last_us, said_us, caused_us)
+        asked_us = causes.of_delete(first, said_us) if first.new is None else None
+        last_us = max(last_us, said_us, caused_us, asked_us or 0)
+        if asked_us is not None:
+            done[first.key, asked_us] = last_us
         for commit in together:
             commit.t_us = last_us
         n = end
+    return done
 
 
 def _transaction(commits: Sequence[Commit], start: int, causes: _Causes) -> int:
@@ -235,14 +257,14 @@ class _Causes:
         caused_us = self._writes.get((commit.key, new.get("rev", 0)), 0)
         return max(caused_us, self._ops.get((mark[0], mark[1], mark[2]), 0)) if mark is not None else caused_us
 
-    def of_delete(self, commit: Commit, said_us: int) -> int:
+    def of_delete(self, commit: Commit, said_us: int) -> int | None:
         """Nothing in the table says whose delete it was: the last one that an application had asked for by then."""
         asked = self._deletes.get(commit.key, ())
         for by_us in (said_us + PRECISION_US, commit.looked_us):
             before = [t_us for t_us in asked if t_us <= by_us]
             if before:
                 return before[-1]
-        return 0
+        return None
 
 
 # What is told, and counted.
@@ -318,6 +340,10 @@ COUNTERS: Final = (
     "retransmits", "conflicts",
 )  # fmt: skip
 _PROBES: Final = {"retransmits": "retransmit", "conflicts": "conflict_lost"}
+
+
+def _pair(value: Sequence[str]) -> Key:
+    return value[0], value[1]
 
 
 def _with_keys(name: str, arguments: Sequence[Any]) -> list[Any]:

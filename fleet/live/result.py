@@ -8,22 +8,25 @@ from __future__ import annotations
 import os
 import resource
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from agent.protocol.schema import Schema
 from fleet.live.applied import applied
+from fleet.live.attach import check_of
 from fleet.live.clock import monotonic_us
 from fleet.live.comparison import compared
 from fleet.live.judge import Verdict, gathered, judged
 from fleet.live.run import Finished, Live
 from fleet.live.scaling import scaled
-from fleet.live.script import Simulated, Totals, count_models, simulated
+from fleet.live.script import CloudOp, Simulated, Totals, count_models, simulated
 from fleet.live.setup import Asked
 from fleet.run import judge, versions
-from fleet.scenario.plan import Plan
+from fleet.scenario.plan import DevicePlan, Plan
 from fleet.world.world import OnProgress
 from reports.live import LiveRun, NotApplied
 from reports.result import DeviceRow, FaultWindow, RunResult
@@ -46,14 +49,31 @@ class Prepared:
     simulated: Simulated
 
 
-def prepared(plan: Plan, speed: float, stopped: Callable[[], bool] | None = None) -> Prepared:
-    """Simulates the plan, for what its applications do and to compare with. Raises InputError, and Interrupted."""
+def prepared(
+    plan: Plan, speed: float, stopped: Callable[[], bool] | None = None, attach: Sequence[str] = ()
+) -> Prepared:
+    """Simulates the plan, for what its applications do and to compare with. `attach`: devices for which applications in
+    the cloud write too. Raises InputError, and Interrupted."""
     done, left = applied(plan)
     quick = scaled(done, speed)
     found = simulated(quick, stopped)
     if found is None:
         raise Interrupted
+    if attach:
+        found.cloud_ops = sorted([*found.cloud_ops, *_for_attached(quick, attach)], key=lambda op: op.at_us)
     return Prepared(quick, left, found)
+
+
+def _for_attached(plan: Plan, attach: Sequence[str]) -> list[CloudOp]:
+    """What applications in the cloud write for these devices, as members of the first group."""
+    workloads = [
+        workload
+        for workload in plan.workloads
+        if workload.side == "cloud" and workload.scope == "device" and (workload.groups is None or 0 in workload.groups)
+    ]
+    devices = [DevicePlan(device, 0) for device in attach]
+    found = simulated(msgspec.structs.replace(plan, devices=devices, workloads=workloads, faults=[]))
+    return [] if found is None else found.cloud_ops
 
 
 def perform(
@@ -65,18 +85,28 @@ def perform(
     scenario_yaml: str = "",
     on_progress: OnProgress | None = None,
     stopped: Callable[[], bool] = lambda: False,
-    before_final: Callable[[Path], object] | None = None,
+    say: Callable[[str], object] = lambda _: None,
+    before_final: Callable[[Live], Awaitable[object]] | None = None,
 ) -> RunResult:
     """Raises LiveFailed, and InputError for what was given and cannot be used. `folder`: empty, for the run's files."""
     began_us, cpu_s = monotonic_us(), _cpu_s()
     plan = ready.plan
     live = Live(
-        plan, ready.simulated, asked, folder, on_progress=on_progress, stopped=stopped, before_final=before_final
+        plan,
+        ready.simulated,
+        asked,
+        folder,
+        on_progress=on_progress,
+        stopped=stopped,
+        say=say,
+        before_final=before_final,
     )
     finished = live.run()
     devices = [device.id for device in plan.devices]
     seen = gathered(folder, devices)
-    verdict = judged(plan, live.schema, finished.clock, seen, finished.commits, finished.table, finished.end_us)
+    verdict = judged(
+        plan, live.schema, finished.clock, seen, finished.commits, finished.table, finished.end_us, live.is_foreign
+    )
     summary = _summary(ready, asked, finished, verdict)
     summary.reproduce = reproduce
     summary.wall_s = round((monotonic_us() - began_us) / 1e6, 3)
@@ -150,7 +180,8 @@ def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict
                 required=check.name in required,
             )
             for check in verdict.checks
-        ],
+        ]
+        + ([check_of(finished.attached)] if finished.attached else []),
         plant=plan.plant,
         interrupted=not complete,
         live=LiveRun(
@@ -160,6 +191,7 @@ def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict
             relays=finished.relays,
             processes=finished.processes,
             not_applied=ready.not_applied,
+            attached=finished.attached,
             comparison=compared(totals, verdict.state, verdict.latency_up, verdict.latency_down, ready.simulated)
             if complete
             else None,

@@ -8,7 +8,7 @@ live` and by tests.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +17,12 @@ import msgspec
 import trio
 
 from agent.config import AgentConfig
+from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
 from agent.runtime.limits import LimitError, allow_open_files
 from fleet.live import sightings
 from fleet.live.applied import killed
+from fleet.live.attach import Attachments, Listener
 from fleet.live.clock import RunClock, monotonic_us, wall_us
 from fleet.live.faults import LiveFaults
 from fleet.live.figures import Figures
@@ -28,13 +30,14 @@ from fleet.live.following import Following
 from fleet.live.hosts import HostFailed, Hosts, shares
 from fleet.live.judge import ONLINE
 from fleet.live.processes import NotReady, Processes
-from fleet.live.proxy import Proxy
+from fleet.live.proxy import Door, Proxy
 from fleet.live.script import Simulated
 from fleet.live.setup import Asked, Cloud
 from fleet.live.table import CloudApplications, Commit, Watch
 from fleet.scenario.plan import Plan
 from fleet.world.device import START_MS
 from fleet.world.world import OnProgress, Progress
+from reports.live import Attached
 
 LOOK_S: Final = 0.1
 STREAM_S: Final = 0.2
@@ -66,13 +69,14 @@ class Finished(msgspec.Struct, kw_only=True):
     table_address: str
     relay_counts: dict[str, int]
     reboots: int
+    attached: list[Attached]
     healed_us: dict[str, int]
     touched: dict[str, int]
 
 
 class Live:
-    """One run, in a folder of its own. `before_final` is called with the folder just before the last look: for tests,
-    which tamper with what they find."""
+    """One run, in a folder of its own. `say` takes lines for a person. `before_final` is called just before the last
+    look: for tests, which tamper with what they find."""
 
     def __init__(
         self,
@@ -83,12 +87,14 @@ class Live:
         *,
         on_progress: OnProgress | None = None,
         stopped: Callable[[], bool] = lambda: False,
-        before_final: Callable[[Path], object] | None = None,
+        say: Callable[[str], object] = lambda _: None,
+        before_final: Callable[[Live], Awaitable[object]] | None = None,
     ) -> None:
         self.plan = plan
         self.folder = folder
         self._simulated = simulated
         self._asked = asked
+        self._say = say
         self._on_progress = on_progress
         self._stopped = stopped
         self._before_final = before_final
@@ -98,9 +104,12 @@ class Live:
         self._commits: list[Commit] = []
         self._last_status: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
-        self._cloud: Cloud
+        self.cloud: Cloud
+        self.hosts: Hosts
         self._clock: RunClock
-        self._hosts: Hosts
+        self._doors: dict[str, Door]
+        self._attachments: Attachments
+        self._listener: Listener | None = None
         self._faults: LiveFaults
         self._watch: Watch
         self._figures: Figures
@@ -125,27 +134,32 @@ class Live:
     async def _main(self, processes: Processes) -> Finished:
         schema_file = self.folder / "schema.json5"
         schema_file.write_text(self.plan.schema_text)
-        self._cloud = Cloud(processes, self.folder, self.plan, schema_file, self._asked)
+        self.cloud = Cloud(processes, self.folder, self.plan, schema_file, self._asked)
         try:
             return await self._with_cloud(processes, schema_file)
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._cloud.close)
+                await trio.to_thread.run_sync(self.cloud.close)
 
     async def _with_cloud(self, processes: Processes, schema_file: Path) -> Finished:
-        await trio.to_thread.run_sync(self._cloud.start, wall_us() // 1000)
+        await trio.to_thread.run_sync(self.cloud.start, wall_us() // 1000)
         async with trio.open_nursery() as nursery:
             proxy = Proxy(nursery)
+            self._doors = proxy.doors
             for device in self.plan.devices:
-                await proxy.open(device.id, self._cloud.target)
-            self._hosts = Hosts(nursery, processes, self.folder)
-            await self._hosts.listen()
+                await proxy.open(device.id, self.cloud.target)
+            for name in self.cloud.attached:
+                door = await proxy.open(name, self.cloud.target)
+                config = self.cloud.invitation(name, door.port)
+                self._say(f"expecting {name} (fleet-agent run --config {config})")
+            self.hosts = Hosts(nursery, processes, self.folder)
+            await self.hosts.listen()
             self._add_hosts(proxy, schema_file)
-            await self._hosts.start()
+            await self.hosts.start()
             self._begin(proxy)
-            await self._hosts.begin(self._clock.start_us)
+            await self.hosts.begin(self._clock.start_us)
             finished = await self._run()
-            await self._hosts.quit()
+            await self.hosts.quit()
             nursery.cancel_scope.cancel()
         return finished
 
@@ -155,9 +169,9 @@ class Live:
         names = [device.id for device in self.plan.devices]
         for number, share in enumerate(shares(names, alone, per_device=self._asked.per_device), 1):
             setups = [
-                self._cloud.setup(name, proxy.doors[name].port, self._simulated.device_ops[name]) for name in share
+                self.cloud.setup(name, proxy.doors[name].port, self._simulated.device_ops[name]) for name in share
             ]
-            self._hosts.add(f"agents-{number}", setups, schema_file, numbers, stop_ms=STOP_MS, plant=self.plan.plant)
+            self.hosts.add(f"agents-{number}", setups, schema_file, numbers, stop_ms=STOP_MS, plant=self.plan.plant)
 
     def _numbers(self) -> AgentConfig:
         plan = self.plan.agent
@@ -166,22 +180,25 @@ class Live:
     def _begin(self, proxy: Proxy) -> None:
         self._clock = clock = RunClock(monotonic_us() + BEGIN_US)
         self._writer = sightings.Writer(self.folder / "run.seen", clock.now_us)
-        self._watch = self._cloud.table.watch(clock.now_us)
-        self._figures = Figures(self._cloud.relays)
+        self._watch = self.cloud.table.watch(clock.now_us)
+        self._figures = Figures(self.cloud.relays)
         accounts = {device.id: self.plan.groups[device.group].account for device in self.plan.devices}
-        self._following = Following(self.schema, accounts)
+        attached = self.cloud.attached
+        self._following = Following(self.schema, {**accounts, **attached})
+        self._attachments = Attachments(self.schema, attached, at_broker=not self._asked.websocket)
+        self._listener = self.cloud.listener()
         self._faults = LiveFaults(
             self.plan,
             clock=clock,
-            hosts=self._hosts,
+            hosts=self.hosts,
             doors=proxy.doors,
-            broker=self._cloud.broker,
-            relays=self._cloud.relays,
+            broker=self.cloud.broker,
+            relays=self.cloud.relays,
             tell=self._tell,
         )
         ahead_ms = clock.start_wall_us // 1000 - START_MS
         self._applications = CloudApplications(
-            self._cloud.table,
+            self.cloud.table,
             self.schema,
             self._simulated.cloud_ops,
             self._tell,
@@ -204,6 +221,7 @@ class Live:
             nursery.start_soon(self._mind, nursery.cancel_scope)
             await self._act()
             self._tell("writes_stopped")
+            await self._ask_attached()
             self._phase, self._end_us = "converging", self._clock.now_us() + self.plan.converge_within_us
             converged = await self._converge()
             self._phase = "quiet"
@@ -223,9 +241,20 @@ class Live:
             self._phase = "healing"
         limit_us = self._clock.now_us() + self.plan.converge_within_us
         while self._clock.now_us() < limit_us:
-            if all(status["done"] for status in self._hosts.status().values()):
+            if all(status["done"] for status in self.hosts.status().values()):
                 return
             await trio.sleep(LOOK_S)
+
+    async def _ask_attached(self) -> None:
+        """Who connects says hello, and so where it is: the ways of attached devices are closed once, or the relay is
+        started again where it alone hears them."""
+        if not len(self._attachments):
+            return
+        self._attachments.asked_us = self._clock.now_us()
+        for name in self.cloud.attached:
+            self._doors[name].finish()
+        if self._asked.websocket:
+            await trio.to_thread.run_sync(self.cloud.relays[0].restart)
 
     async def _write_in_cloud(self) -> None:
         applications = self._applications
@@ -235,7 +264,7 @@ class Live:
 
     async def _converge(self) -> bool:
         while self._clock.now_us() < self._end_us:
-            if self._all_in_step():
+            if self._all_in_step() and self._attachments.in_step(self._following):
                 return True
             await trio.sleep(LOOK_S)
         return False
@@ -244,24 +273,28 @@ class Live:
         following = self._following
         if following.unlogged or self._clock.now_us() - following.changed_us < STILL_US:
             return False
-        return all(following.in_step(name, status) for name, status in self._hosts.status().items())
+        return all(following.in_step(name, status) for name, status in self.hosts.status().items())
 
     async def _look(self, converged: bool) -> Finished:
         """The final read; of a run that was interrupted only what there is."""
-        clock, cloud, hosts = self._clock, self._cloud, self._hosts
+        clock, cloud, hosts = self._clock, self.cloud, self.hosts
         table: list[Any] | None = None
         with trio.CancelScope(shield=True):
             status = hosts.status()
             if not self._interrupted:
                 if self._before_final is not None:
-                    await trio.to_thread.run_sync(self._before_final, self.folder)
+                    await self._before_final(self)
                 for device in self.plan.devices:
                     if status[device.id]["on"]:
                         await hosts.tell("final", device.id)
                 table = await trio.to_thread.run_sync(lambda: list(cloud.table.scan()))
             await trio.to_thread.run_sync(self._watch.look)
             await trio.to_thread.run_sync(self._figures.look)
-        self._following.take(self._watch.commits[len(self._commits) :])
+        late = self._watch.commits[len(self._commits) :]
+        self._following.take(late)
+        self._attachments.take(late)
+        if self._listener is not None:
+            await trio.to_thread.run_sync(self._listener.close)
         broker = "websocket" if self._asked.websocket else self._asked.broker or "mosquitto"
         return Finished(
             clock=clock,
@@ -277,9 +310,14 @@ class Live:
             table_address=self._asked.table or "moto",
             relay_counts=dict(self._figures.total()),
             reboots=self._faults.reboots,
+            attached=self._attachments.report(self._following, table or ()),
             healed_us=dict(self._faults.healed_us),
             touched={name: len(devices) for name, devices in self._faults.touched.items()},
         )
+
+    def is_foreign(self, key: Key) -> bool:
+        """Whether an item of the table is an attached device's, which the oracle knows nothing of."""
+        return self._attachments.owner(key) is not None
 
     # ---------------------------------------------------------------- beside them
 
@@ -287,6 +325,9 @@ class Live:
         while True:
             fresh = await trio.to_thread.run_sync(self._watch.look)
             self._following.take(fresh)
+            self._attachments.take(fresh)
+            if self._listener is not None:
+                self._attachments.listen(self._listener.heard, self._clock.now_us())
             self._commits += fresh
             await trio.sleep(STREAM_S)
 
@@ -299,7 +340,7 @@ class Live:
         """How the fleet is, for the timeline."""
         every_s = max(0.1, self.plan.interval_us / 2e6)
         while True:
-            status = self._hosts.status()
+            status = self.hosts.status()
             self._tell(
                 ONLINE,
                 {
@@ -317,7 +358,7 @@ class Live:
                 self._interrupted = True
                 scope.cancel()
                 return
-            failure = self._hosts.failed()
+            failure = self.hosts.failed()
             if failure:
                 raise HostFailed(failure)
             if self._on_progress is not None:
@@ -325,7 +366,7 @@ class Live:
             await trio.sleep(LOOK_S)
 
     def _progress(self) -> Progress:
-        status = self._hosts.status()
+        status = self.hosts.status()
         return Progress(
             self._phase,
             max(0, self._clock.now_us()),
@@ -333,7 +374,7 @@ class Live:
             sum(bool(one["online"]) for one in status.values()),
             len(status),
             sum(int(one["rows"]) for one in status.values()) + len(self._following.unlogged),
-            len(self._commits),
+            self._following.changes,
             0,
         )
 

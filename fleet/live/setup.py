@@ -18,6 +18,7 @@ from agent.protocol.errors import InputError, Problem
 from agent.protocol.topics import PREFIX
 from cloud.access import mosquitto_acl
 from cloud.system import device_token
+from fleet.live.attach import Listener
 from fleet.live.device import DeviceSetup
 from fleet.live.parts import Mosquitto, MotoServer, NotInstalled, RelayPart, free_port, program
 from fleet.live.processes import Part, Processes
@@ -105,8 +106,9 @@ class Cloud:
         self._plan = plan
         self._schema = schema
         self._asked = asked
+        self.attached = dict.fromkeys(asked.attach, plan.groups[0].account)  # device -> account
         self._accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
-        self._accounts.update(dict.fromkeys(asked.attach, plan.groups[0].account))
+        self._accounts.update(self.attached)
 
     def start(self, wall_ms: int) -> None:
         """Raises NotReady, NotInstalled and InputError."""
@@ -176,6 +178,28 @@ class Cloud:
             relay.start()
             relay.ready = _is_up  # started again while the broker is away, it has not failed
             self.relays.append(relay)
+
+    def listener(self) -> Listener | None:
+        """Of the attached devices' messages; None without a broker."""
+        asked = self._asked
+        if asked.websocket or not self.attached:
+            return None
+        parts = urlsplit(asked.broker)
+        username, password = unquote(parts.username or ""), unquote(parts.password or "")
+        if not asked.broker:
+            username, password = RELAY, self.secrets[RELAY]
+        try:
+            return Listener(*self.target, username, password, self.attached)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise _refused("--broker", asked.broker, reason, "start it, or leave --broker out") from None
+
+    def invitation(self, device: str, port: int) -> Path:
+        """The configuration with which an attached device comes through that port of loopback."""
+        config = self._folder / f"{device}.toml"
+        config.touch(0o600)
+        config.write_text(self._config(device, self.attached[device], port, compact=False))
+        return config
 
     def setup(self, device: str, port: int, ops: list[DeviceOp]) -> DeviceSetup:
         """The configuration file of one device, whose way in is that port of loopback; and what it is to do."""
