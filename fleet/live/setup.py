@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from agent.protocol.errors import InputError, Problem
-from agent.protocol.topics import PREFIX
+from agent.protocol.topics import PREFIX, valid_id
 from cloud.access import mosquitto_acl
+from cloud.dynamodb_table import on_this_machine
 from cloud.system import device_token
 from fleet.live.attach import Listener
 from fleet.live.device import DeviceSetup
@@ -49,6 +50,9 @@ def checked(asked: Asked, plan: Plan) -> tuple[Asked, str]:
         raise _refused("--websocket", "", "without a broker; with --broker there is one", "leave one of them out")
     if not 0.01 <= asked.speed <= 1000:
         raise _refused("--speed", f"{asked.speed:g}", "expected a number from 0.01 to 1000")
+    for device in asked.attach:
+        if not valid_id(device):
+            raise _refused("--attach", device, "is no id", "1 to 128 letters, digits and :_.- , and not 'all'")
     if asked.broker:
         parts = urlsplit(asked.broker)
         if parts.scheme != "mqtt" or not parts.hostname:
@@ -62,6 +66,9 @@ def checked(asked: Asked, plan: Plan) -> tuple[Asked, str]:
                 message = f"the fault {fault.name!r} takes the broker away, and this one was not started by the run"
                 raise _refused("--broker", asked.broker, message, "leave the fault or the broker out")
     _without_a_name_twice(asked, plan)
+    if asked.table and not (asked.table.startswith("http://") and on_this_machine(asked.table)):
+        message = "not on this machine: a live run makes and deletes a table, on emulators here only"
+        raise _refused("--table", asked.table, message, "http://127.0.0.1:PORT of one, or leave --table out for moto")
     if not asked.table:
         _look_for_moto()
     if asked.broker or asked.websocket:

@@ -140,7 +140,8 @@ def test_whoever_ends_it_leaves_no_process_behind(tmp_path: Path, number: signal
 
 def attached(folder: Path, *, comes: bool, websocket: bool) -> dict[str, Any]:
     """The summary of a short run that expects a device, which comes or does not."""
-    more = ["--websocket"] if websocket else []
+    more = ["--set", "phases.quiesce=2s", "--set", "phases.converge_within=20s"]
+    more += ["--websocket"] if websocket else []
     with start(folder, "--speed", "20", "--attach", "visitor", "--json", *more, text=SHORT) as process:
         config = said(process, "expecting visitor").rpartition("--config ")[2].rstrip().removesuffix(")")
         if comes:
