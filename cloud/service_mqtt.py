@@ -27,9 +27,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from agent.protocol.log import Log
 from agent.protocol.topics import audience, from_device, sender, to_account, to_device
 from cloud.service_intake import Intake
-from cloud.service_log import Log
 from cloud.table import Publish
 
 STABLE_S: Final = 20.0  # a connection that held so long starts the back-off anew
