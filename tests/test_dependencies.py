@@ -97,6 +97,16 @@ def test_the_protocol_imports_only_msgspec_and_itself() -> None:
         assert all(module.startswith("agent.protocol") for module in own), path
 
 
+def test_what_the_cloud_shares_beside_the_protocol_imports_nothing_of_this_project() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    allowed = {line.partition(" -> ")[2] for contract in contracts for line in contract.get("ignore_imports", [])}
+    shared = {module for module in allowed if not module.startswith("agent.protocol")}
+    assert shared == {"agent.transport.paho_loop"}
+    for module in shared:
+        tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text("utf-8"))
+        assert not [name for name in imported(tree) if name.split(".")[0] in OWN], module
+
+
 @pytest.mark.parametrize("extra", ["", "cloud", "fleet", "moto", "dev"])
 def test_nothing_is_installed_that_nobody_uses(extra: str) -> None:
     modules = {module for room, extras in ROOMS.items() if extra in extras for module in outside(room)}
