@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from agent.protocol.errors import InputError
 from cloud.dynamodb import DynamoTable
-from cloud.dynamodb_table import MARKER_KEY
 from cloud.memory import MemoryTable
 from cloud.table import (
     ITEM_ABSENT,
+    MARKER_KEY,
     Cancelled,
     Check,
     Delete,
