@@ -62,6 +62,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield node.module
 
 
+@cache
 def outside(folder: str) -> dict[str, str]:
     """Imported module -> a file that imports it, without the standard library and this project."""
     found: dict[str, str] = {}
