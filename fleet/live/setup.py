@@ -59,7 +59,7 @@ def checked(asked: Asked, plan: Plan) -> tuple[Asked, str]:
             raise _refused(
                 "--broker",
                 asked.broker,
-                "expected an address such as mqtt://broker.example:1883, or mqtt://user:password@broker.example",
+                "expected an address such as mqtt://broker.example:1883",
             )
         for fault in plan.faults:
             if fault.kind == "broker-outage":

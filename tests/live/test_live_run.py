@@ -18,20 +18,14 @@ from run_rig import ROOT, command
 from scenario_rig import write
 
 from cloud.table import Get, Put
-from fleet.live.parts import NotInstalled, program
 from fleet.live.run import Live
 
 LONG = SHORT.replace("duration: 5m", "duration: 2h")
 
 
 @pytest.fixture(autouse=True)
-def installed(ci: bool) -> None:
-    try:
-        program("mosquitto")
-    except NotInstalled as missing:
-        if ci:
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+def installed(mosquitto_is_there: None) -> None:
+    """Runs start brokers of their own."""
 
 
 def start(folder: Path, *arguments: str, text: str = LONG) -> subprocess.Popen[str]:
