@@ -49,6 +49,11 @@ class Host:
         self.saying = trio.Lock()
 
     @property
+    def is_lost(self) -> bool:
+        """It should be there, and is not."""
+        return self.expected and self.stream is None
+
+    @property
     def devices(self) -> list[str]:
         return [device.id for device in self.setup.devices]
 
@@ -130,7 +135,7 @@ class Hosts:
                     self._told(host, told)
         if host is not None and host.stream is stream:
             host.stream = None
-            host.status = {}
+            self._forget(host)
             self._change()
 
     def _told(self, host: Host, told: dict[str, Any]) -> None:
@@ -177,6 +182,8 @@ class Hosts:
         await self._send(host, {"do": what, "device": device, "number": number, **more})
         with trio.move_on_after(LIMIT_S):
             await done.wait()
+            if host.is_lost:
+                raise HostFailed(f"{host.setup.name} has gone{said(host)}")
             return
         raise HostFailed(f"{host.setup.name} does not {what} {device} within {LIMIT_S:.0f} s{said(host)}")
 
@@ -192,11 +199,15 @@ class Hosts:
         """SIGKILL to its process, which holds no other device."""
         host = self._of_device[device]
         host.expected = False
+        self._forget(host)
+        await trio.to_thread.run_sync(host.part.kill)
+
+    def _forget(self, host: Host) -> None:
+        """It has ended: nobody is to wait for its answers."""
         host.status = {}
         for event in host.answers.values():
             event.set()
         host.answers.clear()
-        await trio.to_thread.run_sync(host.part.kill)
 
     def failed(self) -> str:
         """What a process said that has ended and should not have; empty when all is well."""

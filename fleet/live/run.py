@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from agent.config import AgentConfig
+from agent.protocol.errors import InputError
 from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
 from agent.runtime.limits import LimitError, allow_open_files
@@ -29,6 +30,7 @@ from fleet.live.figures import Figures
 from fleet.live.following import Following
 from fleet.live.hosts import HostFailed, Hosts, shares
 from fleet.live.judge import ONLINE
+from fleet.live.parts import NotInstalled
 from fleet.live.processes import NotReady, Processes
 from fleet.live.proxy import Door, Proxy
 from fleet.live.script import Simulated
@@ -125,9 +127,11 @@ class Live:
         with Processes() as processes:
             try:
                 return trio.run(self._main, processes)
-            except* (HostFailed, NotReady) as failures:
-                raise LiveFailed(str(_first(failures))) from None
-        raise LiveFailed("no end")
+            except BaseException as error:
+                first = _first(error)
+                if isinstance(first, HostFailed | NotReady | NotInstalled):
+                    raise LiveFailed(str(first)) from None
+                raise first from (None if isinstance(first, InputError | KeyboardInterrupt) else error)
 
     # ---------------------------------------------------------------- the beginning
 
@@ -379,8 +383,8 @@ class Live:
         )
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
+    """Of a group, what went wrong first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -18,7 +18,7 @@ from run_rig import ROOT, command
 from scenario_rig import write
 
 from cloud.table import Get, Put
-from fleet.live.run import Live
+from fleet.live.run import Live, LiveFailed
 
 LONG = SHORT.replace("duration: 5m", "duration: 2h")
 
@@ -111,6 +111,15 @@ def test_an_item_that_somebody_changes_in_the_table_is_caught(tmp_path: Path) ->
 
     result = run(tmp_path, SHORT, tamper=tamper)
     assert {"convergence", "nothing-invented"} <= failed(result), result.summary.checks
+
+
+def test_agents_that_end_by_themselves_are_a_failure_of_the_harness_and_no_verdict(tmp_path: Path) -> None:
+    async def kill(live: Live) -> None:
+        os.kill(live.hosts.hosts["agents-1"].part.pid, signal.SIGKILL)
+
+    with pytest.raises(LiveFailed, match="agents-1"):
+        run(tmp_path, SHORT, tamper=kill)
+    assert not processes_of(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
