@@ -30,17 +30,20 @@ FLEETING = SHORT.replace("rate: 30/h, remove: 40%", "rate: 300/h, remove: 80%")
 Tamper = Callable[[Live], Awaitable[object]]
 
 
-def plan_of(directory: Path, text: str, plant: str = "") -> Plan:
-    return build_plan(load(write(directory, text), ["phases.quiesce=2s", "phases.converge_within=30s"]), 1, plant=plant)
+def plan_of(directory: Path, text: str, plant: str = "", within: str = "30s") -> Plan:
+    changes = ["phases.quiesce=2s", f"phases.converge_within={within}"]
+    return build_plan(load(write(directory, text), changes), 1, plant=plant)
 
 
-def ready(directory: Path, text: str, plant: str = "") -> Prepared:
-    return prepared(plan_of(directory, text, plant), SPEED)
+def ready(directory: Path, text: str, plant: str = "", within: str = "30s") -> Prepared:
+    return prepared(plan_of(directory, text, plant, within), SPEED)
 
 
-def run(directory: Path, text: str, *, tamper: Tamper | None = None, plant: str = "", **asked: Any) -> RunResult:
-    """`asked`: fields of fleet.live.setup.Asked."""
-    made = ready(directory, text, plant)
+def run(
+    directory: Path, text: str, *, tamper: Tamper | None = None, plant: str = "", within: str = "30s", **asked: Any
+) -> RunResult:
+    """`within`: to converge. `asked`: fields of fleet.live.setup.Asked."""
+    made = ready(directory, text, plant, within)
     wanted, _ = checked(Asked(speed=SPEED, **asked), made.plan)
     folder = directory / "live"
     folder.mkdir()

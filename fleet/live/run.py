@@ -46,6 +46,7 @@ STREAM_S: Final = 0.2
 FIGURES_S: Final = 1.0
 STILL_US: Final = 1_000_000  # without a change of any item, before everybody counts as in step
 STOP_MS: Final = 2_000
+ASK_AGAIN_S: Final = 8.0  # those who have not said yet that they have all
 BEGIN_US: Final = 200_000  # from the last preparation to the start
 FILES_OF_DEVICE: Final = 4  # both ends of the proxy, a process's pipe and socket
 FILES_SPARE: Final = 128
@@ -254,7 +255,8 @@ class Live:
         started again where it alone hears them."""
         if not len(self._attachments):
             return
-        self._attachments.asked_us = self._clock.now_us()
+        if self._attachments.asked_us < 0:
+            self._attachments.asked_us = self._clock.now_us()
         for name in self.cloud.attached:
             self._doors[name].finish()
         if self._asked.websocket:
@@ -267,9 +269,14 @@ class Live:
             await trio.to_thread.run_sync(applications.do)
 
     async def _converge(self) -> bool:
+        asked = trio.current_time()
         while self._clock.now_us() < self._end_us:
-            if self._all_in_step() and self._attachments.in_step(self._following):
-                return True
+            if self._all_in_step():
+                if self._attachments.in_step(self._following):
+                    return True
+                if trio.current_time() - asked >= ASK_AGAIN_S:
+                    asked = trio.current_time()
+                    await self._ask_attached()
             await trio.sleep(LOOK_S)
         return False
 

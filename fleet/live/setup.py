@@ -205,7 +205,7 @@ class Cloud:
         """The configuration with which an attached device comes through that port of loopback."""
         config = self._folder / f"{device}.toml"
         config.touch(0o600)
-        config.write_text(self._config(device, self.attached[device], port, compact=False))
+        config.write_text(self._config(device, self.attached[device], port, boot_jitter="0s"))
         return config
 
     def setup(self, device: str, port: int, ops: list[DeviceOp]) -> DeviceSetup:
@@ -223,7 +223,7 @@ class Cloud:
             ops=ops,
         )
 
-    def _config(self, device: str, account: str, port: int, *, compact: bool) -> str:
+    def _config(self, device: str, account: str, port: int, **session: Any) -> str:
         asked = self._asked
         scheme = "ws" if asked.websocket else "mqtt"
         keep_alive = f"{max(5_000, self._plan.broker.keep_alive_us // 1000)}ms"
@@ -240,7 +240,7 @@ class Cloud:
             "device": {"id": device, "account": account},
             "database": {"file": f"{device}.db", "schema": str(self._schema)},
             "connection": connection,
-            "session": {"compact": compact},
+            "session": session,
             "api": {"socket": "none"},
         }
         return "\n".join(

