@@ -1,4 +1,5 @@
-"""An agent as `fleet-agent run` starts it, for tests: a folder with its configuration, its process, and its socket.
+"""An agent as `fleet-agent run` starts it, for tests: a folder with its configuration, its process, and its socket; and
+an application that writes there.
 
 Nothing waits for a time: only for what the process says or does, within a limit. Used by tests/live.
 """
@@ -19,7 +20,8 @@ from typing import Any, Final
 from live_rig import LIMIT_S, ROOT, until
 from relay_rig import FILE
 
-from agent.api.client import Client
+from agent.api.client import Client, NoAgent
+from agent.protocol.commands.failure import CommandError
 
 QUICK: Final = {
     "boot_jitter": '"0s"',
@@ -28,6 +30,9 @@ QUICK: Final = {
     "connect_base": '"100ms"',
     "connect_cap": '"500ms"',
 }
+
+
+NAMES: Final = 7  # of Settings that an application writes
 
 
 class AgentProcess:
@@ -149,3 +154,64 @@ class AgentProcess:
             self.process.kill()
         if self.process is not None:
             self.ended()
+
+
+class Application(threading.Thread):
+    """Writes until it is told to stop: Settings by turns with growing revs, and a new Fault each time. What the agent
+    has acknowledged is in `settings` and `faults`; `tried` is what was asked for and never answered."""
+
+    def __init__(self, socket: str) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket
+        self.settings: dict[str, int] = {}
+        self.faults: dict[str, int] = {}
+        self.tried: set[tuple[str, str, int]] = set()
+        self.acknowledged = 0
+        self.stopping = False
+        self.news = threading.Condition()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        rev = 0
+        try:
+            while not self.stopping:
+                try:
+                    with Client(self.socket, LIMIT_S) as client:
+                        while not self.stopping:
+                            rev += 1
+                            self.write(client, rev)
+                except (NoAgent, CommandError):
+                    with self.news:
+                        self.news.wait(0.02)  # the agent is dead, or not there yet
+        except BaseException as error:
+            self.failure = error
+
+    def write(self, client: Client, rev: int) -> None:
+        name, fault = f"s{rev % NAMES}", f"f{rev}"
+        for model, kept, key, field in (
+            ("Setting", self.settings, name, "name"),
+            ("Fault", self.faults, fault, "id"),
+        ):
+            self.tried.add((model, key, rev))
+            client.ask("upsert", model=model, item={field: key, "rev": rev})
+            self.tried.discard((model, key, rev))
+            kept[key] = rev
+            with self.news:
+                self.acknowledged += 1
+                self.news.notify_all()
+
+    def end(self) -> None:
+        self.stopping = True
+        self.join(LIMIT_S)
+        assert self.failure is None, self.failure
+
+    def wait(self, more: int) -> None:
+        """Until so many more writes were acknowledged."""
+        wanted = self.acknowledged + more
+
+        def pause() -> None:
+            with self.news:
+                self.news.wait(0.05)
+
+        until(lambda: self.failure or self.acknowledged >= wanted, f"{more} more writes", pause)
+        assert self.failure is None, self.failure
