@@ -166,20 +166,20 @@ class Application(threading.Thread):
         self.settings: dict[str, int] = {}
         self.faults: dict[str, int] = {}
         self.tried: set[tuple[str, str, int]] = set()
+        self.rev = 0
         self.acknowledged = 0
         self.stopping = False
         self.news = threading.Condition()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
-        rev = 0
         try:
             while not self.stopping:
                 try:
                     with Client(self.socket, LIMIT_S) as client:
                         while not self.stopping:
-                            rev += 1
-                            self.write(client, rev)
+                            self.rev += 1
+                            self.write(client, self.rev)
                 except (NoAgent, CommandError):
                     with self.news:
                         self.news.wait(0.02)  # the agent is dead, or not there yet
@@ -208,10 +208,9 @@ class Application(threading.Thread):
     def wait(self, more: int) -> None:
         """Until so many more writes were acknowledged."""
         wanted = self.acknowledged + more
-
-        def pause() -> None:
-            with self.news:
-                self.news.wait(0.05)
-
-        until(lambda: self.failure or self.acknowledged >= wanted, f"{more} more writes", pause)
+        until(lambda: self.failure or self.acknowledged >= wanted, f"{more} more writes", self.pause)
         assert self.failure is None, self.failure
+
+    def pause(self) -> None:
+        with self.news:
+            self.news.wait(0.05)
