@@ -76,8 +76,9 @@ class AgentProcess:
         self.config.touch(0o600)
         self.config.write_text(f"{text}\n{self._more}\n")
 
-    def start(self, environment: Mapping[str, str] | None = None) -> AgentProcess:
-        command = [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)]
+    def start(self, environment: Mapping[str, str] | None = None, *under: str) -> AgentProcess:
+        """`under`: a command that runs it."""
+        command = [*under, sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=subprocess.PIPE, text=True
         )

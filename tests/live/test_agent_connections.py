@@ -287,6 +287,32 @@ def denied(agent: AgentProcess) -> list[dict[str, Any]]:
     return [event for event in agent.events("no-connection") if "may not publish" in event["reason"]]
 
 
+def test_a_device_that_is_revoked_at_the_relay_is_cut_off_tries_on_with_back_off_and_may_come_back(
+    tmp_path: Path, table: Table
+) -> None:
+    table.execute(with_token("home-1", digest_of(TOKEN), "main"))
+    options = ("--websocket", "127.0.0.1:0")
+    with RelayProcess(tmp_path, table, "", *options, more="listener: {recheck_ms: 300, refusal_ms: 20}") as relay:
+        door = Door(relay.wait("listening-for-devices")["websocket"])
+        door.open()
+        connection = {"url": f'"ws://127.0.0.1:{door.port}"', "token": f'"{TOKEN}"'}
+        with AgentProcess(tmp_path, connection, session=PACED).start() as agent:
+            works(agent, table)
+            seen = len(door.taken)
+            table.execute(with_token("home-1", digest_of("another"), "main"))
+            told = until(lambda: refusals(agent), "it is refused", agent.pause)[0]
+            assert "home-1" in told["reason"] and told["hint"], told
+            until(lambda: len(door.taken) >= seen + ATTEMPTS, "it is tried again", agent.pause)
+            assert door.taken[seen + ATTEMPTS - 1] - door.taken[seen] > ATTEMPTS_S_MIN, "a storm"
+            goes_on(agent)
+            table.execute(with_token("home-1", digest_of(TOKEN), "main"))
+            agent.signal(signal.SIGHUP)  # else it comes back with its next attempt
+            agent.wait("connected", 2)
+            works(agent, table)
+            assert agent.terminate() == 0 and not agent.odd
+        door.shut()
+
+
 def test_a_server_that_is_away_or_says_nothing_or_something_else(tmp_path: Path, broker: Mosquitto) -> None:
     with AgentProcess(tmp_path, {"url": f'"mqtt://127.0.0.1:{free_port()}"'}).start() as agent:
         told = agent.wait("no-connection")
@@ -294,7 +320,8 @@ def test_a_server_that_is_away_or_says_nothing_or_something_else(tmp_path: Path,
         goes_on(agent)
         agent.configure({"url": '"mqtt://nowhere.invalid"'})
         agent.signal(signal.SIGHUP)
-        until(lambda: refusals(agent, "name"), "the name is not known", agent.pause)
+        told = until(lambda: refusals(agent, "name"), "the name is not known", agent.pause)[0]
+        assert "nowhere.invalid" in told["reason"] and "DNS" in told["hint"]
         with socket.create_server(("127.0.0.1", 0)) as other:
             agent.configure({"url": f'"mqtts://127.0.0.1:{broker.port}"'})
             agent.signal(signal.SIGHUP)

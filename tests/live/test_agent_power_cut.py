@@ -10,30 +10,21 @@ fate or another of what was not synced; `fleet-agent run` starts on those files,
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import pytest
-import trio
 from agent_rig import NAMES, AgentProcess, Application
 from broker_relay import BrokerRelay
-from live_rig import LIMIT_S, Mosquitto, until, wall_ms
-from relay_rig import FILE, Rig, config, stored
-from runtime_rig import RealClock
-from simulated_disk import FATES, SHORT_LOG_PAGES, Disk, Files, Op, Platter, abandon, connect
+from daemon_rig import daemon_on
+from live_rig import Mosquitto, until
+from relay_rig import Rig, config, stored
+from simulated_disk import FATES, SHORT_LOG_PAGES, Disk, Files, Op, Platter, connect
 
 from agent.api.client import Client
-from agent.database import Database
-from agent.protocol.log import Log
-from agent.protocol.schema import Context, Schema
-from agent.runtime.daemon import Daemon
-from agent.runtime.settings import load
-from agent.runtime.systemd import Notifier
 from cloud.table import Item
 from fleet.rng import rng
 
@@ -49,38 +40,6 @@ class Moment(msgspec.Struct):
     faults: dict[str, int]
     rev: int
     table: list[Item]
-
-
-@contextmanager
-def daemon_on(disk: Disk, place: AgentProcess) -> Iterator[None]:
-    """A daemon, with the configuration of `place`, on a simulated disk; its power is cut at the end."""
-    clock = RealClock()
-    random_ = rng(1, "home-1", "agent")
-    said: list[str] = []
-
-    def monotonic_ms() -> int:
-        return int(clock.current_time() * 1000)
-
-    connection = connect(disk, log_pages=SHORT_LOG_PAGES)
-    context = Context("home-1", "main")
-    database = Database(
-        connection, Schema.load(FILE), context, monotonic_ms=monotonic_ms, wall_ms=wall_ms, random=random_
-    )
-    daemon = Daemon(
-        load(place.config), database, Log(said.append, wall_ms=wall_ms, monotonic_ms=monotonic_ms), Notifier({}, 1),
-        read=lambda: load(place.config), monotonic_ms=monotonic_ms, wall_ms=wall_ms, chance=random_.unit,
-    )  # fmt: skip
-    started = threading.Event()
-    thread = threading.Thread(target=trio.run, args=(daemon.serve, started.set))
-    thread.start()
-    assert started.wait(LIMIT_S)
-    try:
-        yield
-    finally:
-        daemon.stop_from_any_thread("the test")
-        thread.join(LIMIT_S)
-        abandon(connection)
-    assert not [line for line in said if "session-failed" in line], said
 
 
 class Watch:
@@ -114,7 +73,7 @@ class Watch:
 def moments(folder: Path, broker: Mosquitto, disk: Disk, count: int) -> list[Moment]:
     """Of one life of the daemon, while an application and the cloud write."""
     place = AgentProcess(folder, {"url": f'"{broker.url}"'})
-    with BrokerRelay(broker.port) as relay, daemon_on(disk, place):
+    with BrokerRelay(broker.port) as relay, daemon_on(connect(disk, log_pages=SHORT_LOG_PAGES), place) as said:
         application = Application(place.socket)
         watch = Watch(disk, relay, application, count)
         application.start()
@@ -126,6 +85,7 @@ def moments(folder: Path, broker: Mosquitto, disk: Disk, count: int) -> list[Mom
 
         until(lambda: application.failure or watch.whole, f"{count} moments", cloud_writes)
         application.end()
+    assert not [event for event in said if event["event"] == "session-failed"]
     return watch.found
 
 
