@@ -34,7 +34,7 @@ IMPORTS: Final = {
 ROOMS: Final = {
     "agent": ("",),
     "cloud": ("", "cloud"),
-    "fleet": ("", "cloud", "fleet", "moto"),
+    "fleet": ("", "cloud", "fleet", "moto", "cluster"),
     "reports": ("", "fleet"),
     "benchmarks": ("", "cloud", "fleet", "dev"),
     "tests": ("", "cloud", "fleet", "dev"),
@@ -97,7 +97,7 @@ def test_the_protocol_imports_only_msgspec_and_itself() -> None:
         assert all(module.startswith("agent.protocol") for module in own), path
 
 
-@pytest.mark.parametrize("extra", ["", "cloud", "fleet", "moto", "dev"])
+@pytest.mark.parametrize("extra", ["", "cloud", "fleet", "moto", "cluster", "dev"])
 def test_nothing_is_installed_that_nobody_uses(extra: str) -> None:
     modules = {module for room, extras in ROOMS.items() if extra in extras for module in outside(room)}
     unused = [

@@ -22,6 +22,7 @@ from fleet.oracle.stored import ORPHAN, image_equals
 from fleet.rng import Stream, rng
 from fleet.scenario.plan import FaultPlan
 from fleet.trace import Trace
+from fleet.world import fuse
 from fleet.world.clock import Clock
 from fleet.world.device import START_MS, SimDevice
 from fleet.world.table import WorldTable
@@ -91,7 +92,11 @@ class Damage:
         in_table = where == "table" or (where == "any" and stream.chance(0.5))
         lose = stream.chance(0.5)
         models: list[str] = plan.params["models"]
-        found = [entry for entry in self._sound(device, models) if self._fits(entry, in_table, lose, bool(models))]
+        try:
+            found = [entry for entry in self._sound(device, models) if self._fits(entry, in_table, lose, bool(models))]
+        except fuse.PowerCutError:  # it was to fail at the device's next statement, which is ours
+            device.cut()
+            found = []
         if not found:
             self._probes["damage_found_nothing"] += 1
             return
@@ -155,6 +160,7 @@ class Damage:
     def _on_device(self, device: SimDevice, key: Key, image: Image, lose: bool) -> None:
         assert device.database is not None
         store = device.database.store
+        fuse.disarm(store)  # what is done here is not the device's
         sql = "SELECT count(*) FROM main.item WHERE pk=? AND sk=?"
         table = "item" if store.execute(sql, key).fetchone()[0] else "mem_item"
         if lose:
@@ -178,7 +184,7 @@ class Damage:
             session = hit.device.session
             if session is not None and session.state.value in _ONLINE:
                 hit.waited_us += LOOK_EVERY_US
-            if self._agree(hit):
+            if self._looks_equal(hit):
                 self._oracle.damage_healed(
                     self._clock.now, hit.device.device_id, hit.key, hit.model.name, hit.waited_us
                 )
@@ -188,6 +194,13 @@ class Damage:
         self.open = left
         if left:
             self._clock.post_in(LOOK_EVERY_US, self._tie, self._look, None)
+
+    def _looks_equal(self, hit: Damaged) -> bool:
+        try:
+            return self._agree(hit)
+        except fuse.PowerCutError:
+            hit.device.cut()
+            return False
 
     def _agree(self, hit: Damaged) -> bool:
         database = hit.device.database
