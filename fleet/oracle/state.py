@@ -101,6 +101,7 @@ class Device:
         "clock_us",
         "cloned",
         "damaged",
+        "epoch_us",
         "feeds",
         "floors",
         "fuzzy",
@@ -135,6 +136,7 @@ class Device:
         self.verdicts: Mapping[str, str] = NO_VERDICTS
         self.past: dict[str, tuple[int, str | None]] | None = None  # former epochs of HEAD -> where they ended
         self.sent_epoch = ""
+        self.epoch_us = 0  # when it first sent something in that epoch
         self.ops: dict[int, Sent] = {}
         self.last_up = b""
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)

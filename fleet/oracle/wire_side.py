@@ -53,6 +53,7 @@ class WireSide(TableSide):
         if message.epoch != d.sent_epoch:
             self._new_epoch(d)
             d.sent_epoch = message.epoch
+            d.epoch_us = t_us
         elif ops:
             first = message.first_u
             for u in list(ops):  # ascending
@@ -119,8 +120,8 @@ class WireSide(TableSide):
             writes = self._writes_of(t_us, d, item, op)
         if item.period_us and writes:
             first_us = writes[0][2]
-            period, moved = self.checks.period, d.clock_us >= first_us or not d.timed
-            period.sent(t_us, d.name, key, t_us - first_us, item.period_us, moved)
+            excused = max(d.clock_us, d.epoch_us) >= first_us or not d.timed
+            self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)
         item.last_sent = d.ops[u] = sent

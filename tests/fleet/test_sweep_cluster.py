@@ -18,7 +18,12 @@ from fleet.sweep.sweep import Wanted, sweep
 def cluster() -> Iterator[str]:
     made: Any = distributed
     with made.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, worker_dashboard_address=None
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        scheduler_kwargs={"allowed_failures": 0},  # else a case that kills its worker is tried on three others
     ) as running:
         yield str(running.scheduler_address)
 
