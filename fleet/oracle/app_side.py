@@ -236,7 +236,7 @@ class AppSide(WireSide):
         self, t_us: int, d: Device, item: Item, index: int, rev: int | None, image: Mapping[str, Any] | None
     ) -> None:
         invented = self.checks.invented
-        if image is None:
+        if image is None or (rev is not None and (item.key, rev) in d.rotten):
             return
         if index != item.index or item.image is None or index == UNKNOWN:
             invented.image(t_us, d.name, item.key, image, "on the device")
@@ -255,7 +255,7 @@ class AppSide(WireSide):
         if wide is not None and rev is not None:
             d.hidden.discard(item.key)
         if index == UNKNOWN:
-            explained = self._explained(t_us, d, item, index)
+            explained = self._explained(t_us, d, item, index) or _was_undone(d, item)
             if before is None and rev is not None and item.rev is None and not explained:
                 checks.resurrection.came_back(t_us, d.name, item.key, rev)
             else:
@@ -268,7 +268,7 @@ class AppSide(WireSide):
             if index > seen:
                 self._reached(d, item, index, t_us)
         else:
-            explained = self._explained(t_us, d, item, index)
+            explained = self._explained(t_us, d, item, index) or _was_undone(d, item)
             if before is None and rev is not None and not explained:
                 checks.resurrection.came_back(t_us, d.name, item.key, rev)
             else:
@@ -407,3 +407,10 @@ class AppSide(WireSide):
         if item.receives and item.feed is not None:
             index = item.find(rev, ABSENT)
             self._reached(d, item, ABSENT if index == UNKNOWN else index, None)
+
+
+def _was_undone(d: Device, item: Item) -> bool:
+    """The delete of an item that a restored table does not have is lost, and the device shows what it had before, until
+    the snapshot of its new epoch tells it that the item is gone."""
+    sent = item.last_sent
+    return d.restored and sent is not None and sent.kind == "delete" and bool(sent.fate)

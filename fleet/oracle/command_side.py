@@ -35,7 +35,7 @@ Name = tuple[str, str]  # device, id
 class Order:
     """One command, of a device."""
 
-    __slots__ = ("ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us")
+    __slots__ = ("ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us", "reboots")
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -45,6 +45,7 @@ class Order:
         self.reached_us: int | None = None
         self.heard_us: int | None = None  # when its device had the next answer of the relay
         self.ran = 0
+        self.reboots = False  # it orders a restart
         self.final: str | None = None  # the first final state that the table has had
         self.present: str | None = None  # the state that it has
 
@@ -58,6 +59,7 @@ class CommandSide(FinalSide, RestoredSide):
         self._orders: dict[Name, Order] = {}
         self._rebooted_us: dict[str, int] = {}
         self._withdrawn: deque[tuple[int, Name]] = deque()
+        self._restarts_us: dict[str, int] = {}  # by device: its last boot
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
 
     # ------------------------------------------------------------------ what is told
@@ -93,6 +95,15 @@ class CommandSide(FinalSide, RestoredSide):
             return False
         heard_us = t_us if order.heard_us is None else order.heard_us
         return heard_us > order.expires_us + KEEP_US - LOOK_US
+
+    def _restarted(self, device: str, order: Order) -> int:
+        """A restart was ordered, and there was one, for whatever reason: the order is carried out."""
+        was_ordered = order.reboots and order.final == "done" and order.reached_us is not None
+        return int(was_ordered and self._restarts_us.get(device, -1) > (order.reached_us or 0))
+
+    def device_booted(self, t_us: int, device: str) -> None:
+        super().device_booted(t_us, device)
+        self._restarts_us[device] = t_us
 
     def committed(self, t_us: int, record: TableRecord) -> None:
         super().committed(t_us, record)
@@ -130,6 +141,7 @@ class CommandSide(FinalSide, RestoredSide):
                 self._withdrawn.append((t_us, name))
                 self._forget_withdrawn(t_us)
             else:
+                order.reboots = image.get("name") == REBOOT
                 order.expires_us = image.get("expires", 0) * 1000 - self._start_us
         elif order is not None:
             order.present = state = None if image is None else image["state"]
@@ -168,7 +180,8 @@ class CommandSide(FinalSide, RestoredSide):
             if self._devices[device].cloned or is_over or (in_time and self._is_forgotten(t_us, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
-                answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)
+                ran = order.ran or self._restarted(device, order)
+                answered.at_end(t_us, device, order.key, ran, order.final, order.present)
         return self.results()
 
 

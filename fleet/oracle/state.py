@@ -119,6 +119,7 @@ class Device:
         "reach",
         "replaced_us",
         "restored",
+        "rotten",
         "sent_epoch",
         "timed",
         "verdicts",
@@ -144,6 +145,7 @@ class Device:
         self.reach: dict[str, Reach] = {}
         self.restored = False
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
+        self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour
         self.idle = 0  # messages with content since this device's last progress

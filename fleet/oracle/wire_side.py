@@ -316,8 +316,8 @@ class WireSide(TableSide):
             last = d.ops.get(up)
             key = last.item.key if last is not None and last.item is not None else None
             acked.ack(t_us, d.name, key, up, message.upid, d.head_up, d.head_id, message.epoch)
-            if d.sent_epoch != message.epoch or up > d.head_up:
-                return
+            if d.sent_epoch != message.epoch or up > d.head_up or d.cloned:
+                return  # a copy in the same epoch may have let the relay forget verdicts
             told = message.verdicts
             for u, sent in d.ops.items():
                 if u <= up and sent.fate is not None and (told or sent.fate):

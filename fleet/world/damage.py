@@ -170,6 +170,7 @@ class Damage:
             text: str = image[TEXT]
             rotten = encode_image({**image, TEXT: text[:-1] + ("-" if text[-1] != "-" else "+")})
             store.execute(f"UPDATE {table} SET image=? WHERE pk=? AND sk=?", (rotten, *key))
+            self._oracle.device_rotten(device.device_id, key, image[REV])
         store.load()  # what it remembers of the file it reads again
 
     # ---------------------------------------------------------------- whether it is healed
