@@ -410,7 +410,9 @@ class AppSide(WireSide):
 
 
 def _was_undone(d: Device, item: Item) -> bool:
-    """The delete of an item that a restored table does not have is lost, and the device shows what it had before, until
-    the snapshot of its new epoch tells it that the item is gone."""
+    """The table was put back, and the device does not know yet: messages from before may reach it. Or its write to an
+    item that the table does not have is lost, and it shows what it had before, until the snapshot of its new epoch."""
+    if d.old_epoch:
+        return True
     sent = item.last_sent
-    return d.restored and sent is not None and sent.kind == "delete" and bool(sent.fate)
+    return d.restored and sent is not None and bool(sent.fate)

@@ -115,6 +115,7 @@ class Device:
         "last_up",
         "name",
         "ops",
+        "old_epoch",
         "past",
         "reach",
         "replaced_us",
@@ -145,6 +146,7 @@ class Device:
         self.reach: dict[str, Reach] = {}
         self.restored = False
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
+        self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour

@@ -34,6 +34,8 @@ class WireSide(TableSide):
                 self._content(t_us, d)
             return
         message = upward(payload)
+        if d.old_epoch and message is not None and message.epoch != d.old_epoch:
+            d.old_epoch = ""
         if message is None:
             self.messages_unreadable += 1
         elif message.t == "up":
