@@ -19,11 +19,11 @@ from fleet.scenario.units import format_duration, parse_duration, parse_rate
 Values = dict[str, Any]
 
 MINUTE: Final = 60
-LENGTHS_M: Final = (8, 10, 12, 15, 20, 25, 30, 40, 60)
-DENSITIES: Final = (15, 25, 40)  # percent of the kinds of fault that a run has
+LENGTHS_M: Final = (8, 12, 20, 30, 40, 60, 60)
+DENSITIES: Final = (15, 30, 50)  # percent of the kinds of fault that a run has
 CONVERGE_WITHIN_M: Final = 45
 CONVERGE_AFTER_COPIES_M: Final = 100  # quarantines have to pass, and their relay's patience
-WORKLOAD_STAYS: Final = 0.75
+WORKLOAD_STAYS: Final = 0.85
 LINKS: Final = ("home-wifi", "wifi-poor", "lte", "lte-m", "cellular-bloated", "rural-lossy", "leo-sat", "ethernet")
 
 
@@ -114,7 +114,7 @@ def _workloads(workloads: list[Values], scale: float, stream_of: Callable[[str],
     for workload in workloads:
         stream = stream_of(f"workload/{workload['name']}")
         stays = stream.chance(WORKLOAD_STAYS)
-        percent = stream.choice((50, 100, 100, 200, 300))
+        percent = stream.choice((50, 100, 200, 300, 400))
         if not stays:
             continue
         workload = dict(workload)

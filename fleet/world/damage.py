@@ -36,16 +36,24 @@ Position = tuple[str, int]  # (feed epoch, seq); epochs sort by time
 
 class Damaged:
     """One item of one device, damaged here or there. `tail`: where its feed's log ended then: a device that has not
-    come so far may agree, and will not for long. `waited_us`: how long the device has been online since."""
+    come so far may agree, and will not for long. `waited_us`: how long the device has been online since, and since its
+    last boot, at which it forgets what it suspected."""
 
-    __slots__ = ("device", "key", "model", "tail", "waited_us")
+    __slots__ = ("boots", "device", "key", "model", "tail", "waited_us")
 
     def __init__(self, device: SimDevice, key: Key, model: Model, tail: Position | None) -> None:
         self.device = device
         self.key = key
         self.model = model
         self.tail = tail
+        self.boots = device.reboots
         self.waited_us = 0
+
+    def is_online(self) -> None:
+        """It was, for another while."""
+        if self.boots != self.device.reboots:
+            self.boots, self.waited_us = self.device.reboots, 0
+        self.waited_us += LOOK_EVERY_US
 
     def is_behind(self) -> bool:
         if self.tail is None or self.model.feed is None or self.device.database is None:
@@ -184,7 +192,7 @@ class Damage:
         for hit in self.open:
             session = hit.device.session
             if session is not None and session.state.value in _ONLINE:
-                hit.waited_us += LOOK_EVERY_US
+                hit.is_online()
             if self._looks_equal(hit):
                 self._oracle.damage_healed(
                     self._clock.now, hit.device.device_id, hit.key, hit.model.name, hit.waited_us
