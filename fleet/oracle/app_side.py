@@ -254,6 +254,8 @@ class AppSide(WireSide):
         before = self._readable(d, item)
         if wide is not None and rev is not None:
             d.hidden.discard(item.key)
+        if d.stale:
+            d.stale.pop(item.key, None)
         if index == UNKNOWN:
             explained = self._explained(t_us, d, item, index) or _was_undone(d, item)
             if before is None and rev is not None and item.rev is None and not explained:
@@ -342,7 +344,8 @@ class AppSide(WireSide):
             for item in list(d.feeds[kind].items.values()):
                 self._reads_after_boot(t_us, d, item, found.pop(item.key, None))
         for key, rev in found.items():
-            self.checks.survive.differs(t_us, device, key, None, rev)
+            if rev is None or d.stale.get(key) != rev:
+                self.checks.survive.differs(t_us, device, key, None, rev)
 
     def _reads_after_boot(self, t_us: int, d: Device, item: Item, rev: int | None) -> None:
         survive = self.checks.survive
@@ -387,6 +390,7 @@ class AppSide(WireSide):
         d.idle = 0
         d.last_up = b""
         d.fuzzy = None
+        d.stale = {}
         found = dict(items)
         for key in found:
             if key not in self._items:
@@ -400,6 +404,8 @@ class AppSide(WireSide):
         for kind in ("account", "all"):
             for item in list(d.feeds[kind].items.values()):
                 self._set_back(d, item, found.get(item.key))
+                if (rev := found.get(item.key)) is not None and item.find(rev, ABSENT) == UNKNOWN:
+                    d.stale[item.key] = rev
         for sent in d.ops.values():
             sent.writes = []
 

@@ -122,6 +122,7 @@ class Device:
         "restored",
         "rotten",
         "sent_epoch",
+        "stale",
         "timed",
         "verdicts",
     )
@@ -147,6 +148,7 @@ class Device:
         self.restored = False
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
+        self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour

@@ -176,10 +176,10 @@ def _faults(setting: Setting, stream_of: Callable[[str], Stream]) -> list[Values
     return faults
 
 
-def _times(setting: Setting, stream: Stream, longest_s: int) -> Values:
+def _times(setting: Setting, stream: Stream, longest_s: int, often: tuple[int, ...] = (1, 2, 4, 8, 16)) -> Values:
     """At a rate, or at one or two moments at which it still fits in."""
     if stream.chance(0.6):
-        events = stream.choice((1, 2, 4, 8, 16))  # of each device that it may hit, over the whole run
+        events = stream.choice(often)  # of each device that it may hit, over the whole run
         return {"rate": f"{max(1, events * 3600 // setting.length_s)}/h"}
     last_s = setting.length_s - longest_s - 1
     at = sorted(stream.between(setting.warm_up_s, max(setting.warm_up_s, last_s)) for _ in range(1 + stream.below(2)))
@@ -318,6 +318,27 @@ def _clone(setting: Setting, stream: Stream) -> Values:
     return {"kind": "clone", "at": _time(at), "duration": _time(duration), "target": {"share": share}}
 
 
+def _device_restore(setting: Setting, stream: Stream) -> Values:
+    longest, off = _off(setting, stream, (5, 20, 60))
+    back = stream.choice((10, 60, 300, 1800))
+    return {
+        "kind": "device-restore",
+        "back": _time(back),
+        **off,
+        **_times(setting, stream, longest, (1, 1, 2)),
+        **_few(stream),
+    }
+
+
+def _factory_reset(setting: Setting, stream: Stream) -> Values:
+    longest, off = _off(setting, stream, (5, 20, 60))
+    return {"kind": "factory-reset", **off, **_times(setting, stream, longest, (1, 1, 2)), **_few(stream)}
+
+
+def _few(stream: Stream) -> Values:
+    return {"target": {"share": f"{stream.choice((5, 20, 60))}%"}}
+
+
 def _silent_damage(setting: Setting, stream: Stream) -> Values:
     where = stream.choice(("any", "device", "table"))
     events = stream.choice((1, 2, 3))
@@ -345,4 +366,6 @@ DRAWS: Final[dict[str, Callable[[Setting, Stream], Values]]] = {
     "table-restore": _table_restore,
     "clone": _clone,
     "silent-damage": _silent_damage,
+    "device-restore": _device_restore,
+    "factory-reset": _factory_reset,
 }

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from agent.files import open_memory
 from agent.protocol.messages import Key
 from fleet.oracle import Oracle
 from fleet.rng import rng
@@ -33,6 +32,9 @@ class Unheard(Oracle):
         return
 
     def device_booted(self, t_us: int, device: str) -> None:
+        return
+
+    def device_restored(self, t_us: int, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
         return
 
     def device_file(self, t_us: int, device: str, keys: Iterable[Key]) -> None:
@@ -74,11 +76,11 @@ def clone_of(
     original: SimDevice, world: Surroundings, plan: DevicePlan, group: GroupPlan, profile: Profile
 ) -> SimDevice | None:
     """With a copy of its disk as it is now, without power. None: the original has never been on."""
-    if original.disk is None:
+    disk = original.copy_of_disk()
+    if disk is None:
         return None
     made = SimDevice(replace(world, oracle=Unheard()), plan, group, profile)
-    made.disk = open_memory()
-    original.disk.backup(made.disk)
+    made.disk = disk
     name = f"{plan.id}/clone/{world.clock.now}"  # its own chance: two copies of a disk do not draw alike
     made.tie = world.clock.tie(name)
     made.random = rng(world.seed, name, "agent")
