@@ -28,10 +28,10 @@ run: $(VENV)/.for-run
 	@$(BIN)/fleet run $(SCENARIO)
 
 test: $(VENV)/.for-dev
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
 
 slow: $(VENV)/.for-dev
-	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q -n $(JOBS) -m slow --timeout 3600
+	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow --timeout 3600
 
 lint: $(VENV)/.for-dev
 	@$(BIN)/ruff check .

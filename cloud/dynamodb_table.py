@@ -18,9 +18,8 @@ from botocore.exceptions import BotoCoreError
 
 from agent.protocol.onetable.attributes import AttributeMap, key_attributes
 from cloud.dynamodb_errors import RAISED, Unusable, fault_of, unusable
-from cloud.table import PK, PRIVATE_PREFIX, SK, Key, Throttled, Unavailable
+from cloud.table import MARKER_KEY, PK, SK, Throttled, Unavailable
 
-MARKER_KEY: Final[Key] = (PRIVATE_PREFIX + "table", "marker")
 VIEW: Final = "NEW_AND_OLD_IMAGES"
 _KEYS: Final = {PK: ("HASH", "S"), SK: ("RANGE", "S")}
 _PROVISION_HINT: Final = "`fleet-cloud provision` makes a table that is right"

@@ -17,9 +17,8 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from cloud.config import RelayConfig
-from cloud.table import PRIVATE_PREFIX, Condition, Get, Item, Key, Request, Update
+from cloud.table import MARKER_KEY, Condition, Get, Item, Request, Update
 
-MARKER_KEY: Final[Key] = (PRIVATE_PREFIX + "table", "marker")
 INCARNATION: Final = "incarnation"  # attribute of the marker
 IN: Final = "inc"  # attribute of HEAD; absent: ""
 _DIGITS: Final = 16

@@ -15,8 +15,8 @@ from agent.protocol.onetable.attributes import key_attributes
 from agent.protocol.schema import Schema
 from cloud import table_definition
 from cloud.dynamodb_errors import Unusable
-from cloud.dynamodb_table import MARKER_KEY, VIEW, asked, check_keys, marker, place_of, ttl_of
-from cloud.table import PK
+from cloud.dynamodb_table import VIEW, asked, check_keys, marker, place_of, ttl_of
+from cloud.table import MARKER_KEY, PK
 
 WAIT_S: Final = 2.0  # between two looks at a table that is being made
 WAITS_MAX: Final = 300

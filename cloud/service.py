@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import trio
 
+from agent.protocol.log import Log
 from agent.protocol.schema import Schema
 from agent.protocol.topics import to_device
 from cloud import system
@@ -26,7 +27,6 @@ from cloud.relay import Relay
 from cloud.service_drive import Driver
 from cloud.service_inbox import Incoming
 from cloud.service_intake import Intake
-from cloud.service_log import Log
 from cloud.service_metrics import Figures
 from cloud.service_mqtt import Broker, BrokerSettings
 from cloud.service_settings import Settings

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import trio
 
+from agent.protocol.log import Log
 from agent.protocol.messages import MESSAGE_BYTES_MAX
 from cloud.service_inbox import Inbox, Incoming, Publishes
-from cloud.service_log import Log
 
 
 class Intake:

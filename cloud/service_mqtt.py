@@ -1,10 +1,10 @@
 """The device side of the relay over MQTT: one connection to a broker, kept up; messages in, publishes out.
 
-paho-mqtt through its external-loop interface, driven by trio: no thread but for the time of a connect. Every connection
-is a new client with a clean session: nothing is to be had from a broker's queue that the protocol would not ask for
-again. What comes in is acknowledged when its work has ended, not before: the broker then never has more under way with
-this relay than `in_hand`, hands what a dead relay had to another (shared subscription), and what is lost all the same
-the device sends again. Acknowledgements go out in the order of the messages, as MQTT wants it.
+paho-mqtt under trio, as a device's connection has it (agent.transport.paho_loop). Every connection is a new client with
+a clean session: nothing is to be had from a broker's queue that the protocol would not ask for again. What comes in is
+acknowledged when its work has ended, not before: the broker then never has more under way with this relay than
+`in_hand`, hands what a dead relay had to another (shared subscription), and what is lost all the same the device sends
+again. Acknowledgements go out in the order of the messages, as MQTT wants it.
 
 The device is the one that the topic names, which the broker's access rules bind to the connection; a payload's word for
 it counts nothing. Called by cloud.service.
@@ -13,7 +13,6 @@ it counts nothing. Called by cloud.service.
 from __future__ import annotations
 
 import math
-import socket
 import ssl
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,15 +20,12 @@ from typing import Any, Final
 
 import msgspec
 import trio
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from agent.protocol.log import Log
 from agent.protocol.topics import audience, from_device, sender, to_account, to_device
+from agent.transport.paho_loop import PahoLoop, Unreadable, client_of
 from cloud.service_intake import Intake
-from cloud.service_log import Log
 from cloud.table import Publish
 
 STABLE_S: Final = 20.0  # a connection that held so long starts the back-off anew
@@ -87,47 +83,29 @@ class Connection:
         self.window = trio.Semaphore(settings.window)
         self.why = ""
         self._receive = receive
-        self._write = trio.Event()
-        self._answered = trio.Event()
-        self._answer: Any = None
-        self._threaded = True  # while connect() runs in a thread, no event may be set
-        five = settings.version == "5"
-        self.client = paho.Client(
-            CallbackAPIVersion.VERSION2,
+        self.client = client_of(
             client_id=settings.client_id,
-            clean_session=None if five else True,
-            protocol=paho.MQTTv5 if five else paho.MQTTv311,
-            reconnect_on_failure=False,
+            version=settings.version,
+            username=settings.username,
+            password=settings.password,
+            tls=settings.tls,
             manual_ack=True,
         )
+        self._loop = PahoLoop(self.client, self._checked)
         client = self.client
-        client.max_inflight_messages = 0  # the window is kept here
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = lambda _client, _data, message: self._receive(self, message)
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
-        client.on_socket_open = lambda _client, _data, sock: _no_delay(sock)
-        client.on_socket_close = lambda _client, _data, sock: None if self._threaded else _closing(sock)
-        client.on_socket_register_write = lambda _client, _data, _sock: self._want_write()
-        if settings.username is not None:
-            client.username_pw_set(settings.username, settings.password)
-        if settings.tls is not None:
-            client.tls_set_context(settings.tls)
 
     # Callbacks of paho.
 
-    def _want_write(self) -> None:
-        if not self._threaded:
-            self._write.set()
-
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
-        self._answer = (reason, properties)
-        self._answered.set()
+        self._loop.answer((reason, properties))
 
     def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
-        self._answer = reasons
-        self._answered.set()
+        self._loop.answer(reasons)
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
         waiting = self.published.pop(mid, None)
@@ -142,12 +120,18 @@ class Connection:
 
     async def serve(self, inbox_open: Callable[[], Any], on_ready: Callable[[Connection], None]) -> None:
         """Connects, subscribes, and goes on until the connection ends. Raises OSError, ValueError, BrokerRefused."""
-        await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True)
-        self._threaded = False
+        settings = self.settings
+        await self._loop.connect(
+            settings.host,
+            settings.port,
+            settings.keep_alive_s,
+            packet_bytes_max=_PACKET_BYTES_MAX,
+            receive_max=settings.in_hand,
+        )
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._reading, inbox_open)
-                nursery.start_soon(self._writing)
+                nursery.start_soon(self._loop.writing)
                 nursery.start_soon(self._ticking)
                 await self._join()
                 self.ready = True
@@ -157,18 +141,6 @@ class Connection:
         finally:
             self.ready = False
             self._drop()
-
-    def _connect(self) -> None:
-        settings = self.settings
-        if settings.version == "5":
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.ReceiveMaximum = settings.in_hand
-            properties.MaximumPacketSize = _PACKET_BYTES_MAX
-            self.client.connect(
-                settings.host, settings.port, settings.keep_alive_s, clean_start=True, properties=properties
-            )
-        else:
-            self.client.connect(settings.host, settings.port, settings.keep_alive_s)
 
     async def _join(self) -> None:
         reason, properties = await self._answer_to("CONNECT")
@@ -197,7 +169,7 @@ class Connection:
 
     async def _subscribe(self, topic: str, qos: int = 1, no_local: bool = False) -> Any:
         """`no_local`: not what this connection itself publishes; before MQTT 5 a broker cannot be asked for that."""
-        self._answered = trio.Event()
+        self._loop.ask()
         if self.settings.version == "5":  # what was retained is old: a device would send it again if it still counted
             never = SubscribeOptions.RETAIN_DO_NOT_SEND
             options = SubscribeOptions(qos=qos, noLocal=no_local, retainHandling=never)
@@ -207,10 +179,10 @@ class Connection:
         return await self._answer_to("SUBSCRIBE")
 
     async def _answer_to(self, what: str) -> Any:
-        with trio.move_on_after(_ANSWER_S):
-            await self._answered.wait()
-            return self._answer
-        raise TimeoutError(f"no answer to {what} within {_ANSWER_S:.0f} s")
+        try:
+            return await self._loop.answered(_ANSWER_S)
+        except trio.TooSlowError:
+            raise TimeoutError(f"no answer to {what} within {_ANSWER_S:.0f} s") from None
 
     def unsubscribe(self) -> None:
         own = from_device("+", self.settings.prefix)
@@ -224,10 +196,7 @@ class Connection:
         for event, _ in self.published.values():
             event.set()
         self.published.clear()
-        sock = self.client.socket()
-        if sock is not None:
-            _closing(sock)
-            sock.close()
+        self._loop.close()
 
     # The loops.
 
@@ -240,32 +209,13 @@ class Connection:
     async def _reading(self, inbox_open: Callable[[], Any]) -> None:
         while True:
             await inbox_open()
-            sock = self._checked()
-            if not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
-                try:
-                    await trio.lowlevel.wait_readable(sock)
-                except trio.ClosedResourceError:
-                    raise _Down from None
             try:
-                self.client.loop_read()
-            except Exception as error:  # what a broker may send has no end; another connection gets over it
-                self.why = f"{type(error).__name__}: {error}"
+                await self._loop.read()
+            except Unreadable as error:
+                self.why = str(error)
                 raise _Down from error
             self._checked()
             await trio.lowlevel.checkpoint()
-
-    async def _writing(self) -> None:
-        while True:
-            if not self.client.want_write():
-                self._write = trio.Event()
-                await self._write.wait()
-            sock = self._checked()
-            try:
-                await trio.lowlevel.wait_writable(sock)
-            except trio.ClosedResourceError:
-                raise _Down from None
-            self.client.loop_write()
-            self._checked()
 
     async def _ticking(self) -> None:
         while True:
@@ -455,15 +405,6 @@ def _first(group: BaseExceptionGroup[Any]) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}" if not isinstance(error, BrokerRefused) else str(error)
-
-
-def _no_delay(sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _closing(sock: Any) -> None:
-    if sock.fileno() != -1:
-        trio.lowlevel.notify_closing(sock)
 
 
 def _nothing() -> None:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import trio
 
+from agent.protocol.log import Log
 from cloud.service_drive import Driver
-from cloud.service_log import Log
 from cloud.stream import END, Change
 from cloud.stream_config import StreamConfig
 from cloud.stream_leases import Held, Leases

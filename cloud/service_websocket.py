@@ -21,13 +21,13 @@ from trio_websocket import ConnectionClosed
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from agent.protocol import websocket
+from agent.protocol.log import Log
 from agent.protocol.topics import ALL, audience
 from cloud.credentials import Credentials
 from cloud.failures import network_of
 from cloud.listener_config import ListenerConfig
 from cloud.service_drive import Driver
 from cloud.service_intake import Intake
-from cloud.service_log import Log
 from cloud.service_websocket_connection import Connection, Store
 from cloud.service_websocket_door import Admitted, Door
 from cloud.service_websocket_stream import MeasuredStream

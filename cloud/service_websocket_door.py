@@ -16,11 +16,11 @@ import trio
 from trio_websocket import WebSocketConnection, WebSocketRequest, wrap_server_stream
 
 from agent.protocol import websocket
+from agent.protocol.log import Log
 from agent.protocol.messages import MESSAGE_BYTES_MAX
 from cloud.credentials import Credentials, digest_of
 from cloud.failures import Failures
 from cloud.listener_config import ListenerConfig
-from cloud.service_log import Log
 from cloud.service_websocket_stream import MeasuredStream
 from cloud.table import TableError
 

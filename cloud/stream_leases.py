@@ -314,7 +314,7 @@ class Leases:
             held.asked_back = True
         wanted = share - len(mine)
         for shard in readable:
-            if wanted <= 0:
+            if wanted <= 0 or self.stopping:
                 return
             seen = self._shards_seen.get(shard)
             if shard not in self.held and self._free(seen):
@@ -344,6 +344,7 @@ class Leases:
             yield write
         except ConditionFailed:
             return False  # another was faster
+        held.asked_back = self.stopping  # since the table was asked
         self.held[shard] = held
         from_another = seen is not None and seen.owner is not None
         self.counters["lease_taken_over" if from_another else "lease_taken"] += 1

@@ -21,6 +21,8 @@ PRIVATE_PREFIX: Final = "_fleet#"  # HEAD, LOG, leases, markers: never in a feed
 Key = tuple[str, str]  # (pk, sk)
 Item = Mapping[str, Any]
 
+MARKER_KEY: Final[Key] = (PRIVATE_PREFIX + "table", "marker")  # of the item that says that a table is Fleet's
+
 ACTIONS_MAX: Final = 100  # of one transaction
 TRANSACTION_BYTES_MAX: Final = 4 * 1024 * 1024
 BATCH_KEYS_MAX: Final = 100

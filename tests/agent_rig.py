@@ -5,18 +5,12 @@ Nothing waits for a time: only for what the process says or does, within a limit
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from live_rig import LIMIT_S, ROOT, until
+from process_rig import LIMIT_S, LoggingProcess
 from relay_rig import FILE
 
 from agent.api.client import Client
@@ -30,9 +24,8 @@ QUICK: Final = {
 }
 
 
-class AgentProcess:
-    """`connection`, `session`: what stands in these sections, as TOML values. `said`: the events of its log. It may be
-    killed and started again."""
+class AgentProcess(LoggingProcess):
+    """`connection`, `session`: what stands in these sections, as TOML values. It may be killed and started again."""
 
     def __init__(
         self,
@@ -43,6 +36,7 @@ class AgentProcess:
         more: str = "",
         schema: Path = FILE,
     ) -> None:
+        super().__init__(device)
         self.folder = folder / device
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.config = self.folder / "agent.toml"
@@ -51,11 +45,6 @@ class AgentProcess:
         self.device = device
         self._more = more
         self.configure(connection, session)
-        self.said: list[dict[str, Any]] = []
-        self.odd: list[str] = []  # what is no event
-        self._news = threading.Condition()
-        self.process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
 
     def configure(self, connection: Mapping[str, str], session: Mapping[str, str] = QUICK) -> None:
         sections = {
@@ -72,45 +61,8 @@ class AgentProcess:
         self.config.write_text(f"{text}\n{self._more}\n")
 
     def start(self, environment: Mapping[str, str] | None = None) -> AgentProcess:
-        command = [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=subprocess.PIPE, text=True
-        )
-        self._reader = threading.Thread(target=self._listen, args=(self.process.stderr,), daemon=True)
-        self._reader.start()
+        self.launch(["-m", "agent.cli", "run", "--config", str(self.config)], environment)
         return self
-
-    def _listen(self, stream: Any) -> None:
-        for line in stream:
-            with self._news:
-                try:
-                    self.said.append(json.loads(line))
-                except ValueError:
-                    self.odd.append(line)
-                self._news.notify_all()
-        stream.close()
-
-    def events(self, event: str) -> list[dict[str, Any]]:
-        with self._news:
-            return [each for each in self.said if each["event"] == event]
-
-    def wait(self, event: str, times: int = 1) -> dict[str, Any]:
-        """The event of that name, when it has come so often since the first start."""
-
-        def heard() -> Any:
-            alive = self.process is not None and self.process.poll() is None
-            found = self.events(event)
-            if len(found) >= times:
-                return found[times - 1]
-            assert alive or (self._reader and self._reader.is_alive()), f"ended: {self.said[-3:]} {self.odd}"
-            return None
-
-        found: dict[str, Any] = until(heard, f"{event}: {self.said[-5:]} {self.odd}", self.pause)
-        return found
-
-    def pause(self) -> None:
-        with self._news:
-            self._news.wait(0.05)
 
     def client(self) -> Client:
         return Client(self.socket, LIMIT_S)
@@ -119,33 +71,3 @@ class AgentProcess:
         with self.client() as client:
             found: dict[str, Any] = client.ask("status")["status"]
         return found
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """As a crash: nothing of it runs any more."""
-        assert self.process is not None
-        self.process.kill()
-        self.ended()
-
-    def terminate(self) -> int:
-        """In good order; the exit code."""
-        self.signal(signal.SIGTERM)
-        return self.ended()
-
-    def ended(self) -> int:
-        assert self.process is not None and self._reader is not None
-        code = self.process.wait(LIMIT_S)
-        self._reader.join(LIMIT_S)
-        return code
-
-    def __enter__(self) -> AgentProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-        if self.process is not None:
-            self.ended()

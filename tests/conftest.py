@@ -20,10 +20,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 from emulators import ministack_server, moto_server
 from hypothesis import HealthCheck, settings
 from onetable.bridge import Bridge, Missing, library, node
@@ -36,6 +39,9 @@ settings.register_profile("dev", _common, max_examples=60)
 settings.register_profile("ci", _common, max_examples=100, derandomize=True, database=None)
 settings.register_profile("deep", _common, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "dev"))
+
+# A test makes many sessions of botocore, and each would read its descriptions of the services anew: megabytes of JSON.
+botocore.session.create_loader = cache(create_loader)
 
 _SLOW_LIMIT_S: Final = 7_200  # of a slow test that names none: it guards against one that hangs, not against load
 _LOOPBACK: Final = ("127.", "::1", "localhost")

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -21,7 +17,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from device_rig import Device
 from dynamo_rig import adapter
@@ -29,6 +25,7 @@ from emulators import KEY_ID, REGION, SECRET
 from emulators import client as emulator_client
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from process_rig import LIMIT_S, ROOT, LoggingProcess, until
 from relay_rig import FILE
 
 from agent.config import AgentConfig
@@ -41,29 +38,12 @@ from cloud.table import PK, PRIVATE_PREFIX, SK, Key
 from fleet.live.parts import Mosquitto, free_port, relay_command
 from fleet.live.processes import Processes
 
-__all__ = ["Mosquitto", "free_port"]  # handed on to tests, besides what is defined here
+__all__ = ["LIMIT_S", "ROOT", "Mosquitto", "free_port", "until"]  # handed on to tests, besides what is defined here
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-LIMIT_S: Final = 60.0
 STREAM: Final = {"lease_ms": 1_500, "renew_ms": 300, "checkpoint_ms": 200, "poll_ms": 40, "backoff_cap_ms": 500}
 QUICK: Final = AgentConfig(
     boot_jitter_ms=0, hello_period_ms=2_000, hello_spacing_ms=100, resend_base_ms=400, connect_base_ms=100
 )
-
-
-def until(condition: Callable[[], Any], what: str, act: Callable[[], object]) -> Any:
-    """What the condition gives once it is true; `act` waits for something to happen, for a moment at most."""
-    end = time.monotonic() + LIMIT_S
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {LIMIT_S:.0f} s: {what}")
-        act()
-
-
-# The broker.
 
 
 @contextlib.contextmanager
@@ -172,8 +152,8 @@ class Door:
 # The relay.
 
 
-class RelayProcess:
-    """`said`: the events of its log. `program`: what runs it, by default the command itself. `broker`: "" for none."""
+class RelayProcess(LoggingProcess):
+    """`program`: what runs it, by default the command itself. `broker`: "" for none."""
 
     def __init__(
         self,
@@ -187,51 +167,16 @@ class RelayProcess:
         program: Sequence[str] = ("-m", "cloud.cli"),
         schema: Path = FILE,
     ) -> None:
+        super().__init__(name)
+        self.broker = broker
         self.config = folder / f"{name}.json5"
         self.config.write_text(f"{{stream: {json.dumps(dict(stream))}, {more}}}")
-        command = [sys.executable, *program]
+        command = [*program]
         command += relay_command(
             table=table.name, schema=schema, broker=broker, endpoint_url=table.address, region=REGION, name=name
         )
         command += ["--config", str(self.config), *options]
-        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
-        self.name = name
-        self.broker = broker
-        self.said: list[dict[str, Any]] = []
-        self.odd: list[str] = []  # what is no event
-        self._news = threading.Condition()
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-        self._reader = threading.Thread(target=self._listen, daemon=True)
-        self._reader.start()
-
-    def _listen(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._news:
-                try:
-                    self.said.append(json.loads(line))
-                except ValueError:
-                    self.odd.append(line)
-                self._news.notify_all()
-
-    def events(self, event: str) -> list[dict[str, Any]]:
-        with self._news:
-            return [each for each in self.said if each["event"] == event]
-
-    def wait(self, event: str, times: int = 1) -> dict[str, Any]:
-        """The event of that name, when it has come so often."""
-
-        def heard() -> Any:
-            assert self.process.poll() is None or self._reader.is_alive(), f"ended: {self.said[-3:]} {self.odd}"
-            found = self.events(event)
-            return found[times - 1] if len(found) >= times else None
-
-        found: dict[str, Any] = until(heard, f"{event} of {self.name}: {self.said[-5:]} {self.odd}", self._pause)
-        return found
-
-    def _pause(self) -> None:
-        with self._news:
-            self._news.wait(0.05)
+        self.launch(command, {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET})
 
     def ready(self) -> RelayProcess:
         self.wait("broker-connected" if self.broker else "listening-for-devices")
@@ -252,31 +197,6 @@ class RelayProcess:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.loads(error.read())
-
-    def kill(self) -> None:
-        """As a crash: nothing of it runs any more."""
-        self.process.kill()
-        self.ended()
-
-    def terminate(self) -> int:
-        """In good order; the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.ended()
-
-    def ended(self) -> int:
-        code = self.process.wait(LIMIT_S)
-        self._reader.join(LIMIT_S)
-        return code
-
-    def __enter__(self) -> RelayProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.ended()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
 
 
 # Devices.
@@ -350,13 +270,21 @@ class LiveDevice(Device):
         self.connection.close()
 
 
+AnyDevice = TypeVar("AnyDevice", bound=LiveDevice)
+
+
 def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 @contextlib.contextmanager
 def devices(port: int, *names: str, **more: Any) -> Iterator[list[LiveDevice]]:
-    made = [LiveDevice(port, name, **more) for name in names]
+    with switched_on([LiveDevice(port, name, **more) for name in names]) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def switched_on(made: list[AnyDevice]) -> Iterator[list[AnyDevice]]:
     for device in made:
         device.boot()
     try:
@@ -381,3 +309,12 @@ def same(device: LiveDevice, table: Table) -> bool:
     owner = device.context.device_id
     items = {key: item for key, item in table.items().items() if item.get("deviceId") == owner}
     return device.visible() == items
+
+
+def alike(live: Sequence[LiveDevice], table: Table, items: int) -> None:
+    """Every device and the table become equal, with so many items of the first device."""
+    pump(
+        live,
+        lambda: len(live[0].visible()) == items and all(same(each, table) for each in live),
+        f"devices and table are equal, with {items} items",
+    )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import trio
-from live_rig import LiveDevice, Table
+from live_rig import LiveDevice, Table, switched_on
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from agent.events import CONNECTED, TIMER, Received
@@ -150,11 +150,5 @@ class WebSocketDevice(LiveDevice):
 
 @contextlib.contextmanager
 def websocket_devices(port: int, *names: str, **more: Any) -> Iterator[list[WebSocketDevice]]:
-    made = [WebSocketDevice(port, name, **more) for name in names]
-    for device in made:
-        device.boot()
-    try:
+    with switched_on([WebSocketDevice(port, name, **more) for name in names]) as made:
         yield made
-    finally:
-        for device in made:
-            device.close()

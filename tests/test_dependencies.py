@@ -62,6 +62,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield node.module
 
 
+@cache
 def outside(folder: str) -> dict[str, str]:
     """Imported module -> a file that imports it, without the standard library and this project."""
     found: dict[str, str] = {}
@@ -95,6 +96,16 @@ def test_the_protocol_imports_only_msgspec_and_itself() -> None:
     for path in sorted((ROOT / "agent/protocol").rglob("*.py")):
         own = [m for m in imported(ast.parse(path.read_text("utf-8"))) if m.split(".")[0] in OWN]
         assert all(module.startswith("agent.protocol") for module in own), path
+
+
+def test_what_the_cloud_shares_beside_the_protocol_imports_nothing_of_this_project() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    allowed = {line.partition(" -> ")[2] for contract in contracts for line in contract.get("ignore_imports", [])}
+    shared = {module for module in allowed if not module.startswith("agent.protocol")}
+    assert shared == {"agent.transport.paho_loop"}
+    for module in shared:
+        tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text("utf-8"))
+        assert not [name for name in imported(tree) if name.split(".")[0] in OWN], module
 
 
 @pytest.mark.parametrize("extra", ["", "cloud", "fleet", "moto", "cluster", "dev"])

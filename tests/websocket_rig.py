@@ -23,6 +23,7 @@ import trio.testing
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from agent.protocol import websocket
+from agent.protocol.log import Log
 from agent.protocol.topics import PREFIX
 from cloud.credentials import Credentials, digest_of
 from cloud.listener_config import ListenerConfig
@@ -30,7 +31,6 @@ from cloud.registry import TOKEN, device_key
 from cloud.service_drive import Driver
 from cloud.service_inbox import Incoming
 from cloud.service_intake import Intake
-from cloud.service_log import Log
 from cloud.service_websocket import Listener, ListenerSettings
 from cloud.table import Get, TableError
 

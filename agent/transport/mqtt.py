@@ -1,4 +1,4 @@
-"""MQTT: paho-mqtt through its external-loop interface, driven by trio. No thread but for the time of a connect.
+"""MQTT: a device's connection to its broker, by paho-mqtt under trio.
 
 A clean session each time: state is fetched by cursor, not drained from a broker's queue. What goes up has QoS 1; the
 broker's word for it counts for nothing but a refusal, which ends the connection: the relay's `ack` alone says that
@@ -8,7 +8,6 @@ the protocol acts on its absence. Called by agent.runtime.
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -17,14 +16,13 @@ from typing import Any, Final
 import msgspec
 import trio
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.enums import LogLevel
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.protocol.messages import MESSAGE_BYTES_MAX
 from agent.protocol.topics import PREFIX, from_device, to_account, to_all, to_device
 from agent.transport import reasons
+from agent.transport.paho_loop import PahoLoop, Unreadable, client_of
 from agent.transport.port import Heard, LinkError, Up
 
 _CONNECT_S: Final = 15.0  # for TCP and TLS
@@ -91,61 +89,39 @@ class _Connection:
         self.settings = settings
         self._limiter = limiter
         self._received: deque[bytes] = deque()
-        self._write = trio.Event()
-        self._answered = trio.Event()
-        self._answer: Any = None
         self._why: LinkError | None = None
         self._welcome = False  # the broker has answered
         self._said = ""  # by paho, of the last thing that failed
-        self._threaded = True  # while connect() runs in a thread, no event may be set
         self._topic = from_device(settings.device, settings.prefix)
         self.client = self._client()
+        self._loop = PahoLoop(self.client, self._checked)
 
     def _client(self) -> paho.Client:
         settings = self.settings
-        five = settings.version == "5"
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=settings.client_id or settings.device,
-            clean_session=None if five else True,
-            protocol=paho.MQTTv5 if five else paho.MQTTv311,
-            transport="websockets" if settings.path else "tcp",
-            reconnect_on_failure=False,
+        client = client_of(
+            client_id=self.client_id,
+            version=settings.version,
+            username=settings.username,
+            password=settings.password,
+            tls=settings.tls,
+            path=settings.path,
         )
         client.connect_timeout = _CONNECT_S
-        client.max_inflight_messages = 0  # the session has one batch and one hello open
         client.on_connect = lambda _client, _data, _flags, reason, _properties: self._welcomed(reason)
-        client.on_subscribe = lambda _client, _data, _mid, answers, _properties: self._take(answers)
+        client.on_subscribe = lambda _client, _data, _mid, answers, _properties: self._loop.answer(answers)
         client.on_message = lambda _client, _data, message: self._received.append(bytes(message.payload))
         client.on_publish = lambda _client, _data, _mid, reason, _properties: self._published(reason)
         client.on_disconnect = lambda _client, _data, flags, reason, _properties: self._ended(flags, reason)
         client.on_log = self._log
-        client.on_socket_open = lambda _client, _data, sock: _no_delay(sock)
-        client.on_socket_close = lambda _client, _data, sock: None if self._threaded else _closing(sock)
-        client.on_socket_register_write = lambda _client, _data, _sock: self._want_write()
-        if settings.path:
-            client.ws_set_options(settings.path)
-        if settings.username is not None:
-            client.username_pw_set(settings.username, settings.password)
-        if settings.tls is not None:
-            client.tls_set_context(settings.tls)
         return client
 
     # Callbacks of paho.
-
-    def _want_write(self) -> None:
-        if not self._threaded:
-            self._write.set()
 
     def _welcomed(self, reason: ReasonCode) -> None:
         if reason.is_failure:
             self._why = self._not_welcome(reason)
         self._welcome = True
-        self._take(reason)
-
-    def _take(self, answer: Any) -> None:
-        self._answer = answer
-        self._answered.set()
+        self._loop.answer(reason)
 
     def _published(self, reason: ReasonCode) -> None:
         if reason.is_failure:
@@ -179,34 +155,29 @@ class _Connection:
 
     async def serve(self, up: Up, heard: Heard) -> None:
         """Until the connection ends: raises what it ended with, alone or in groups."""
-        await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True, limiter=self._limiter)
-        self._threaded = False
+        settings = self.settings
+        await self._loop.connect(
+            settings.host,
+            settings.port,
+            settings.keep_alive_s,
+            packet_bytes_max=_PACKET_BYTES_MAX,
+            limiter=self._limiter,
+        )
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._reading, heard)
-                nursery.start_soon(self._writing)
+                nursery.start_soon(self._loop.writing)
                 nursery.start_soon(self._ticking)
                 await self._join()
                 up(self)
         finally:
             self._leave()
 
-    def _connect(self) -> None:
-        settings = self.settings
-        if settings.version == "5":
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.MaximumPacketSize = _PACKET_BYTES_MAX
-            self.client.connect(
-                settings.host, settings.port, settings.keep_alive_s, clean_start=True, properties=properties
-            )
-        else:
-            self.client.connect(settings.host, settings.port, settings.keep_alive_s)
-
     async def _join(self) -> None:
         settings = self.settings
         await self._answer_to("CONNECT")
         self._checked()
-        self._answered = trio.Event()
+        self._loop.ask()
         topics = [(to_device(settings.device, settings.prefix), 1), (to_all(settings.prefix), 0)]
         if settings.account:
             topics.insert(1, (to_account(settings.account, settings.prefix), 0))
@@ -223,26 +194,21 @@ class _Connection:
         return LinkError("refused", text, "check user and password, or the certificate, and the broker's access rules")
 
     async def _answer_to(self, what: str) -> Any:
-        with trio.move_on_after(_ANSWER_S):
-            await self._answered.wait()
-            return self._answer
-        raise LinkError("unreachable", f"{self.settings.place}: no answer to {what} within {_ANSWER_S:.0f} s")
+        try:
+            return await self._loop.answered(_ANSWER_S)
+        except trio.TooSlowError:
+            text = f"{self.settings.place}: no answer to {what} within {_ANSWER_S:.0f} s"
+            raise LinkError("unreachable", text) from None
 
     def send(self, payload: bytes) -> None:
         self.client.publish(self._topic, payload, 1)
 
     def _leave(self) -> None:
         """Says goodbye if the socket takes it, and closes."""
-        sock: Any = self.client.socket()
-        if sock is None:
-            return
-        if self.client.is_connected():
+        if self.client.socket() is not None and self.client.is_connected():
             self.client.disconnect()
             self.client.loop_write()
-        sock = self.client.socket()
-        if sock is not None:
-            _closing(sock)
-            sock.close()
+        self._loop.close()
 
     # The loops.
 
@@ -258,36 +224,14 @@ class _Connection:
 
     async def _reading(self, heard: Heard) -> None:
         while True:
-            sock = self._checked()
-            if not _has_more(sock):
-                try:
-                    await trio.lowlevel.wait_readable(sock)
-                except trio.ClosedResourceError:
-                    self._checked()
-                    return
             try:
-                self.client.loop_read()
-            except Exception as error:  # what a broker may send has no end; another connection gets over it
-                text = f"{self.settings.place}: {type(error).__name__}: {error}"
-                raise LinkError("protocol", text, "check what listens there") from error
+                await self._loop.read()
+            except Unreadable as error:
+                raise LinkError("protocol", f"{self.settings.place}: {error}", "check what listens there") from error
             while self._received:
                 await heard(self._received.popleft())
             self._checked()
             await trio.lowlevel.checkpoint()
-
-    async def _writing(self) -> None:
-        while True:
-            if not self.client.want_write():
-                self._write = trio.Event()
-                await self._write.wait()
-            sock = self._checked()
-            try:
-                await trio.lowlevel.wait_writable(sock)
-            except trio.ClosedResourceError:
-                self._checked()
-                return
-            self.client.loop_write()
-            self._checked()
 
     async def _ticking(self) -> None:
         while True:
@@ -296,19 +240,3 @@ class _Connection:
             self.client.loop_misc()
             if self.client.socket() is None:
                 raise LinkError("lost", f"{self.settings.place}: no answer to a ping: the connection is dead")
-
-
-def _has_more(sock: Any) -> bool:
-    """Bytes that TLS has decrypted already: the kernel tells nothing of them."""
-    pending = getattr(sock, "pending", None)
-    return pending is not None and pending() > 0
-
-
-def _no_delay(sock: Any) -> None:
-    inner = getattr(sock, "_socket", sock)  # paho wraps it for WebSocket
-    inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _closing(sock: Any) -> None:
-    if sock.fileno() != -1:
-        trio.lowlevel.notify_closing(sock)

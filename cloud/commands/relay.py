@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from agent.protocol.errors import InputError
+from agent.protocol.log import Log
 from agent.protocol.schema import Schema
 from agent.protocol.version import __version__
 from cloud import system
@@ -24,7 +25,6 @@ from cloud.commands.relay_listener import BadListener, address_of, listener_of, 
 from cloud.dynamodb_errors import Unusable
 from cloud.dynamodb_table import Unreachable, connect, open_table
 from cloud.service import Service, new_boot
-from cloud.service_log import Log
 from cloud.service_metrics import serve
 from cloud.service_mqtt import BrokerRefused, BrokerSettings
 from cloud.service_settings import Settings, settings_of

@@ -13,7 +13,7 @@ import ssl
 from ipaddress import ip_address
 from typing import Final
 
-from cloud.service_log import Log
+from agent.protocol.log import Log
 from cloud.service_settings import Settings
 from cloud.service_websocket import ListenerSettings
 

@@ -16,9 +16,9 @@ from cloud import system
 from cloud.commands.devices import registered
 from cloud.commands.opening import opened, table_name
 from cloud.head import head_key
-from cloud.incarnation import INCARNATION, MARKER_KEY, mark
+from cloud.incarnation import INCARNATION, mark
 from cloud.quarantine import HALTED, released
-from cloud.table import ITEM_EXISTS, Condition, ConditionFailed, Get
+from cloud.table import ITEM_EXISTS, MARKER_KEY, Condition, ConditionFailed, Get
 
 _WHAT: Final = (
     "every device will begin a new epoch, fetch its feeds anew and send its own items again;\n"

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from cloud.dynamodb import DynamoTable
 from cloud.dynamodb_errors import Unusable
-from cloud.dynamodb_table import MARKER_KEY, asked, connect, our_table, place_of, ttl_of
+from cloud.dynamodb_table import asked, connect, our_table, place_of, ttl_of
 from cloud.dynamodb_values import item_of
 from cloud.incarnation import INCARNATION
 from cloud.system import chance, pause, random_hex
 from cloud.table import (
+    MARKER_KEY,
     BatchGet,
     Check,
     Delete,

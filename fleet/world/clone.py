@@ -7,11 +7,9 @@ first. Called by fleet.world.world, for a fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from agent.protocol.messages import Key
 from fleet.oracle import Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import DevicePlan, GroupPlan
@@ -25,50 +23,40 @@ class Unheard(Oracle):
     def __init__(self) -> None:
         """It holds nothing."""
 
-    def wire_up(self, t_us: int, device: str, payload: bytes) -> None:
+    def wire_up(self, *_: Any, **__: Any) -> None:
         return
 
-    def wire_down(self, t_us: int, device: str, payload: bytes) -> None:
+    def wire_down(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_booted(self, t_us: int, device: str) -> None:
+    def device_booted(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_restored(self, t_us: int, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
+    def device_restored(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_file(self, t_us: int, device: str, keys: Iterable[Key]) -> None:
+    def device_file(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_sets_end(self, key: Key, rev: int, end_s: Any) -> None:
+    def device_sets_end(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_expired(self, t_us: int, device: str, key: Key, rev: int | None, updated_ms: int, *, own: bool) -> None:
+    def device_expired(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_reads(self, device: str, items: Iterable[tuple[Key, int | None]]) -> None:
+    def device_reads(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_read(self, t_us: int, device: str, key: Key, rev: int | None) -> None:
+    def device_read(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_verdict(self, t_us: int, device: str, key: Key, updated_ms: int, verdict: str) -> None:
+    def device_verdict(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_wrote(
-        self,
-        t_us: int,
-        device: str,
-        key: Key,
-        kind: str,
-        rev: int,
-        updated_ms: int,
-        before_rev: int | None,
-        durable: bool = True,
-    ) -> None:
+    def device_wrote(self, *_: Any, **__: Any) -> None:
         return
 
-    def device_saw(self, t_us: int, device: str, key: Key, rev: int | None, image: Any) -> None:
+    def device_saw(self, *_: Any, **__: Any) -> None:
         return
 
 

@@ -14,8 +14,8 @@ from emulators import client as emulator_client
 
 from cloud import dynamodb_table
 from cloud.dynamodb_errors import Unusable, unusable
-from cloud.dynamodb_table import MARKER_KEY, Timeouts, connect, create_table, definition, open_table
-from cloud.table import Get, Put
+from cloud.dynamodb_table import Timeouts, connect, create_table, definition, open_table
+from cloud.table import MARKER_KEY, Get, Put
 
 READS = {"describe_table", "describe_time_to_live", "get_item"}
 

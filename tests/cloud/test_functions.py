@@ -21,9 +21,8 @@ from cloud.feed import Sequencer
 from cloud.functions import Functions, NotSetAside
 from cloud.functions_log import Log
 from cloud.head import head_key
-from cloud.incarnation import MARKER_KEY
 from cloud.registry import device_key, registration
-from cloud.table import Get, InvalidRequest, Put, Query, Record, TableError, Throttled, Unavailable
+from cloud.table import MARKER_KEY, Get, InvalidRequest, Put, Query, Record, TableError, Throttled, Unavailable
 
 
 class Deployed(Rig):

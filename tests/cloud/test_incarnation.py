@@ -16,9 +16,9 @@ from agent.protocol.messages import Ack, FeedName, FeedState, Hello, Reset, Rows
 from cloud.config import RelayConfig
 from cloud.drive import run
 from cloud.head import feed_epoch_incarnation, head_key
-from cloud.incarnation import INCARNATION, MARKER_KEY, mark
+from cloud.incarnation import INCARNATION, mark
 from cloud.relay import Relay
-from cloud.table import Delete, Get, Item, Put, TableRequest
+from cloud.table import MARKER_KEY, Delete, Get, Item, Put, TableRequest
 
 NEW = "epoch-of-the-new-table"
 

@@ -16,8 +16,9 @@ from watched import Watched
 from agent.protocol.schema import Schema
 from cloud import provision
 from cloud.dynamodb_errors import Unusable
-from cloud.dynamodb_table import MARKER_KEY, definition, open_table
+from cloud.dynamodb_table import definition, open_table
 from cloud.provision import Provisioner
+from cloud.table import MARKER_KEY
 from cloud.table_definition import whole
 
 INDEXED: Final = Schema.parse(

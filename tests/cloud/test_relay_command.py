@@ -12,11 +12,11 @@ from emulators import KEY_ID, REGION, SECRET, client
 from relay_rig import FILE
 from websocket_rig import certificates
 
+from agent.protocol.log import Log
 from cloud.cli import main
 from cloud.commands.relay import PASSWORD, _hidden, broker_settings
 from cloud.commands.relay_listener import address_of, listener_of
 from cloud.dynamodb_table import create_table, definition
-from cloud.service_log import Log
 from cloud.service_settings import settings_of
 
 OPTIONS = ["--schema", str(FILE), "--broker", "mqtt://127.0.0.1:1", "--listen", ""]

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.protocol.errors import InputError
+from agent.protocol.log import AGAIN_MS, Log
 from agent.protocol.messages import Hello, encode
 from cloud.accounts import HEARD_MS, KNOWN_MS, UNKNOWN_MS, Accounts
 from cloud.registry import device_key
 from cloud.service_drive import Driver
 from cloud.service_inbox import DEVICE_MAX, Inbox, Incoming
-from cloud.service_log import AGAIN_MS, Log
 from cloud.service_metrics import Figures, serve
 from cloud.service_settings import settings_of
 from cloud.stream import ListShards, Pause, ReadRecords

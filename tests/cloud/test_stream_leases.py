@@ -95,6 +95,39 @@ def test_an_orderly_stop_leaves_the_place_and_no_owner() -> None:
     assert not world.events("shard-taken-over")
 
 
+def first_tick(stop_after: int) -> tuple[World, Reading]:
+    """A relay's first look at three shards; it is told to stop while the answer to that request is under way."""
+    world = World(ScriptedStream("s1", "s2", "s3"))
+    relay = world.start("one")
+    asked: list[Any] = []
+
+    def execute(request: Any) -> Any:
+        assert not (relay.leases.stopping and isinstance(request, Put) and "owner" in request.item), "one more is taken"
+        asked.append(request)
+        answer = world.execute(request)
+        if len(asked) == stop_after:
+            relay.leases.stop()
+        return answer
+
+    relay.execute = execute
+    relay.run(relay.leases.tick())
+    return world, relay
+
+
+def test_a_stop_between_any_two_requests_of_the_first_tick_leaves_no_lease() -> None:
+    taken = set()
+    for stop_after in range(1, 100):
+        world, relay = first_tick(stop_after)
+        taken.add(len(relay.leases.held))
+        if not relay.leases.stopping:
+            break
+        assert all(held.asked_back for held in relay.leases.held.values())
+        relay.turn()  # the readers end,
+        relay.turn()  # and the leases go
+        assert not any("owner" in (lease(world, shard) or {}) for shard in ("s1", "s2", "s3"))
+    assert taken == {0, 1, 2, 3} and not relay.leases.stopping
+
+
 def test_a_dead_relay_is_taken_over_after_the_lease_and_not_before() -> None:
     stream = ScriptedStream("s1")
     world = World(stream)

@@ -132,17 +132,22 @@ def test_a_message_comes_once_however_many_filters_match(broker: BrokerPort) -> 
 # Sessions.
 
 
+def comes_back_to_nothing_old(broker: BrokerPort, device: Peer, text: str) -> None:
+    """On its next connection it gets what is sent then, and that alone."""
+    broker.join(device)
+    broker.from_cloud("down/a", text)
+    broker.until(lambda: device.texts, "something comes")
+    broker.settle()
+    assert device.texts == [text]
+
+
 def test_a_clean_session_keeps_nothing_for_who_is_away(broker: BrokerPort) -> None:
     device = broker.peer("a", {"down/a": 1})
     device.leave()
     broker.settle()
     broker.from_cloud("down/a", "while away")
     broker.settle()
-    broker.join(device)
-    broker.from_cloud("down/a", "back again")
-    broker.until(lambda: device.texts, "something comes")
-    broker.settle()
-    assert device.texts == ["back again"]
+    comes_back_to_nothing_old(broker, device, "back again")
 
 
 def test_subscriptions_end_with_their_connection(broker: BrokerPort) -> None:
@@ -164,11 +169,7 @@ def test_what_was_on_its_way_when_a_connection_ended_does_not_come_on_the_next(b
     broker.settle()
     device.cut()
     device.flow()
-    broker.join(device)
-    broker.from_cloud("down/a", "later")
-    broker.until(lambda: device.texts, "something comes")
-    broker.settle()
-    assert device.texts == ["later"]
+    comes_back_to_nothing_old(broker, device, "later")
 
 
 def test_who_sends_again_what_was_not_acknowledged_loses_nothing(broker: BrokerPort) -> None:
@@ -242,11 +243,7 @@ def test_who_comes_back_before_its_keep_alive_is_over_takes_over_from_its_own_gh
     device.vanish()
     broker.from_cloud("down/a", "into the void")
     broker.settle()
-    broker.join(device)
-    broker.from_cloud("down/a", "back again")
-    broker.until(lambda: device.texts, "something comes")
-    broker.settle()
-    assert device.texts == ["back again"]
+    comes_back_to_nothing_old(broker, device, "back again")
 
 
 # Keep-alive and broken paths.

@@ -18,9 +18,9 @@ from scenario_rig import write
 from typer.testing import CliRunner, Result
 
 from agent.protocol.errors import InputError
-from cloud.dynamodb_table import MARKER_KEY, definition, marker
+from cloud.dynamodb_table import definition, marker
 from cloud.incarnation import INCARNATION
-from cloud.table import InvalidRequest, Put
+from cloud.table import MARKER_KEY, InvalidRequest, Put
 from fleet.backends import given
 from fleet.backends.cost import Estimate, estimate
 from fleet.backends.failure import BackendFailed

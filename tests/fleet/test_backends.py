@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from agent.protocol.errors import InputError
 from cloud.dynamodb import DynamoTable
-from cloud.dynamodb_table import MARKER_KEY
 from cloud.memory import MemoryTable
 from cloud.table import (
     ITEM_ABSENT,
+    MARKER_KEY,
     Cancelled,
     Check,
     Delete,
@@ -210,6 +210,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Callable[..., 
 
 def test_a_write_that_was_never_made_ends_the_run(tmp_path: Path, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fleet.backends.opening.pause", lambda seconds: None)
+    monkeypatch.setattr("fleet.backends.table.LOOKS_MAX", 5)
     wrong("dynamodb", "put_item", lambda real, **given: {})
     with pytest.raises(BackendFailed, match=r"the stream does not tell of .+/.+, which was written"):
         ran_on(MOTO, busy_plan(tmp_path, 1, BRIEF))

@@ -37,15 +37,18 @@ class Known(NamedTuple):
 
 
 KNOWN: dict[str, Known] = {
+    "backlog-in-one-message": Known(10, 1),
+    "edit-in-flight": Known(10, 1),
     "expiry-not-sent": Known(whole=True),
     "feed-logs-stream-image": Known(50, 1),
     "gap-skipped": Known(whole=True),
-    "head-after-item": Known(20, 3),
-    "items-unfenced": Known(50, 3),
+    "head-after-item": Known(20, 6),
+    "items-unfenced": Known(10, 1),
     "late-rows-roll-back": Known(20, 4),
-    "snapshot-clears-outbox": Known(20, 13),
+    "row-taken-for-ack": Known(10, 2),
+    "snapshot-clears-outbox": Known(10, 2),
     "unfenced-commit": Known(20, 2),
-    "void-accepted": Known(10, 12),
+    "void-accepted": Known(10, 13),
     "wall-clock-stamps": Known(20, 2),
 }
 

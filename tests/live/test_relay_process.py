@@ -19,9 +19,9 @@ from live_rig import (
     Mosquitto,
     RelayProcess,
     Table,
+    alike,
     devices,
     pump,
-    same,
     table_name,
 )
 from paho.mqtt import client as paho
@@ -55,16 +55,6 @@ def table(request: pytest.FixtureRequest) -> Table:
 def live(broker: Mosquitto) -> Iterator[list[LiveDevice]]:
     with devices(broker.port, "home-1", "home-2") as both:
         yield both
-
-
-def alike(live: list[LiveDevice], table: Table, items: int) -> None:
-    """Every device and the table become equal, with so many items of the first device."""
-    first = live[0]
-    pump(
-        live,
-        lambda: len(first.visible()) == items and all(same(each, table) for each in live),
-        f"devices and table are equal, with {items} items",
-    )
 
 
 def test_a_device_and_the_table_become_equal_through_the_process(

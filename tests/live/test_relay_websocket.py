@@ -8,11 +8,22 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from live_rig import QUICK, LiveDevice, Mosquitto, RelayProcess, Table, devices, free_port, pump, same, table_name
+from live_rig import (
+    QUICK,
+    LiveDevice,
+    Mosquitto,
+    RelayProcess,
+    Table,
+    alike,
+    devices,
+    free_port,
+    pump,
+    same,
+    table_name,
+)
 from live_websocket import give_tokens, websocket_devices
 from relay_rig import config, notice, setting, stored
 
@@ -50,14 +61,6 @@ def relay_at(
     folder: Path, table: Table, port: int, *, broker: str = "", name: str = "relay", more: str = ""
 ) -> RelayProcess:
     return RelayProcess(folder, table, broker, "--websocket", f"127.0.0.1:{port}", name=name, more=more)
-
-
-def alike(live: Sequence[LiveDevice], table: Table, items: int) -> None:
-    pump(
-        live,
-        lambda: len(live[0].visible()) == items and all(same(each, table) for each in live),
-        f"devices and table are equal, with {items} items",
-    )
 
 
 def test_a_device_and_the_table_become_equal_without_a_broker(tmp_path: Path, either: Table) -> None:

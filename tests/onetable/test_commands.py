@@ -18,7 +18,8 @@ from onetable.values import Raw
 from agent.protocol.onetable.attributes import to_item
 from agent.protocol.schema import Schema
 from cloud.cli import main
-from cloud.dynamodb_table import MARKER_KEY, VIEW
+from cloud.dynamodb_table import VIEW
+from cloud.table import MARKER_KEY
 
 CONTEXT: Final = {"deviceId": "home-1", "accountId": "main"}
 TEXT: Final = {"type": "string"}
