@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ def prepare(memory_bytes: int) -> None:
     """First of all in a new process. `memory_bytes`: a run that wants more fails, not the machine; 0: no limit."""
     from fleet.sqlite_library import without_locks
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent decides
     without_locks()
     if memory_bytes:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)

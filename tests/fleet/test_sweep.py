@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
+import subprocess
 import xml.etree.ElementTree as ET
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_rig import fleet
+from run_rig import ROOT, command, fleet
 from sweep_rig import calm, cases, dies_at_three, fails_sometimes, passes
 
 from agent.protocol.errors import InputError
@@ -211,6 +214,21 @@ def test_a_seed_of_the_swarm_is_run_again_by_the_command_that_is_told(tmp_path: 
     assert done.returncode in (0, 3)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["trace_hash"] == attempt(case).trace_hash and summary["reproduce"] == case.command()
+
+
+def test_an_interrupt_as_a_terminal_sends_it_ends_a_sweep_in_good_order(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    arguments = command("sweep", "outage", "--seeds", "1..100000", "--jobs", "2", "--out", str(out))
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        assert "of 100,000 runs" in process.stderr.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        process.stderr.read()
+        assert process.wait() == 130
+    told = json.loads((out / "summary.json").read_text())
+    assert told["interrupted"] and told["verdict"] == "interrupted" and told["errors"] == 0
 
 
 # ---------------------------------------------------------------- bad input
