@@ -14,7 +14,7 @@ from agent.protocol.errors import InputError, Problem
 from fleet.commands.common import EXIT_HARNESS, EXIT_INTERRUPTED, cut_short_at_will
 
 if TYPE_CHECKING:
-    from fleet.sweep.mutants import Caught
+    from fleet.sweep.mutants import CaseOf, Caught
 
 ORDER = 28
 
@@ -39,6 +39,12 @@ def mutants(
             "seed draws what goes wrong. Repeatable, for a table that compares.",
         ),
     ] = None,
+    scenarios: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scenario", metavar="NAME", help="For fixed and swarm: this one, not all that ship. Repeatable."
+        ),
+    ] = None,
     devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, help="In each run.")] = 20,
     jobs: Annotated[
         int | None, typer.Option("--jobs", metavar="N", min=1, help="Runs at once; default: one for each core.")
@@ -52,7 +58,7 @@ def mutants(
     interrupted.
     """
     from fleet.plants import PLANTS, unknown_plant
-    from fleet.sweep.mutants import MIXES
+    from fleet.sweep.mutants import MIXES, Mixes
 
     unknown = [unknown_plant(name) for name in only or () if name not in PLANTS]
     chosen = list(dict.fromkeys(mixes or ("own",)))
@@ -60,7 +66,8 @@ def mutants(
     unknown += [Problem("--mix", 0, 0, mix, "no such mix", hint) for mix in chosen if mix not in MIXES]
     if unknown:
         raise InputError(unknown)
-    complete, found = run_all(list(only or PLANTS), chosen, seeds, devices, jobs, quiet=quiet or as_json)
+    case_of = Mixes(devices, scenarios or ()).case
+    complete, found = run_all(list(only or PLANTS), chosen, case_of, seeds, jobs, quiet=quiet or as_json)
     table = by_plant(found)
     with cut_short_at_will():
         if as_json:
@@ -75,12 +82,12 @@ def mutants(
 
 
 def run_all(
-    plants: Sequence[str], mixes: Sequence[str], seeds: int, devices: int, jobs: int | None, *, quiet: bool
+    plants: Sequence[str], mixes: Sequence[str], case_of: CaseOf, seeds: int, jobs: int | None, *, quiet: bool
 ) -> tuple[bool, list[Caught]]:
     """Whether it came to its end, and what was found."""
     from fleet.commands.progress import ProgressLine
     from fleet.commands.run import interruptible
-    from fleet.sweep.mutants import Mixes, hunt
+    from fleet.sweep.mutants import hunt
     from fleet.sweep.pool import cores, opened
 
     found: list[Caught] = []
@@ -96,7 +103,7 @@ def run_all(
             line(lambda: finished)
             return interrupt.asked
 
-        for row in hunt(pool, plants, mixes, Mixes(devices).case, seeds, tick):
+        for row in hunt(pool, plants, mixes, case_of, seeds, tick):
             found.append(row)
         if not quiet:
             typer.echo(f"{wanted} hunts, {time.monotonic() - started:.0f} s with {pool.workers} at once", err=True)

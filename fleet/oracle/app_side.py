@@ -132,12 +132,14 @@ class AppSide(WireSide):
             self.checks.isolation.foreign(t_us, device, key, "shown to its applications")
             return
         left_us = self._left_us(item, rev, t_us)
-        if own or not self._ended_in_cloud(d, item, t_us):
+        if d.set_back_us is not None and item.ends is not None and rev not in item.ends:
+            pass  # of an old disk; when it was to end is long forgotten
+        elif own or not self._ended_in_cloud(d, item, t_us):
             self.checks.early.gone(t_us, device, key, rev, left_us, ahead_us(t_us))
         if own and not d.answered:
             self.checks.early.unset(t_us, device, key, rev)
         if rev != self._readable(d, item):  # it came to light only now, when an own write over it was lost
-            if item.wide is None:
+            if item.wide is None and d.set_back_us is None:
                 self._read_otherwise(t_us, d, item, rev)
         elif d.timed and left_us is not None:
             self.checks.expired.dropped(t_us, device, key, rev, min(-left_us, t_us - d.clock_us))
@@ -387,6 +389,7 @@ class AppSide(WireSide):
             self._settle()
         d = self._devices[device]
         d.restored = True
+        d.set_back_us = t_us
         d.idle = 0
         d.last_up = b""
         d.fuzzy = None

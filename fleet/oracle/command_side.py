@@ -150,7 +150,7 @@ class CommandSide(FinalSide, RestoredSide):
             if state is not None and state != STARTED:
                 if order.final is None:
                     order.final = state
-                elif order.final != state and not owner.cloned:
+                elif order.final != state and not (owner.cloned or owner.set_back_us is not None):
                     self.checks.answered.changed(t_us, owner.name, key, order.final, state)
 
     def _forget_withdrawn(self, t_us: int) -> None:
@@ -177,7 +177,8 @@ class CommandSide(FinalSide, RestoredSide):
         for (device, _), order in self._orders.items():
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
-            if self._devices[device].cloned or is_over or (in_time and self._is_forgotten(t_us, order)):
+            d = self._devices[device]
+            if d.cloned or d.set_back_us is not None or is_over or (in_time and self._is_forgotten(t_us, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 ran = order.ran or self._restarted(device, order)

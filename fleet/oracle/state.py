@@ -122,6 +122,7 @@ class Device:
         "restored",
         "rotten",
         "sent_epoch",
+        "set_back_us",
         "stale",
         "timed",
         "verdicts",
@@ -148,6 +149,7 @@ class Device:
         self.restored = False
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
+        self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
         self.cloned = False  # a second one of this name lives, or has lived

@@ -122,7 +122,9 @@ class WireSide(TableSide):
             writes = self._writes_of(t_us, d, item, op)
         if item.period_us and writes:
             first_us = writes[0][2]
+            back_us = d.set_back_us  # what an old disk held goes on as if its period had begun then
             excused = max(d.clock_us, d.epoch_us) >= first_us or not d.timed
+            excused |= back_us is not None and t_us - back_us < 2 * item.period_us
             self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)

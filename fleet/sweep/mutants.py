@@ -23,6 +23,8 @@ from fleet.sweep.pool import Executor
 MIXES: Final = ("own", "fixed", "swarm")
 LOOK_EVERY_S: Final = 0.2
 
+CaseOf = Callable[[str, str, int], Case]
+
 
 class Caught(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one planted bug in one mix. `seeds`: up to the one that caught it, 0: it survives; `checks`: those
@@ -46,12 +48,15 @@ def one_run(case: Case) -> Outcome:
 
 class Mixes:
     """Which scenario a seed runs. `own`: the one where the bug is known to be caught soonest, as it is written;
-    `fixed`: all that ship, in turn, as they are written; `swarm`: the same, and the seed draws what goes wrong."""
+    `fixed`: all that ship, in turn, as they are written; `swarm`: the same, and the seed draws what goes wrong.
+    `scenarios`: these in turn instead of all that ship."""
 
-    def __init__(self, devices: int) -> None:
+    def __init__(self, devices: int, scenarios: Sequence[str] = ()) -> None:
         self._devices = devices
         self._sources: dict[str, Source] = {}
-        self._names = list(scenario_paths())
+        self._names = list(scenarios or scenario_paths())
+        for name in self._names:
+            self._source(name)
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:
@@ -105,7 +110,7 @@ def hunt(
     executor: Executor,
     plants: Sequence[str],
     mixes: Sequence[str],
-    case_of: Callable[[str, str, int], Case],
+    case_of: CaseOf,
     budget: int,
     tick: Callable[[int], bool] = lambda finished: False,
     function: Callable[[Case], Outcome] = one_run,
