@@ -407,7 +407,8 @@ class Database:
         return upkeep.check(self)
 
     def backup(self, path: str | Path) -> None:
-        """A whole copy, as of now, in a new file. Raises StoreError when the file exists or cannot be written."""
+        """A whole copy, as of the end of the call, in a new file; others go on reading and writing. Raises StoreError
+        when the file exists or cannot be written, or the database is damaged."""
         upkeep.backup(self, path)
 
     def compact(self) -> tuple[int, int]:

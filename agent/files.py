@@ -9,6 +9,7 @@ is held. SQLite's own exclusive mode keeps other programs out, which know nothin
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -25,6 +26,7 @@ _MAGIC: Final = b"SQLite format 3\0"
 HEADER_BYTES: Final = 100
 
 _RIGHTS: Final = "give the agent's user the right to write the file and its folder"
+_MOUNT: Final = "mount it for writing; the system's log says why it is not, where that was not meant"
 # SQLite's primary result codes -> what is wrong, and what to do about it. Others are mistakes of a program.
 _MEANING: Final[dict[int, tuple[str, str]]] = {
     sqlite3.SQLITE_FULL: ("the disk is full", "nothing was changed; make room, then write again"),
@@ -162,7 +164,7 @@ class _Lock:
 
 def _cannot_open(path: str, error: OSError) -> StoreError:
     reason = (error.strerror or str(error)).lower()
-    return StoreError(f"{path}: cannot be opened: {reason}", _RIGHTS)
+    return StoreError(f"{path}: cannot be opened: {reason}", _MOUNT if error.errno == errno.EROFS else _RIGHTS)
 
 
 def refuse_at_sight(header: bytes, path: str) -> None:

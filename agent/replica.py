@@ -282,13 +282,12 @@ class Replica:
                     self.refuse_rolled_back(first.head)
                 keys = self.feed_keys(feed)
                 came = dict.fromkeys(item.key for item in items)
-                touched = {*keys, *came}
-                if first.head is not None:
-                    touched.update((row.pk, row.sk) for row in self.both_operations())
+                settled = [] if first.head is None else self.settled_operations(first.head)
+                touched = {*keys, *came, *((row.pk, row.sk) for row in settled)}
                 before = {key: store.visible(*key) for key in sorted(touched)}
                 self.replace_base(feed, keys, items)
                 if first.head is not None:
-                    self.step_back_all(first.head)
+                    self.step_back_all(first.head, settled)
                 store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed])
                 for key, was in before.items():
                     place = self.schema.locate(key)
@@ -320,22 +319,22 @@ class Replica:
                 continue
             self.put(model, *item.key, bytes(item.image), item.oversize)
 
-    def step_back_all(self, head: HeadMark) -> None:
-        operations = self.both_operations()
-        self.step_back([row for row in operations if row.epoch == head.epoch and row.u <= head.up])
+    def step_back_all(self, head: HeadMark, settled: Sequence[OutboxRow]) -> None:
+        self.step_back([row for row in settled if row.epoch == head.epoch and row.u <= head.up])
         epoch = self.store.identity.epoch
         if head.epoch == epoch:
-            for row in operations:
+            for row in settled:
                 if row.state == ACKED and row.epoch != epoch:
                     self.store.drop_operation(row.n)
 
-    def both_operations(self) -> list[OutboxRow]:
-        """Operations whose end the feed tells. Those of up models end by their verdicts alone: until then nothing else
-        holds what the application wrote."""
+    def settled_operations(self, head: HeadMark) -> list[OutboxRow]:
+        """Operations that the snapshot may contain, of models whose feed tells their end: those of up models end by
+        their verdicts alone, until then nothing else holds what the application wrote. What was not sent stays where it
+        is: a device that was offline for days may have a hundred thousand of these."""
+        sent = f"kind<>'sweep' AND (state={ACKED} OR state={SENT} AND epoch=? AND u<=?)"
+        rows = self.store.outbox(sent, (head.epoch, head.up)) if self.store.outbox_rows else ()
         return [
-            row
-            for row in (self.store.outbox("kind<>'sweep'") if self.store.outbox_rows else ())
-            if (place := self.schema.locate((row.pk, row.sk))) is not None and place.model.receives
+            row for row in rows if (place := self.schema.locate((row.pk, row.sk))) is not None and place.model.receives
         ]
 
     # ---------------------------------------------------------------- rules 16, 17: a new epoch

@@ -1,21 +1,23 @@
 """What is done to the file as a whole: figures, a check, a copy, and giving back what it does not use.
 
-Each holds the database's lock for as long as it takes: applications and the session wait. None changes an item. Called
-by Database, whose methods they are.
+Each holds the database's lock for as long as it takes: applications and the session wait; a copy lets go of it all the
+time. None changes an item. Called by Database, whose methods they are.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent import search
-from agent.file_errors import StoreError, stored_image
+from agent.file_errors import DAMAGED_HINT, StoreError, stored_image
 from agent.protocol.errors import ModelError
 from agent.protocol.messages import Image, Key
 from agent.protocol.schema import Model
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from agent.database import Database
 
 NO_MODEL = "(no model)"
+_STEP_PAGES: Final = 64  # copied at a time
+_BETWEEN_S: Final = 0.001  # for others to have the database, between two steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,24 +178,56 @@ def _check_indexes(db: Database) -> Iterator[str]:
 
 
 def backup(db: Database, path: str | Path) -> None:
-    """See Database.backup. Written beside the place, synced, and named at the end: a file of that name is whole."""
-    place = Path(path)
+    """See Database.backup."""
+    written_whole(Path(path), lambda beside: _copy(db, beside))
+
+
+def written_whole(place: Path, write: Callable[[Path], object]) -> None:
+    """`write` makes the file beside the place; it is synced, and named at the end: a file of that name is whole. Raises
+    StoreError; what `write` raises besides errors of disk and database comes out as it is."""
     beside = place.with_name(f"{place.name}.partial")
     if place.exists() or place.is_symlink():
         raise StoreError(f"{place}: exists already", "name another file: nothing is written over")
-    with db.lock:
-        _refuse_open_transaction(db, "backup")
+    try:
+        beside.unlink(missing_ok=True)  # of a copy that was interrupted
+        write(beside)
+        _sync(beside)
+        os.link(beside, place)  # never over another file, also one that came meanwhile
+        beside.unlink()
+        _sync(place.parent)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if not isinstance(error, (sqlite3.Error, StoreError, OSError)):
+            raise
+        reason, hint = str(error), "name a file on a disk with room"
+        if isinstance(error, StoreError):
+            reason, hint = error.message, error.hint or hint
+        raise StoreError(f"{place}: cannot be written: {reason}", hint) from error
+
+
+def _copy(db: Database, to: Path) -> None:
+    """Step by step. What is written meanwhile is in the copy, since it is written through the same connection: the copy
+    is the database as it was at the last step."""
+    with closing(sqlite3.connect(to, isolation_level=None)) as copy:
+        copy.execute("PRAGMA journal_mode=OFF")  # what is not finished is thrown away
+        copy.execute("PRAGMA synchronous=OFF")  # until it is synced as a whole
+        with db.lock:
+            _refuse_open_transaction(db, "backup")
+            others = threading.Condition(db.lock)
+            db.store.connection.backup(
+                copy, pages=_STEP_PAGES, progress=lambda *_: _let_in(others), sleep=_BETWEEN_S
+            )  # fmt: skip
         try:
-            beside.unlink(missing_ok=True)  # of a copy that was interrupted
-            db.store.connection.execute("VACUUM INTO ?", (str(beside),))
-            _sync(beside)
-            os.link(beside, place)  # never over another file, also one that came meanwhile
-            beside.unlink()
-            _sync(place.parent)
-        except (sqlite3.Error, StoreError, OSError) as error:
-            beside.unlink(missing_ok=True)
-            reason = error.message if isinstance(error, StoreError) else str(error)
-            raise StoreError(f"{place}: cannot be written: {reason}", "name a file on a disk with room") from error
+            found = [row[0] for row in copy.execute("PRAGMA quick_check").fetchall()]
+        except sqlite3.DatabaseError as error:  # so damaged that the check could not go on
+            found = [str(error)]
+    if found != ["ok"]:
+        raise StoreError(f"the database is damaged: {found[0]}", DAMAGED_HINT)
+
+
+def _let_in(others: threading.Condition) -> None:
+    """Lets go of the database for a moment."""
+    others.wait(_BETWEEN_S)
 
 
 def compact(db: Database) -> tuple[int, int]:

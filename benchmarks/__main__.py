@@ -33,6 +33,7 @@ SUBJECTS: Final = {
     "memory": "memory",
     "database": "database",
     "device": "device",
+    "agent": "agent",
     "messages": "messages",
     "schema": "schema",
     "relay": "relay",

@@ -23,7 +23,11 @@ MOTO: Final = {
     "units": "units are made up: 0.5 a read and 1 a write, whatever the size, and none of a query",
     "batch-units": "the same of a batch of reads",
     "places": "a stream knows every place, also one that it never had",
+    "copies": "each action of a transaction copies the whole table and its stream",
+    "deaf-iterators": "an iterator that is open when a transaction is cancelled tells no later record",
 }
+MENDED: Final = ("copies", "deaf-iterators")  # by fleet.backends.moto_mends, in the server
+MOTO_SERVER: Final = {name: text for name, text in MOTO.items() if name not in MENDED}
 MINISTACK: Final = {"batch-units": "a batch of reads tells no units"}
 _NO_QUOTA: Final = {
     "topic-levels": "topics may have more than seven slashes",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from deviations import MINISTACK, MOTO
+from deviations import MINISTACK, MOTO, MOTO_SERVER
 from emulators import KEY_ID, REGION, SECRET
 from emulators import client as emulator_client
 
@@ -119,7 +119,7 @@ def tables(kind: str, address: Callable[[str], str], prefix: str) -> Iterator[Me
             yield Dynamo(service("dynamodb"), service("dynamodbstreams"), 15, MOTO, prefix)
     else:
         name = kind.partition("-")[0]
-        deviations, examples = (MOTO, 6) if name == "moto" else (MINISTACK, 10)
+        deviations, examples = (MOTO_SERVER, 6) if name == "moto" else (MINISTACK, 10)
         clients = [emulator_client(address(name), service) for service in ("dynamodb", "dynamodbstreams")]
         yield Dynamo(clients[0], clients[1], examples, deviations, prefix)
 

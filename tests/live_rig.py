@@ -101,7 +101,8 @@ class Table:
 
 
 class Door:
-    """A way to a server that can be shut and opened again: connections break, and none can be made."""
+    """A way to a server that can be shut and opened again: connections break, and none can be made. `taken`: when each
+    connection was made, in seconds."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition("//")[2].rpartition(":")
@@ -109,6 +110,7 @@ class Door:
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
         self._listening: socket.socket | None = None
+        self.taken: list[float] = []
         self.port = 0
 
     def open(self) -> str:
@@ -135,6 +137,7 @@ class Door:
         with contextlib.suppress(OSError):
             while True:
                 inner, _ = listening.accept()
+                self.taken.append(time.monotonic())
                 outer = socket.create_connection(self._to)
                 with self._lock:
                     self._open += [inner, outer]

@@ -45,10 +45,12 @@ class LoggingProcess:
         self._news = threading.Condition()
         self._reader: threading.Thread | None = None
 
-    def launch(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """`arguments`: of Python. `environment`: what is added to the test's own."""
+    def launch(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, under: Sequence[str] = ()
+    ) -> None:
+        """`arguments`: of Python. `environment`: what is added to the test's own. `under`: a command that runs it."""
         self.process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*under, sys.executable, *arguments],
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             stderr=subprocess.PIPE,

@@ -14,7 +14,7 @@ from benchmarks import measure, sampling
 from benchmarks.measure import Effort, Result
 
 LEAST = Effort(1, 0.0005, True)
-UNITS = {"1/s", "1/s wall", "ratio", "ms wall", "µs CPU", "s CPU", "KB", "%"}
+UNITS = {"1/s", "1/s wall", "ratio", "ms wall", "µs CPU", "s CPU", "KB", "MB", "s wall", "%"}
 
 
 def check(document: dict[str, Any]) -> None:

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
 from agent.api.requests import PAGE_ITEMS_MAX
+from agent.database import Database
+from agent.files import open_file
 from agent.protocol.commands.failure import CommandError
 from agent.protocol.commands.typed import from_json, to_json
 from agent.protocol.errors import ModelError
 from agent.protocol.onetable.model import Model
 from agent.protocol.process import Context
 from agent.protocol.schema import Schema
+from agent.system import SystemRandom, monotonic_ms, wall_ms
+from agent.upkeep import written_whole
 
 ANSWER_S: Final = 60.0  # a database on a slow disk, or one that is being copied
 _READ_BYTES: Final = 65_536
@@ -91,12 +98,13 @@ class Client:
 
 
 class RemoteDatabase:
-    """The part of Database that commands use. `schema`: as the agent has it."""
+    """The part of Database that commands use. `schema`: as the agent has it; `file`: of its database."""
 
-    def __init__(self, client: Client, schema: Schema, context: Context) -> None:
+    def __init__(self, client: Client, schema: Schema, context: Context, file: str) -> None:
         self.client = client
         self.schema = schema
         self.context = context
+        self.file = file
 
     def get(self, model: str, properties: Mapping[str, Any]) -> dict[str, Any] | None:
         return self.taken(model, self._ask("get", model, properties)["item"])
@@ -136,6 +144,56 @@ class RemoteDatabase:
             left = None if left is None else left - len(answer["items"])
             more["after"] = answer["items"][-1]
 
+    def backup(self, path: str | Path) -> None:
+        """As Database has it. The agent writes beside its database, where it surely may; from there it is brought."""
+        written_whole(Path(path), self._bring)
+
+    def _bring(self, to: Path) -> None:
+        with self._copied() as made:
+            try:
+                os.link(made, to)
+            except OSError:  # another file system
+                shutil.copyfile(made, to)
+
+    def export_items(self) -> Iterator[dict[str, Any]]:
+        """As Database has it: of a copy, which is as the database was at one moment."""
+        with self._copied() as made, contextlib.closing(open_file(made)) as connection:
+            copy = Database(
+                connection, self.schema, self.context, monotonic_ms=monotonic_ms, wall_ms=wall_ms, random=SystemRandom()
+            )
+            yield from copy.export_items()
+
+    @contextlib.contextmanager
+    def _copied(self) -> Iterator[str]:
+        """A copy beside the database, for so long."""
+        made = f"{self.file}-copy-{os.getpid()}"
+        self.client.wait_for_ever()  # a large one takes as long as it takes
+        try:
+            self.client.ask("backup", file=made)
+            yield made
+        finally:
+            for each in (made, f"{made}-lock"):
+                with contextlib.suppress(OSError):
+                    os.unlink(each)
+
+    def compact(self) -> tuple[int, int]:
+        """As Database has it."""
+        self.client.wait_for_ever()
+        answer = self.client.ask("compact")
+        return answer["bytes_before"], answer["bytes"]
+
+    def _bring_copy(self, to: Path) -> None:
+        made = Path(f"{self.file}-copy-{os.getpid()}")
+        self.client.wait_for_ever()  # a large one takes as long as it takes
+        self.client.ask("backup", file=str(made))
+        try:
+            try:
+                os.link(made, to)
+            except OSError:  # another file system
+                shutil.copyfile(made, to)
+        finally:
+            made.unlink(missing_ok=True)
+
     def _ask(self, do: str, model: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         return self.client.ask(do, model=model, item=to_json(self.model(model), properties), **more)
 
@@ -159,7 +217,9 @@ def remote(path: str) -> RemoteDatabase:
     client = Client(path)
     try:
         who = client.ask("hello")["hello"]
-        return RemoteDatabase(client, Schema.load(who["schema"]), Context(who["device"], who["account"]))
+        return RemoteDatabase(
+            client, Schema.load(who["schema"]), Context(who["device"], who["account"]), who["database"]
+        )
     except BaseException:
         client.close()
         raise

@@ -99,8 +99,24 @@ class Settle(Request, frozen=True, kw_only=True, tag="settle"):
     how: Literal["retry", "drop"]
 
 
-AnyRequest = Hello | Status | Get | Find | Create | Update | Upsert | Remove | Watch | Rejected | Settle
-REQUESTS: Final = (Hello, Status, Get, Find, Create, Update, Upsert, Remove, Watch, Rejected, Settle)
+class Backup(Request, frozen=True, kw_only=True, tag="backup"):
+    """A whole copy of the database in a new `file` (an absolute path, where the agent may write), answered with its
+    `bytes` when it is there and checked. Others go on reading and writing."""
+
+    file: str
+
+
+class Compact(Request, frozen=True, kw_only=True, tag="compact"):
+    """Gives unused space of the file back: `bytes_before` and `bytes`. Others wait."""
+
+
+AnyRequest = (
+    Hello | Status | Get | Find | Create | Update | Upsert | Remove | Watch | Rejected | Settle
+    | Backup | Compact
+)  # fmt: skip
+REQUESTS: Final = (
+    Hello, Status, Get, Find, Create, Update, Upsert, Remove, Watch, Rejected, Settle, Backup, Compact,
+)  # fmt: skip
 
 
 class Error(msgspec.Struct, frozen=True):
@@ -124,6 +140,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     more: bool | msgspec.UnsetType = msgspec.UNSET
     removed: bool | msgspec.UnsetType = msgspec.UNSET
     done: bool | msgspec.UnsetType = msgspec.UNSET
+    bytes: int | msgspec.UnsetType = msgspec.UNSET
+    bytes_before: int | msgspec.UnsetType = msgspec.UNSET
     letters: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
     status: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     hello: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET

@@ -5,6 +5,7 @@ A write is answered when it is durable: the database returns no sooner. Called b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,8 @@ class Serving:
         if isinstance(request, api.Settle):
             settle = database.retry if request.how == "retry" else database.discard
             return api.Answer(ok=True, id=request.id, done=settle(request.n))
+        if isinstance(request, api.Backup | api.Compact):
+            return self._whole(request)
         if isinstance(request, api.Status):
             return api.Answer(ok=True, id=request.id, status=self._status())
         if isinstance(request, api.Watch):
@@ -113,6 +116,15 @@ class Serving:
                 return api.Answer(ok=True, id=request.id, items=items, more=True)
             items.append(item)
         return api.Answer(ok=True, id=request.id, items=items, more=False)
+
+    def _whole(self, request: api.Backup | api.Compact) -> api.Answer:
+        if isinstance(request, api.Compact):
+            before, after = self.database.compact()
+            return api.Answer(ok=True, id=request.id, bytes=after, bytes_before=before)
+        if not os.path.isabs(request.file) or "\0" in request.file:
+            raise CommandError(f"file: {request.file!r} is no absolute path", "the agent's folder is not the caller's")
+        self.database.backup(request.file)
+        return api.Answer(ok=True, id=request.id, bytes=os.stat(request.file).st_size)
 
     def _letters(self) -> list[dict[str, Any]]:
         return [letters.values(self.database.schema, letter) for letter in self.database.dead_letters()]

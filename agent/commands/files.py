@@ -1,6 +1,7 @@
 """`backup compact export import`: the whole database, as a copy or as lines of JSON.
 
-Never writes over a file that is there, and leaves no half of one behind. Called by agent.cli.
+Never writes over a file that is there, and leaves no half of one behind. All but `import` ask the agent, where one runs
+on the database. Called by agent.cli.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import IO, Any, Final, TextIO
 
 from agent.commands.items import model_of
 from agent.commands.opening import database_path, opened
+from agent.commands.reaching import reached
 from agent.protocol.commands.failure import BAD_INPUT, OK, CommandError, note, show
 from agent.protocol.commands.output import json_line, print_json
 from agent.protocol.commands.typed import parsed_json
@@ -26,7 +28,7 @@ SHOWN_MAX: Final = 20  # refused lines
 
 def backup(arguments: argparse.Namespace) -> int:
     target = Path(arguments.file)
-    with opened(arguments) as database:
+    with reached(arguments) as database:
         database.backup(target)
     size = target.stat().st_size
     _say(arguments, f"{target}: {size} bytes", {"file": str(target), "bytes": size})
@@ -34,7 +36,7 @@ def backup(arguments: argparse.Namespace) -> int:
 
 
 def compact(arguments: argparse.Namespace) -> int:
-    with opened(arguments) as database:
+    with reached(arguments) as database:
         before, after = database.compact()
     path = database_path(arguments)
     values = {"file": str(path), "bytes_before": before, "bytes_after": after}
@@ -43,7 +45,7 @@ def compact(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    with opened(arguments) as database:
+    with reached(arguments) as database:
         wanted = {model_of(database, name).name for name in arguments.model or ()}
         count = 0
         with _output(arguments.file) as file:

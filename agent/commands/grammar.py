@@ -96,9 +96,11 @@ COMMANDS: Final = (
                                         "help": "those with these numbers, or all"}),
              *OUTPUT)),
     Command("backup", "files:backup", "copy the database to a file",
-            "Writes a whole, consistent copy of the database to FILE, which must not be there yet.",
+            "Writes a whole, consistent copy of the database to FILE, which must not be there yet. An agent that "
+            "runs goes on meanwhile.",
             ((("file",), {"metavar": "FILE", "help": "the copy"}), JSON)),
-    Command("compact", "files:compact", "give unused space back", "Makes the file as small as it can be.", (JSON,)),
+    Command("compact", "files:compact", "give unused space back",
+            "Makes the file as small as it can be. Where an agent runs, applications wait meanwhile.", (JSON,)),
     Command("export", "files:export", "all items as JSON lines",
             "Writes one JSON object an item: model, key and item, with a tag ($B, $N, $SS, $NS, $BS) where JSON has no "
             "such value. `import` reads them.",

@@ -12,6 +12,9 @@ import threading
 def main() -> None:
     from moto.server import ThreadedMotoServer
 
+    from fleet.backends.moto_mends import mend
+
+    mend()
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -99,6 +99,8 @@ def test_without_a_socket_nobody_is_served(tmp_path: Path) -> None:
         (lambda agent: agent.config.unlink(), "no such file or directory (`fleet-agent provision` writes one)"),
         (lambda agent: agent.config.write_text("[device]\nid = 5\n"), "agent.toml:2:1: device.id: expected a text"),
         (lambda agent: (agent.folder / "schema.json5").write_text("{"), "schema.json5:1"),
+        (lambda agent: (agent.folder / "schema.json5").unlink(), "schema.json5: no such file"),
+        (lambda agent: agent.config.write_text("[conection]\n"), "unknown section (did you mean 'connection'?)"),
         (lambda agent: (agent.folder / "agent.db").write_bytes(b"not a database" * 500), "not a database"),
         (lambda agent: (agent.folder / "agent.db-api").mkdir(mode=0o755), "others may enter it"),
         (lambda agent: (agent.folder / "agent.db").mkdir(), "a folder"),
@@ -265,6 +267,21 @@ def test_the_database_goes_on_when_the_disk_is_full(tmp_path: Path) -> None:
             resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
             client.ask("upsert", model="Setting", item={"name": "a", "rev": 2})
         assert agent.terminate() == 0
+
+
+def test_it_starts_on_a_full_disk_and_serves_what_can_be_read(tmp_path: Path) -> None:
+    with AgentProcess(tmp_path, NOWHERE).start() as agent:
+        agent.wait("started")
+        with agent.client() as client:
+            client.ask("upsert", model="Setting", item={"name": "a", "rev": 1})
+        assert agent.terminate() == 0
+        agent.start(None, "prlimit", "--fsize=4096")
+        assert "the disk " in agent.wait("session-failed")["reason"]
+        assert "disk" in _refused(agent)
+        with agent.client() as client:
+            assert client.ask("get", model="Setting", item={"name": "a"})["item"]["rev"] == 1
+        assert agent.status()["state"] == "failed" and "disk" in agent.status()["problem"]
+        assert agent.terminate() == 0 and len(agent.events("session-failed")) == 1
 
 
 def _refused(agent: AgentProcess) -> str:

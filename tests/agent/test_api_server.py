@@ -119,6 +119,19 @@ def test_all_that_can_be_asked(served: tuple[str, Database, list[Any]]) -> None:
     assert [item["name"] for item in database.find("Setting")] == ["b"]
 
 
+def test_the_whole_file_can_be_asked_for(tmp_path: Path, served: tuple[str, Database, list[Any]]) -> None:
+    path, database, _ = served
+    database.create("Setting", {"name": "a", "rev": 1})
+    with Client(path, LIMIT_S) as client:
+        made = tmp_path / "copy.db"
+        assert client.ask("backup", file=str(made))["bytes"] == made.stat().st_size
+        for name, text in ((str(made), "exists already"), ("copy.db", "no absolute path")):
+            with pytest.raises(CommandError, match=text):
+                client.ask("backup", file=name)
+        sizes = client.ask("compact")
+        assert sizes["bytes_before"] >= sizes["bytes"] > 0
+
+
 def test_every_request_has_a_test_above() -> None:
     text = Path(__file__).read_text()
     for request in api.REQUESTS:

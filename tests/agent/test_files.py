@@ -4,6 +4,7 @@ it was. Real files, and for the lock real processes.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sqlite3
@@ -201,6 +202,16 @@ def test_a_file_that_may_only_be_read_is_refused_before_the_first_write(file: Pa
     holders.append(Holder(file, "without rights"))
     assert holders[0].said.startswith(f"refused {file}: read-only (give ")
     assert file.read_bytes() == before
+
+
+def test_a_file_system_that_is_read_only_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.open", refusing)
+    with pytest.raises(StoreError, match="read-only file system") as caught:
+        open_file(file, wait_ms=0)
+    assert "mount it for writing" in caught.value.hint
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -109,6 +110,55 @@ def test_a_backup_is_a_whole_database_as_of_now(tmp_path: Path) -> None:
     assert copy.open().check() == []
     assert copy.database.get("Job", {"id": "later"}) is None
     copy.database.close()
+    database.close()
+
+
+def test_others_write_while_a_backup_is_made_and_the_copy_is_of_one_moment(tmp_path: Path) -> None:
+    device = filled(open_file(tmp_path / "agent.db"))
+    database = device.database
+    with database.transaction():
+        for number in range(5_000):
+            database.create("Task", {"area": "b", "id": f"{number:04}", "text": "t" * 900})
+    written: list[int] = []
+    ended = threading.Event()
+
+    def writing() -> None:
+        while not ended.is_set():
+            with database.transaction():  # two items that belong together
+                for area in ("c", "d"):
+                    database.create("Task", {"area": area, "id": f"{len(written):06}", "text": "t"})
+            written.append(len(written))
+
+    writer = threading.Thread(target=writing)
+    writer.start()
+    try:
+        database.backup(tmp_path / "copy.db")
+        during = len(written)
+    finally:
+        ended.set()
+        writer.join()
+    assert during > 40, "they did not wait for the whole of it"
+    copy = Device(schema=WHOLE, connection=open_file(tmp_path / "copy.db")).open()
+    assert copy.check() == []
+    kept = [[item["id"] for item in copy.find("Task", {"area": area})] for area in ("c", "d")]
+    assert kept[0] == kept[1] == [f"{number:06}" for number in range(len(kept[0]))], "a part of a transaction"
+    assert len(list(copy.find("Task", {"area": "b"}))) == 5_000
+    copy.close()
+    database.close()
+
+
+def test_a_database_that_is_damaged_gives_no_backup(tmp_path: Path) -> None:
+    file = tmp_path / "agent.db"
+    device = filled(open_file(file))
+    (root,) = device.connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'dead_letter'").fetchone()
+    device.database.close()
+    data = bytearray(file.read_bytes())
+    data[4096 * (root - 1) + 1 : 4096 * root] = b"x" * 4095
+    file.write_bytes(data)
+    database = Device(schema=WHOLE, connection=open_file(file)).open()
+    with pytest.raises(StoreError, match="damaged"):
+        database.backup(tmp_path / "copy.db")
+    assert not [path for path in tmp_path.iterdir() if "copy" in path.name]
     database.close()
 
 

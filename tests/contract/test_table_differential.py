@@ -6,6 +6,7 @@ at the end ask for just that, and fail when it has been mended.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def without_deviations(records: list[Record], deviations: Any) -> list[Record]:
     return kept
 
 
-@pytest.fixture(scope="module", params=["moto", "ministack"])
+@pytest.fixture(scope="module", params=["moto", "moto-server", "ministack"])
 def make(request: pytest.FixtureRequest) -> Iterator[Dynamo]:
     for made in tables(request.param, lambda name: str(request.getfixturevalue(name)), "random"):
         assert isinstance(made, Dynamo)
@@ -235,6 +236,42 @@ def test_units_of_a_batch_are_those_of_its_reads(make: Dynamo) -> None:
     do(BatchGet((("p", "s"), ("p", "missing"))))
     with deviating("batch-units" in make.deviations, "batch-units"):
         assert calls[-1].units == 3.0
+
+
+def test_an_open_iterator_outlives_a_cancelled_transaction(make: Dynamo) -> None:
+    name = make.fresh()
+    do = adapter(make.client, name).execute
+    do(Put({"pk": "p", "sk": "s", "n": 1}))
+    arn = make.client.describe_table(TableName=name)["Table"]["LatestStreamArn"]
+    (shard, *_) = make.streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+    where = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+    answer = make.streams.get_records(ShardIterator=make.streams.get_shard_iterator(**where)["ShardIterator"])
+    assert len(answer["Records"]) == 1
+    with pytest.raises(Cancelled):
+        do(Transact((Put({"pk": "p", "sk": "t"}), Update(("p", "s"), {"n": 2}), Check(("q", "s"), ITEM_EXISTS))))
+    assert [item["n"] for item in do(Query("p")).items] == [1]
+    do(Put({"pk": "p", "sk": "u", "n": 3}))
+    with deviating("deaf-iterators" in make.deviations, "deaf-iterators"):
+        records = make.streams.get_records(ShardIterator=answer["NextShardIterator"])["Records"]
+        assert [record["dynamodb"]["Keys"]["sk"] for record in records] == [{"S": "u"}]
+
+
+def test_a_transaction_costs_what_it_touches_and_not_what_is_there(make: Dynamo) -> None:
+    """Turn by turn in tables with few and with many records: the fastest of some turns each, so that other work of the
+    machine counts little."""
+    few, many = (adapter(make.client, make.fresh()).execute for _ in range(2))
+    for do, count in ((few, 10), (many, 200)):
+        for n in range(count):
+            do(Put({"pk": "p", "sk": "s", "n": n}))
+    times: dict[Any, list[float]] = {few: [], many: []}
+    for turn in range(3):
+        for do, taken in times.items():
+            actions = tuple(Put({"pk": "q", "sk": f"s{n}", "n": turn}) for n in range(10))
+            began = time.perf_counter()
+            do(Transact(actions))
+            taken.append(time.perf_counter() - began)
+    with deviating("copies" in make.deviations, "copies"):
+        assert min(times[many]) < 4 * min(times[few])
 
 
 def test_every_deviation_on_the_list_is_looked_for() -> None:

@@ -6,7 +6,6 @@ The history of the table is read from its stream: what has once been replaced th
 from __future__ import annotations
 
 import random
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -14,78 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_rig import AgentProcess
+from agent_rig import AgentProcess, Application
 from emulators import client as emulator_client
-from live_rig import LIMIT_S, Mosquitto, RelayProcess, Table, table_name, until
+from live_rig import Mosquitto, RelayProcess, Table, table_name, until
 
-from agent.api.client import Client, NoAgent
-from agent.protocol.commands.failure import CommandError
+from agent.api.client import Client
 
-NAMES = 7
 States = dict[str, dict[str, int]]  # model -> name -> rev
 
 
-@pytest.fixture
-def table(request: pytest.FixtureRequest, ministack: str, broker: Mosquitto) -> Table:
-    """`broker` is asked for so that a missing one is told in the same way as elsewhere. Not moto's: that copies all it
-    has for each transaction, and thousands of writes would take it hours."""
-    return Table(ministack, table_name(request.node.nodeid), {"home-1": "main"})
-
-
-class Application(threading.Thread):
-    """Writes until it is told to stop: Settings by turns with growing revs, and a new Fault each time. What the agent
-    has acknowledged is in `settings` and `faults`; `tried` is what was asked for and never answered."""
-
-    def __init__(self, socket: str) -> None:
-        super().__init__(daemon=True)
-        self.socket = socket
-        self.settings: dict[str, int] = {}
-        self.faults: dict[str, int] = {}
-        self.tried: set[tuple[str, str, int]] = set()
-        self.acknowledged = 0
-        self.stopping = False
-        self.news = threading.Condition()
-        self.failure: BaseException | None = None
-
-    def run(self) -> None:
-        rev = 0
-        try:
-            while not self.stopping:
-                try:
-                    with Client(self.socket, LIMIT_S) as client:
-                        while not self.stopping:
-                            rev += 1
-                            self.write(client, rev)
-                except (NoAgent, CommandError):
-                    with self.news:
-                        self.news.wait(0.02)  # the agent is dead, or not there yet
-        except BaseException as error:
-            self.failure = error
-
-    def write(self, client: Client, rev: int) -> None:
-        name, fault = f"s{rev % NAMES}", f"f{rev}"
-        for model, kept, key, field in (
-            ("Setting", self.settings, name, "name"),
-            ("Fault", self.faults, fault, "id"),
-        ):
-            self.tried.add((model, key, rev))
-            client.ask("upsert", model=model, item={field: key, "rev": rev})
-            self.tried.discard((model, key, rev))
-            kept[key] = rev
-            with self.news:
-                self.acknowledged += 1
-                self.news.notify_all()
-
-    def wait(self, more: int) -> None:
-        """Until so many more writes were acknowledged."""
-        wanted = self.acknowledged + more
-
-        def pause() -> None:
-            with self.news:
-                self.news.wait(0.05)
-
-        until(lambda: self.failure or self.acknowledged >= wanted, f"{more} more writes", pause)
-        assert self.failure is None, self.failure
+@pytest.fixture(params=["moto", "ministack"])
+def table(request: pytest.FixtureRequest, broker: Mosquitto) -> Table:
+    """`broker` is asked for so that a missing one is told in the same way as elsewhere."""
+    address = request.getfixturevalue(request.param)
+    return Table(address, table_name(request.node.nodeid), {"home-1": "main"})
 
 
 def images(table: Table) -> Iterator[dict[str, Any]]:
@@ -107,7 +48,8 @@ def images(table: Table) -> Iterator[dict[str, Any]]:
             where = answer.get("NextShardIterator")
 
 
-def kills(folder: Path, broker: Mosquitto, table: Table, times: int, seed: int) -> None:
+def kills(folder: Path, broker: Mosquitto, table: Table, times: int, seed: int) -> int:
+    """How many writes the application made."""
     chance = random.Random(seed)
     with RelayProcess(folder, table, broker.url) as relay:
         relay.ready()
@@ -119,15 +61,14 @@ def kills(folder: Path, broker: Mosquitto, table: Table, times: int, seed: int) 
                 agent.kill()
                 agent.start()
             application.wait(20)
-            application.stopping = True
-            application.join(LIMIT_S)
-            assert application.failure is None, application.failure
+            application.end()
             drain(agent)
             with agent.client() as client:
                 on_device: States = {model: everything(client, model) for model in ("Setting", "Fault")}
             assert agent.terminate() == 0
             assert not agent.odd
     judge(application, on_device, states(table), history_of(table))
+    return application.acknowledged
 
 
 def drain(agent: AgentProcess) -> None:
@@ -215,5 +156,9 @@ def test_no_acknowledged_write_is_lost_and_none_takes_effect_twice(
 
 
 @pytest.mark.slow
-def test_so_it_is_after_two_hundred_kills(tmp_path: Path, broker: Mosquitto, table: Table) -> None:
-    kills(tmp_path, broker, table, times=200, seed=2)
+def test_so_it_is_after_two_hundred_kills(
+    tmp_path: Path, broker: Mosquitto, table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writes = kills(tmp_path, broker, table, times=200, seed=2)
+    with capsys.disabled():
+        print(f" [{writes} writes]", end="")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_rig import AgentProcess
+from agent_rig import AgentProcess, Application
 from live_rig import LIMIT_S, ROOT, Mosquitto, RelayProcess, Table, table_name, until
 from relay_rig import config, stored
 
@@ -82,7 +82,39 @@ def test_the_commands_ask_the_agent_that_runs_and_the_file_when_it_is_stopped(
         assert fleet_agent(agent, "get", "Setting", "volume").returncode == 2
         out, err = watching.communicate(timeout=LIMIT_S)
         assert [json.loads(line)["event"] for line in out.splitlines()] == ["created", "updated", "removed"], err
-        assert fleet_agent(agent, "backup", str(tmp_path / "copy")).returncode == 2  # the file is the agent's
+        assert fleet_agent(agent, "import").returncode == 2  # the file is the agent's
         assert agent.terminate() == 0
         assert json.loads(fleet_agent(agent, "status", "--json").stdout)["state"] == "stopped"
         assert fleet_agent(agent, "create", "Setting", "bass", "rev=1").returncode == 0
+
+
+def test_the_whole_database_is_copied_while_the_agent_runs_and_an_application_writes(tmp_path: Path) -> None:
+    with AgentProcess(tmp_path, {"url": '"mqtt://127.0.0.1:9"'}) as agent:
+        agent.start().wait("started")
+        application = Application(agent.socket)
+        application.start()
+        application.wait(50)
+        copy = tmp_path / "copy.db"
+        said = fleet_agent(agent, "backup", str(copy), "--json")
+        assert (said.returncode, said.stderr) == (0, ""), said
+        assert json.loads(said.stdout) == {"file": str(copy), "bytes": copy.stat().st_size}
+        done = fleet_agent(agent, "backup", str(copy))
+        assert done.returncode == 2 and "exists already (name another file" in done.stderr
+        faults = fleet_agent(agent, "export", "--model", "Fault")
+        assert faults.returncode == 0, faults
+        assert fleet_agent(agent, "compact").returncode == 0
+        application.wait(20)
+        application.end()
+        with agent.client() as client:
+            now = {item["id"] for item in client.ask("find", model="Fault", limit=1_000)["items"]}
+        left = sorted(path.name for path in agent.folder.iterdir() if "copy" in path.name)
+        assert not left, "nothing of it stays beside the database"
+        assert agent.terminate() == 0
+    exported = {json.loads(line)["item"]["id"] for line in faults.stdout.splitlines()}
+    assert exported and exported < now
+    words = ["find", "Fault", "--database", str(copy), "--schema", str(agent.folder / "schema.json5")]
+    found = subprocess.run(
+        [sys.executable, "-m", "agent.cli", *words], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    copied = {json.loads(line)["id"] for line in found.stdout.splitlines()}
+    assert copied and copied < exported
