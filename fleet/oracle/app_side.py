@@ -414,7 +414,8 @@ class AppSide(WireSide):
 
     def _set_back(self, d: Device, item: Item, rev: int | None) -> None:
         if item.receives and item.feed is not None:
-            index = item.find(rev, ABSENT)
+            # Of no item it is not known which of the times without one the old disk is from: the first will do.
+            index = UNKNOWN if rev is None else item.find(rev, ABSENT)
             self._reached(d, item, ABSENT if index == UNKNOWN else index, None)
 
 

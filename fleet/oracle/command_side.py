@@ -80,7 +80,8 @@ class CommandSide(FinalSide, RestoredSide):
             checks.after_clock.ran(t_us, device, order.key, d.answered)
         if name == REBOOT:
             last_us = self._rebooted_us.get(device)
-            checks.spaced.rebooted(t_us, device, order.key, None if last_us is None or d.cloned else t_us - last_us)
+            is_forgotten = last_us is None or d.cloned or (d.set_back_us or 0) > last_us
+            checks.spaced.rebooted(t_us, device, order.key, None if is_forgotten else t_us - (last_us or 0))
             self._rebooted_us[device] = t_us
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:

@@ -20,8 +20,8 @@ from fleet.world.cloud import CloudWorld
 from fleet.world.device import SimDevice
 from fleet.world.hops import Hop, HopFault
 
-CLONE_LOOK_US: Final = 300_000_000
-CLONE_LOOKS: Final = 24  # for as long as a device remembers that it was told to wait, and longer
+LOOK_US: Final = 300_000_000
+LOOKS: Final = 24  # for as long as a device remembers that it was told to wait, and longer
 
 Event = tuple[int, str, int]  # at_us, device or "", duration_us
 
@@ -192,6 +192,8 @@ class Faults:
             device.power_off()
             device.put_disk(disk)
             self._later(event, tie, device.boot, None)
+            # Who does that more often in an hour than the relay believes lets the device go on.
+            self._later(event, tie, self._look_after, (device, LOOKS))
 
     def clock(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         jump, drift = plan.params["jump_us"], plan.params["drift_ppb"]
@@ -214,14 +216,14 @@ class Faults:
     def _clone_gone(self, made: SimDevice) -> None:
         """Somebody has found the copy, and lets the device go on."""
         made.power_off()
-        self._look_after((made, CLONE_LOOKS))
+        self._look_after((made, LOOKS))
 
     def _look_after(self, what: tuple[SimDevice, int]) -> None:
-        """The device may yet be stopped for what the copy did last: somebody goes on looking."""
+        """The device may yet be stopped for the epochs that it or its copy took: somebody goes on looking."""
         made, looks = what
         self._cloud.release(made.device_id)
         if looks:
-            self._clock.post_in(CLONE_LOOK_US, made.tie, self._look_after, (made, looks - 1))
+            self._clock.post_in(LOOK_US, made.tie, self._look_after, (made, looks - 1))
 
     def silent_damage(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
         for device in self._targets(plan, event):

@@ -102,7 +102,7 @@ class RebootsSpaced(Check):
     name = "command-reboots-spaced"
     statement = (
         "A device restarts by command at most once in ten minutes, but for a minute by which its clock may have been "
-        "set in between; so no command makes it restart for ever."
+        "set in between; so no command makes it restart for ever. A device whose disk was put back may know no more."
     )
 
     def rebooted(self, t_us: int, device: str, key: Key, since_us: int | None) -> None:
