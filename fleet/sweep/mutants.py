@@ -122,7 +122,7 @@ def hunt(
     finished = 0
     try:
         while hunts:
-            while len(pending) < 2 * executor.workers:
+            while len(pending) < executor.handed_out:
                 waiting = [one for one in hunts if one.wants]
                 if not waiting:
                     break

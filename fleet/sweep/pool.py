@@ -24,9 +24,10 @@ TASKS_PER_WORKER_MAX: Final = 200  # then a fresh process takes its place: whate
 
 
 class Executor(Protocol):
-    """`workers`: how many runs go on at once."""
+    """`workers`: how many runs go on at once; `handed_out`: how many it is given at most, to go on without a pause."""
 
     workers: int
+    handed_out: int
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]: ...
 
@@ -55,6 +56,7 @@ class Processes:
         from pebble import ProcessPool
 
         self.workers = workers
+        self.handed_out = 2 * workers
         self._timeout_s = timeout_s
         self._pool: Any = ProcessPool(
             max_workers=workers,
@@ -90,7 +92,8 @@ class Cluster:
             hint = "the address of a running scheduler, such as tcp://127.0.0.1:8786"
             raise InputError([Problem("--cluster", 0, 0, address, f"no scheduler answers: {error}", hint)]) from None
         self._executor = self._client.get_executor(pure=False, retries=0)
-        self.workers = max(1, int(self._client.ncores() and sum(self._client.ncores().values())))
+        self.workers = max(1, sum(self._client.ncores().values()))
+        self.handed_out = self.workers  # a worker that dies takes what waits for it along
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         future: Future[T] = self._executor.submit(function, *arguments)
@@ -104,7 +107,7 @@ class Cluster:
 class Here:
     """In this process, one after the other: for tests of what is made of the outcomes."""
 
-    workers = 1
+    workers = handed_out = 1
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         future: Future[T] = Future()

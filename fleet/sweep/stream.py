@@ -33,7 +33,7 @@ def in_order(
     submitted = settled = finished = 0
     try:
         while settled < len(cases):
-            room = min(2 * executor.workers - len(pending), settled + AHEAD_MAX - submitted, len(cases) - submitted)
+            room = min(executor.handed_out - len(pending), settled + AHEAD_MAX - submitted, len(cases) - submitted)
             for _ in range(room):
                 pending[executor.submit(function, cases[submitted])] = submitted
                 submitted += 1
