@@ -10,11 +10,12 @@ JOBS ?= auto
 ROOMS := agent cloud fleet reports
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow lint format bench docs picture clean
+.PHONY: help run native test slow lint format bench docs picture clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run     set up, then run $(SCENARIO) (another: make run SCENARIO=scenarios/conflict.yaml)"
+	@echo "make native  compile the simulator's core again, after a change of the source"
 	@echo "make test    set up, then the fast tests"
 	@echo "make lint    style, types and import rules"
 	@echo "make format  rewrite the source in the house format"
@@ -24,8 +25,12 @@ help:
 	@echo "make picture run the outage and picture its report in docs/report.png (needs chromium)"
 	@echo "make clean   remove .venv and all caches; runs/ stays"
 
-run: $(VENV)/.for-run
+run: $(VENV)/.for-run $(VENV)/.native
 	@$(BIN)/fleet run $(SCENARIO)
+
+# For whoever changes the source: a compiled core is used only for the very source that it was compiled from.
+native: $(VENV)/.for-run
+	@$(BIN)/python -m fleet.native.build
 
 test: $(VENV)/.for-dev
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
@@ -67,10 +72,16 @@ $(BIN)/python:
 # The stamp of the tools covers a run as well, so that a run after a test installs nothing.
 $(VENV)/.for-run: pyproject.toml | $(BIN)/python
 	@echo "Installing Fleet into $(VENV) (about a minute, once)"
-	@$(PIP) install --editable '.[fleet]'
+	@$(PIP) install --editable '.[fleet,native]'
 	@touch $@
 
 $(VENV)/.for-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing Fleet and its test tools into $(VENV) (about a minute, once)"
-	@$(PIP) install --editable '.[fleet,dev]'
+	@$(PIP) install --editable '.[fleet,native,dev]'
 	@touch $(VENV)/.for-run $@
+
+# Once, and not again when the source changes: then everything runs interpreted until `make native`. A machine without a
+# C compiler is told so, and runs interpreted as well.
+$(VENV)/.native: | $(VENV)/.for-run
+	@$(BIN)/python -m fleet.native.build || true
+	@touch $@

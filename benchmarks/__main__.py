@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import QUICK, Effort, Result, Row
-from fleet.sqlite_library import without_locks
+from fleet.native.start import prepare
 
 # subject -> module; `profile` is measured only when asked for
 SUBJECTS: Final = {
@@ -108,7 +108,7 @@ def chosen(arguments: argparse.Namespace) -> dict[str, str]:
 def measured(name: str, module: str, effort: Effort, alone: bool) -> Result:
     if alone:
         if name in SIMULATED:
-            without_locks()
+            prepare()
         result: Result = importlib.import_module(f"benchmarks.{module}").run(effort)
         return result
     command = [sys.executable, "-m", "benchmarks", name, "--json", *(["--quick"] if effort.small else [])]

@@ -22,6 +22,7 @@ import msgspec
 
 from agent.protocol.version import __version__
 from fleet.backends.opening import MEMORY, Backend, opened
+from fleet.native.finder import compiled
 from fleet.oracle import CheckResult
 from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
@@ -222,6 +223,7 @@ def versions() -> dict[str, str]:
         "sqlite": sqlite3.sqlite_version,
         "simpy": version("simpy"),
         "msgspec": version("msgspec"),
+        "core": "compiled" if compiled() else "interpreted",
     }
 
 

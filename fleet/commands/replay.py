@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.commands.common import EXIT_INPUT, EXIT_INTERRUPTED
-from fleet.sqlite_library import without_locks
+from fleet.native.start import prepare
 
 if TYPE_CHECKING:
     from fleet.run import Difference
@@ -30,7 +30,7 @@ def replay(
     which it lies when the run wrote no trace), 2 on bad input. For a plan without a run directory there is nothing to
     compare: the hash is printed. An interrupted run is compared up to where it was.
     """
-    without_locks()
+    prepare()
     from fleet.commands.progress import ProgressLine
     from fleet.commands.run import interruptible
     from fleet.run import Interrupted, Record

@@ -20,7 +20,7 @@ import typer
 
 from agent.protocol.errors import InputError
 from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, cut_short_at_will
-from fleet.sqlite_library import without_locks
+from fleet.native.start import prepare
 
 if TYPE_CHECKING:
     from fleet.backends.opening import Backend
@@ -81,7 +81,7 @@ def run(
 
     The last line on stdout is the run directory. Exits with 0 passed, 1 failed, 2 bad input, 3 unknown, 4 the harness
     failed, 130 interrupted."""
-    without_locks()
+    prepare()
     from fleet.backends.opening import check
     from fleet.plants import PLANTS, unknown_plant
     from fleet.run import Request

@@ -7,16 +7,16 @@ at nothing where the schema has no results of commands.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from agent.protocol.messages import Key
 from agent.protocol.process import Context
+from agent.protocol.schema import Schema
 from fleet.oracle.check import CheckResult
 from fleet.oracle.final import DeviceItems
 from fleet.oracle.final import Final as FinalSide
-from fleet.oracle.ledger import TableRecord
-from fleet.oracle.restored import RestoredSide
+from fleet.oracle.ledger import Recorder, TableRecord
 from fleet.oracle.state import Device, Item
 from fleet.oracle.wire import Downward
 
@@ -50,11 +50,19 @@ class Order:
         self.present: str | None = None  # the state that it has
 
 
-class CommandSide(FinalSide, RestoredSide):
+class CommandSide(FinalSide):
     """What becomes of commands."""
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
+    def __init__(
+        self,
+        schema: Schema,
+        devices: Sequence[tuple[str, str]],
+        *,
+        latency_up: Recorder,
+        latency_down: Recorder,
+        start_ms: int = 0,
+    ) -> None:
+        super().__init__(schema, devices, latency_up=latency_up, latency_down=latency_down, start_ms=start_ms)
         self._takes_commands = RESULT in self._schema.models
         self._orders: dict[Name, Order] = {}
         self._rebooted_us: dict[str, int] = {}

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from agent.protocol.messages import Key
 from fleet.oracle.app_side import AppSide
-from fleet.oracle.restored import Image, RestoredSide
+from fleet.oracle.restored import Image
 from fleet.oracle.state import Device
 
 JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of is healed
 
 
-class DamagedSide(AppSide, RestoredSide):
+class DamagedSide(AppSide):
     """What a damage means."""
 
     heal_within_us = 0

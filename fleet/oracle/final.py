@@ -7,9 +7,9 @@ from typing import Any
 
 from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
-from fleet.oracle.app_side import AppSide
 from fleet.oracle.check import CheckResult
 from fleet.oracle.checks.lives import LATE_US, ahead_us
+from fleet.oracle.damaged import DamagedSide
 from fleet.oracle.payload import REV
 from fleet.oracle.state import NO_WRITES, SWEPT, Device, Item
 
@@ -17,7 +17,7 @@ Image = Mapping[str, Any]
 DeviceItems = Callable[[str], Iterable[tuple[Key, int | None, Image]]]
 
 
-class Final(AppSide):
+class Final(DamagedSide):
     """The last look."""
 
     def results(self) -> list[CheckResult]:

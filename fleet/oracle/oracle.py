@@ -15,9 +15,8 @@ the device's cursor has passed it.
 from __future__ import annotations
 
 from fleet.oracle.command_side import CommandSide
-from fleet.oracle.damaged import DamagedSide
 
 
-class Oracle(CommandSide, DamagedSide):
+class Oracle(CommandSide):
     """One run's oracle. See the sides for its calls: AppSide, TableSide, WireSide, RestoredSide, DamagedSide, Final,
     CommandSide."""

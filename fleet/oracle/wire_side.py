@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fleet.oracle.reach import Reach
+from fleet.oracle.restored import RestoredSide
 from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, WINDOW_US, Device, Item, Sent, Write
-from fleet.oracle.table_side import TableSide
 from fleet.oracle.wire import Downward, Entry, Operation, Upward, downward, rev_of, upward
 
 _ACCOUNT_PUSH = b'"feed":"a'  # in the head of a JSON message of an account's feed, or of the feed of all
 
 
-class WireSide(TableSide):
+class WireSide(RestoredSide):
     """What messages mean."""
 
     _shared_payload: bytes = b""

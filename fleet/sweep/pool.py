@@ -39,10 +39,10 @@ def cores() -> int:
 
 def prepare(memory_bytes: int) -> None:
     """First of all in a new process. `memory_bytes`: a run that wants more fails, not the machine; 0: no limit."""
-    from fleet.sqlite_library import without_locks
+    from fleet.native.start import prepare as prepare_simulation
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent decides
-    without_locks()
+    prepare_simulation()
     if memory_bytes:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)

@@ -81,7 +81,9 @@ def _fire(handle: Handle) -> None:
 class _Stop(Exception):
     """Ends one run_until; `live` until that has ended."""
 
-    live = True
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = True
 
 
 def _stop(stop: _Stop) -> None:

@@ -402,7 +402,7 @@ class SimDevice:
         if database is None:
             return None
         try:
-            result: dict[str, Any] | bool = getattr(database, action)(model, properties)
+            result: dict[str, Any] | bool | None = getattr(database, action)(model, properties)
         except fuse.PowerCutError:
             self.cut()
             return None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from plant_rig import DEVICES, NAMED, SEEDS, noticed
+from plant_rig import DEVICES, NAMED, SEEDS, noticed, runs
 from run_rig import fleet
 
 from agent.database import Database
@@ -26,38 +24,6 @@ from fleet.world.world import Types
 from reports.summary import Check
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Known(NamedTuple):
-    """A run in which a plant is caught soon. `whole`: what fails first does not name an item, what fails later does."""
-
-    devices: int = 20
-    seed: int = 1
-    whole: bool = False
-
-
-KNOWN: dict[str, Known] = {
-    "backlog-in-one-message": Known(10, 1),
-    "edit-in-flight": Known(10, 1),
-    "expiry-not-sent": Known(whole=True),
-    "feed-logs-stream-image": Known(50, 1),
-    "gap-skipped": Known(whole=True),
-    "head-after-item": Known(20, 6),
-    "items-unfenced": Known(10, 1),
-    "late-rows-roll-back": Known(20, 4),
-    "row-taken-for-ack": Known(10, 2),
-    "snapshot-clears-outbox": Known(10, 2),
-    "unfenced-commit": Known(20, 2),
-    "void-accepted": Known(10, 13),
-    "wall-clock-stamps": Known(20, 2),
-}
-
-
-def runs(name: str) -> Iterator[Known]:
-    """The run that is known to do, and, since another seed may be needed after any change of what happens, more."""
-    yield KNOWN.get(name, Known())
-    for seed in SEEDS:
-        yield Known(DEVICES, seed, True)
 
 
 @pytest.mark.parametrize("name", list(PLANTS))
