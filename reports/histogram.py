@@ -50,6 +50,10 @@ class LatencyRecorder:
         """How many counters are held: what memory depends on."""
         return len(self._counts)
 
+    def counts(self) -> list[tuple[int, int]]:
+        """(value in microseconds, how often), in rising order of the values."""
+        return sorted(self._counts.items())
+
     def percentiles(self) -> Percentiles:
         """The distribution in seconds. Raises ValueError when a latency was negative: an effect before its cause."""
         if not self._counts:

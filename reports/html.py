@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from reports import plots
+from reports import live_text, plots
 from reports.result import DeviceRow, FaultWindow, RunResult
 from reports.summary import Percentiles, Summary, checks_in_order
 from reports.terminal import healing
@@ -52,6 +52,7 @@ def render(result: RunResult) -> str:
         checks=checks_in_order(summary.checks),
         counts=_counts(summary),
         latencies=_latencies(summary),
+        live=live_text,
         scale=_Scale(summary),
         faults=sorted(result.faults, key=lambda fault: (fault.start_s, fault.name))[:FAULTS_MAX],
         faults_more=max(0, len(result.faults) - FAULTS_MAX),
@@ -115,7 +116,11 @@ def _facts(summary: Summary) -> list[Fact]:
     rate = summary.counts.updates_synced / summary.cpu_s if summary.cpu_s > 0 else 0.0
     return [
         Fact("Devices", f"{summary.devices:,}", f"backend {printable(summary.backend, 20)}"),
-        Fact("Virtual time", clock_text(virtual_s), f"in {seconds_text(summary.wall_s)}{speed}"),
+        Fact(
+            "Time" if summary.live else "Virtual time",
+            clock_text(virtual_s),
+            f"in {seconds_text(summary.wall_s)}{speed}",
+        ),
         Fact("Updates synced", f"{summary.counts.updates_synced:,}", f"{rate:,.0f} a CPU second" if rate else ""),
         Fact("Latency up, p99", _or_dash(summary.latency_s.up), _median(summary.latency_s.up)),
         Fact("Latency down, p99", _or_dash(summary.latency_s.down), _median(summary.latency_s.down)),

@@ -10,6 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from reports.live import LiveRun
+
 Status = Literal["pass", "fail", "unknown"]
 
 EXIT_PASS: Final = 0
@@ -82,7 +84,7 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, kw_only=True):
     """The run in numbers. `converged_after_s` is None when the run never converged.
 
-    Added to the documented keys: `plant` (a planted bug's name), `interrupted`."""
+    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run)."""
 
     scenario: str
     seed: int
@@ -103,6 +105,7 @@ class Summary(msgspec.Struct, kw_only=True):
     reproduce: str = ""
     plant: str = ""
     interrupted: bool = False
+    live: LiveRun | None = None
 
 
 def verdict(checks: Iterable[Check], thresholds: Iterable[Threshold], required: Iterable[str] = ()) -> Status:

@@ -15,6 +15,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from reports.live_text import attached_of, distance_of, items_of, parts_of, quantiles_of, verdict_of
 from reports.result import FaultWindow, RunResult
 from reports.summary import Check, Percentiles, Status, Summary, Threshold, checks_in_order
 from reports.text import bytes_text, clock_text, number_text, printable, seconds_text
@@ -48,6 +49,7 @@ def summary_lines(result: RunResult, width: int = WIDTH) -> list[Text]:
     lines += _checks(summary.checks, width)
     lines += _thresholds(summary.thresholds)
     lines += _latencies(summary)
+    lines += _live(summary)
     lines += _counts(summary)
     lines += _faults(result.faults)
     lines += _devices(result)
@@ -216,6 +218,35 @@ def _percentiles(values: Percentiles) -> str:
         return "".join(f"{'–':>11}" for _ in range(5)) + f"{0:>11}"
     times = (values.p50, values.p90, values.p99, values.p999, values.max)
     return "".join(f"{seconds_text(time):>11}" for time in times) + f"{values.count:>11,}"
+
+
+def _live(summary: Summary) -> list[Text]:
+    """What was real, and the same plan simulated beside it."""
+    live = summary.live
+    if live is None:
+        return []
+    lines = [*_title("LIVE"), Text(f"     {parts_of(live)}")]
+    comparison = live.comparison
+    if comparison is not None:
+        lines.append(
+            Text.assemble("     ", _mark("pass" if comparison.equal else "unknown"), f" {verdict_of(comparison)}")
+        )
+        for total in comparison.totals:
+            if not total.equal:
+                lines.append(
+                    Text(f"         {printable(total.name, 60)}: {total.live:,} live, {total.simulated:,} simulated")
+                )
+        lines.append(Text(f"       {items_of(comparison)}"))
+        for latency in comparison.latencies:
+            quantiles = " · ".join(f"{name} {one} ({other})" for name, one, other in quantiles_of(latency))
+            lines.append(Text(f"       {latency.name:<5}{quantiles} · {distance_of(latency)}"))
+        lines.append(Text("       (in brackets: simulated; distance: the largest difference of the two shares)", "dim"))
+    for device in live.attached:
+        mark = _mark("pass" if device.status == "pass" else "fail")
+        lines.append(Text.assemble("     ", mark, f" attached {printable(device.device, 60)}: {attached_of(device)}"))
+    for one in live.not_applied:
+        lines.append(Text(f"     not applied: {printable(one.name, 40)}: {printable(one.why, 200)}", "yellow"))
+    return lines
 
 
 def _counts(summary: Summary) -> list[Text]:

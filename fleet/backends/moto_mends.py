@@ -4,13 +4,16 @@ moto copies the whole table, its stream included, for each action of a transacti
 when the transaction is cancelled. So a batch of 20 writes takes seconds after some thousand records; an iterator that
 was open stays with the old stream and is never told anything again; what another connection wrote meanwhile is taken
 back; and such an iterator keeps every copy. Here a cancelled transaction puts back the items that it touched, requests
-are taken one at a time, and what moto lists for its own resets is not listed. What is answered is moto's own: the
-contract suite is held against both. Used by fleet.live.moto_server.
+are taken one at a time, and what moto lists for its own resets is not listed. A query reads the items of its hash key,
+where moto sorts the whole table first; records of the stream are written as the plain values that they are; and a
+connection serves more than one request. What is answered is moto's own: the contract suite is held against both. Used
+by fleet.live.moto_server.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -22,10 +25,14 @@ from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import StreamRecord, Table
 from moto.dynamodbstreams.models import DynamoDBStreamsBackend, ShardIterator
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
 
 ITERATORS_MAX: Final = 10_000  # each answer makes one; a reader has use for the last
 _LISTED: Final[tuple[type[BaseModel], ...]] = (Item, StreamRecord, ShardIterator)
+
+_INDEX: Final = 6  # among what a query is asked with after its hash key: the name of an index
+_RECORDS_MAX: Final = 1_000  # of one answer, where none is asked for
 
 Before = tuple[Table, DynamoType, DynamoType | None, Item | None]
 
@@ -52,7 +59,10 @@ def mend() -> None:
     for kind in _LISTED:
         kind.instances_tracked = _Forgetful()  # type: ignore[attr-defined]
     _keep_few_iterators()
+    _read_one_hash_key()
+    _write_records_plainly()
     _take_one_at_a_time()
+    MotoRequestHandler.protocol_version = "HTTP/1.1"
 
 
 class _NoTables:
@@ -87,6 +97,35 @@ def _keep_few_iterators() -> None:
         self.shard_iterators = _Latest()
 
     DynamoDBStreamsBackend.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _read_one_hash_key() -> None:
+    everywhere = Table.query
+
+    def query(self: Table, hash_key: Any, *arguments: Any, **named: Any) -> Any:
+        if hash_key is None or not self.has_range_key or arguments[_INDEX]:
+            return everywhere(self, hash_key, *arguments, **named)
+        vars(self)["all_items"] = lambda: list(self.items[hash_key].values()) if hash_key in self.items else []
+        try:
+            return everywhere(self, hash_key, *arguments, **named)
+        finally:
+            del vars(self)["all_items"]
+
+    Table.query = query  # type: ignore[method-assign]
+
+
+def _write_records_plainly() -> None:
+    def get_records(self: Any) -> tuple[int, dict[str, str], str]:
+        limit = self._get_param("Limit") or _RECORDS_MAX
+        found = self.backend.get_records(self._get_param("ShardIterator"), limit)
+        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(found, default=_seconds)
+
+    DynamoDBStreamsHandler.get_records = get_records  # type: ignore[assignment, method-assign]
+
+
+def _seconds(value: Any) -> float:
+    """Of a time, as JSON of AWS has it: since 1970."""
+    return float(value.timestamp())
 
 
 def _take_one_at_a_time() -> None:

@@ -71,13 +71,17 @@ class StreamReader:
             answer = self._client.get_records(ShardIterator=iterator, Limit=RECORDS_MAX)
             records = answer["Records"]
             for record in records:
-                found.append(_told(record["dynamodb"]))
+                found.append(self.told(record))
                 self._last[shard] = record["dynamodb"]["SequenceNumber"]
             iterator = answer.get("NextShardIterator")
             if iterator is None:
                 self._ended[shard] = True
             if iterator is None or not records or not self._more(records):
                 return
+
+    def told(self, record: Mapping[str, Any]) -> Told:
+        """What is kept of one record."""
+        return _told(record["dynamodb"])
 
     def _more(self, records: list[Any]) -> bool:
         """Whether to ask on after such a page. A short page is the end, for now."""

@@ -28,7 +28,7 @@ def replay(
 
     Exits with 0 when it is the same, 1 when it differs (and shows the first event that does, or the block of events in
     which it lies when the run wrote no trace), 2 on bad input. For a plan without a run directory there is nothing to
-    compare: the hash is printed. An interrupted run is compared up to where it was.
+    compare, nor for a live run: the hash is printed. An interrupted run is compared up to where it was.
     """
     prepare()
     from fleet.commands.progress import ProgressLine
@@ -46,7 +46,8 @@ def replay(
             plan = Plan.decode(recorded.plan_json, str(run / "plan.json"))
             trace = read_trace(run) if (run / "trace.jsonl.gz").exists() else None
             until_us = round(summary.virtual_s * 1e6) if summary.interrupted else None
-            record = Record(summary.trace_hash, recorded.checkpoints, trace, until_us)
+            if summary.trace_hash:  # a live run has none: there is nothing to compare
+                record = Record(summary.trace_hash, recorded.checkpoints, trace, until_us)
         else:
             plan = Plan.load(run)
         with interruptible() as interrupt, ProgressLine(quiet) as progress:

@@ -107,8 +107,8 @@ class MotoServer(Part):
     """An empty DynamoDB, and as empty again after a restart, on another port."""
 
     def __init__(self, processes: Processes, folder: Path, *, name: str = "moto") -> None:
-        if find_spec("moto") is None:
-            raise NotInstalled("moto is missing: pip install 'fleet-sync[moto]'")
+        if find_spec("moto") is None or find_spec("flask") is None:
+            raise NotInstalled("moto's server is missing: pip install 'fleet-sync[moto]'")
         command = [sys.executable, str(_PROGRAM)]
         quiet = {"PYTHONWARNINGS": "ignore"}
         super().__init__(processes, name, command, folder=folder, ready=_says_address, environment=quiet)

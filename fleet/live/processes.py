@@ -100,7 +100,7 @@ class Part:
         self.environment = dict(environment or {})
         self.lines: deque[str] = deque(maxlen=LINES_MAX)
         self.starts = 0
-        self._ready = ready
+        self.ready = ready  # may be exchanged between two starts
         self._limit_s = limit_s
         self._processes = processes
         self._process: subprocess.Popen[bytes] | None = None
@@ -159,7 +159,7 @@ class Part:
         self._reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._reader.start()
         try:
-            self.wait(lambda: self._ready(self), "is not ready", self._limit_s)
+            self.wait(lambda: self.ready(self), "is not ready", self._limit_s)
         except NotReady:
             self.kill()
             raise

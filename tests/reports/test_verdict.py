@@ -97,6 +97,7 @@ def test_summary_json_has_exactly_the_documented_keys_and_the_added_ones(sample:
     added = {
         "plant": "str",
         "interrupted": "bool",
+        "live": "NoneType",
         "faults": [{**window, "recovered_s": "NoneType", "devices": "int"}],
         "versions": dict.fromkeys(("fleet-sync", "python", "sqlite"), "str"),
         "violations": [],
