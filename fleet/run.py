@@ -23,12 +23,13 @@ import msgspec
 from agent.protocol.version import __version__
 from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.native.finder import compiled
+from fleet.oracle import CheckResult
 from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
 from fleet.scenario.plan import Plan
 from fleet.trace import Event, line_of
 from fleet.world.world import OnProgress, World
-from reports.result import Checkpoint, DeviceRow, FaultWindow, RunResult
+from reports.result import Checkpoint, DeviceRow, FaultWindow, RunResult, Violation
 from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict
 
 _GC_THRESHOLDS: Final = (500_000, 50, 1000)  # few cycles are made: looking for them often only costs
@@ -77,6 +78,7 @@ def execute(
         checkpoints=[Checkpoint(events=e, t_us=t, hash=h) for e, t, h in world.trace.checkpoints],
         log=_log(world, summary),
         versions=versions(),
+        violations=[_violation(check) for check in world.checks if check.first],
     )
 
 
@@ -185,6 +187,18 @@ def _device_row(row: object) -> DeviceRow:
         outbox=row.outbox,
         cursor=row.cursor,
         last_ack_s=None if row.last_ack_us is None else row.last_ack_us / 1e6,
+    )
+
+
+def _violation(check: CheckResult) -> Violation:
+    first = check.first[0]
+    return Violation(
+        check=check.name,
+        t_s=first.t_us / 1e6,
+        device=first.device,
+        item=first.item,
+        expected=first.expected,
+        found=first.found,
     )
 
 

@@ -1,12 +1,15 @@
 """`junit.xml`: one test case for each check and each threshold, so that a CI server shows what failed.
 
-Makes text from values; no files. Called by `reports.rundir`. A required check that was never evaluated is an error
-(it must not look like a pass), another one is skipped.
+Of a sweep: one for each run. Makes text from values; no files. Called by `reports.rundir` and by sweeps. A required
+check that was never evaluated is an error (it must not look like a pass), another one is skipped.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+
+import msgspec
 
 from reports.summary import Check, Summary, Threshold, checks_in_order
 from reports.text import number_text, printable, printable_lines
@@ -76,3 +79,39 @@ def _threshold_case(suite: ET.Element, scenario: str, threshold: Threshold) -> s
         return "failures"
     ET.SubElement(case, "error", type="unknown", message="nothing to measure")
     return "errors"
+
+
+class SweepCase(msgspec.Struct, frozen=True):
+    """One run of a sweep. `text`: what went wrong, empty for a pass; `verdict`: pass, fail, unknown or error."""
+
+    scenario: str
+    seed: int
+    verdict: str
+    wall_s: float
+    text: str = ""
+
+
+def sweep_xml(cases: Iterable[SweepCase]) -> str:
+    """One suite for each scenario, one test case for each seed."""
+    suites: dict[str, ET.Element] = {}
+    totals: dict[str, dict[str, int]] = {}
+    root = ET.Element("testsuites")
+    for case in cases:
+        name = printable(case.scenario, 200)
+        if name not in suites:
+            suites[name] = ET.SubElement(root, "testsuite", name=name)
+            totals[name] = {"tests": 0, "failures": 0, "errors": 0}
+        element = ET.SubElement(
+            suites[name], "testcase", classname=name, name=f"seed {case.seed}", time=f"{case.wall_s:.3f}"
+        )
+        totals[name]["tests"] += 1
+        if case.verdict == "pass":
+            continue
+        kind, total = ("failure", "failures") if case.verdict == "fail" else ("error", "errors")
+        totals[name][total] += 1
+        message = printable(case.text or "a required check was never evaluated", 300)
+        ET.SubElement(element, kind, type=case.verdict, message=message)
+    for name, suite in suites.items():
+        suite.attrib.update({key: str(value) for key, value in totals[name].items()})
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"

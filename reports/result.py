@@ -50,8 +50,20 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     hash: str
 
 
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """The first that a check found, in its parts: what `detail` says in words. `device` and `item` may be empty."""
+
+    check: str
+    t_s: float
+    device: str = ""
+    item: str = ""
+    expected: str = ""
+    found: str = ""
+
+
 class RunResult(msgspec.Struct, kw_only=True):
-    """A finished run. `log` holds lines without line ends; `versions` maps a component to its version."""
+    """A finished run. `log` holds lines without line ends; `versions` maps a component to its version; `violations`:
+    the first of each check that failed, in the checks' order."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -62,3 +74,4 @@ class RunResult(msgspec.Struct, kw_only=True):
     checkpoints: list[Checkpoint] = []
     log: list[str] = []
     versions: dict[str, str] = {}
+    violations: list[Violation] = []

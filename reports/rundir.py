@@ -19,7 +19,7 @@ from typing import IO, Final, TypeVar
 import msgspec
 
 from reports import html, junit, tables
-from reports.result import Checkpoint, FaultWindow, RunResult
+from reports.result import Checkpoint, FaultWindow, RunResult, Violation
 from reports.summary import EXIT_HARNESS, EXIT_INPUT, Summary
 from reports.text import printable, printable_lines
 
@@ -53,6 +53,7 @@ class _SummaryFile(Summary, kw_only=True):
 
     faults: list[FaultWindow] = msgspec.field(default_factory=list)
     versions: dict[str, str] = msgspec.field(default_factory=dict)
+    violations: list[Violation] = msgspec.field(default_factory=list)
 
 
 def default_directory(root: Path, scenario: str, seed: int, now: datetime) -> Path:
@@ -115,9 +116,9 @@ def write_trace(directory: Path, trace_lines: Iterable[bytes]) -> Path:
 
 
 def summary_json(result: RunResult) -> bytes:
-    """`summary.json`: the summary's keys as documented, then `faults` and `versions`."""
+    """`summary.json`: the summary's keys as documented, then `faults`, `versions` and `violations`."""
     values = {name: getattr(result.summary, name) for name in Summary.__struct_fields__}
-    whole = _SummaryFile(**values, faults=result.faults, versions=result.versions)
+    whole = _SummaryFile(**values, faults=result.faults, versions=result.versions, violations=result.violations)
     return msgspec.json.format(msgspec.json.encode(_speakable(msgspec.to_builtins(whole))), indent=2) + b"\n"
 
 
@@ -239,6 +240,7 @@ def load_run(directory: Path) -> RunResult:
         checkpoints=_read(directory / CHECKPOINTS, _checkpoints) if has_checkpoints else [],
         log=_read(directory / LOG, lambda data: data.decode().split("\n")[:-1]),
         versions=whole.versions,
+        violations=whole.violations,
     )
 
 

@@ -34,7 +34,7 @@ IMPORTS: Final = {
 ROOMS: Final = {
     "agent": ("",),
     "cloud": ("", "cloud"),
-    "fleet": ("", "cloud", "fleet", "moto"),
+    "fleet": ("", "cloud", "fleet", "moto", "cluster"),
     "reports": ("", "fleet"),
     "benchmarks": ("", "cloud", "fleet", "dev"),
     "tests": ("", "cloud", "fleet", "dev"),
@@ -108,7 +108,7 @@ def test_what_the_cloud_shares_beside_the_protocol_imports_nothing_of_this_proje
         assert not [name for name in imported(tree) if name.split(".")[0] in OWN], module
 
 
-@pytest.mark.parametrize("extra", ["", "cloud", "fleet", "moto", "dev"])
+@pytest.mark.parametrize("extra", ["", "cloud", "fleet", "moto", "cluster", "dev"])
 def test_nothing_is_installed_that_nobody_uses(extra: str) -> None:
     modules = {module for room, extras in ROOMS.items() if extra in extras for module in outside(room)}
     unused = [

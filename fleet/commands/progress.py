@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -23,11 +23,15 @@ MOVES_EVERY_S: Final = 0.1
 
 
 class ProgressLine:
-    """Use as a context; call it often, with a way to look."""
+    """Use as a context; call it often, with a way to look. `describe`: makes a line of what that gives, and of the
+    seconds since the start; None: of a run's progress."""
 
-    def __init__(self, quiet: bool, file: TextIO | None = None) -> None:
+    def __init__(
+        self, quiet: bool, file: TextIO | None = None, describe: Callable[[Any, float], str] | None = None
+    ) -> None:
         self._file = file or sys.stderr
         self._quiet = quiet
+        self._describe = describe or describe_run
         self._started = time.monotonic()
         self._due = self._started + PLAIN_FIRST_S
         self._live: Live | None = None
@@ -45,21 +49,21 @@ class ProgressLine:
         if self._live is not None:
             self._live.__exit__(None, None, None)
 
-    def __call__(self, look: Callable[[], Progress]) -> None:
+    def __call__(self, look: Callable[[], Any]) -> None:
         if self._quiet:
             return
         now = time.monotonic()
         if now < self._due:
             return
         self._due = now + (MOVES_EVERY_S if self._live is not None else PLAIN_EVERY_S)
-        line = describe(look(), now - self._started)
+        line = self._describe(look(), now - self._started)
         if self._live is not None:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
             print(line, file=self._file, flush=True)
 
 
-def describe(progress: Progress, elapsed_s: float) -> str:
+def describe_run(progress: Progress, elapsed_s: float) -> str:
     """At most 100 columns."""
     from fleet.scenario.units import format_duration
 

@@ -25,6 +25,7 @@ from fleet.native.start import prepare
 if TYPE_CHECKING:
     from fleet.backends.opening import Backend
     from fleet.run import Request
+    from fleet.scenario.model import Scenario
     from fleet.scenario.plan import Plan
     from reports.result import RunResult
 
@@ -66,6 +67,9 @@ def run(
     plant: Annotated[
         str, typer.Option("--plant", metavar="NAME", help="Switch one planted bug on, such as echo.")
     ] = "",
+    swarm: Annotated[
+        bool, typer.Option("--swarm", help="The seed draws which faults there are, as in `fleet sweep --swarm`.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The run directory; default: in runs/.")
     ] = None,
@@ -76,22 +80,20 @@ def run(
     """Run one scenario: real agents, real relay, a simulated world, faults, and a verdict.
 
     The last line on stdout is the run directory. Exits with 0 passed, 1 failed, 2 bad input, 3 unknown, 4 the harness
-    failed, 130 interrupted.
-    """
+    failed, 130 interrupted."""
     prepare()
     from fleet.backends.opening import check
     from fleet.plants import PLANTS, unknown_plant
     from fleet.run import Request
     from fleet.scenario.build import build_plan
     from fleet.scenario.effective import effective_yaml
-    from fleet.scenario.load import load
     from reports.rundir import RunDirError, check_out, default_directory
 
     if plant and plant not in PLANTS:
         raise InputError([unknown_plant(plant)])
     where = check(backend, endpoint_url, table, yes_aws=yes_aws)
     changes = [*(overrides or []), *([f"cloud.workers={workers}"] if workers is not None else [])]
-    loaded = load(scenario, changes, devices)
+    loaded = loaded_scenario(scenario, changes, devices, seed, swarm)
     plan = build_plan(loaded, seed, plant=plant)
     directory = out or default_directory(Path("runs"), plan.scenario, plan.seed, datetime.now(UTC))
     try:
@@ -101,17 +103,39 @@ def run(
         raise typer.Exit(EXIT_INPUT) from None
     if where.table:
         _tell_cost(where, plan)
-    request = Request(command(scenario, plan.seed, devices, changes, plant, where), effective_yaml(loaded), None, where)
+    request = Request(
+        command(scenario, plan.seed, devices, changes, plant, where, swarm), effective_yaml(loaded), None, where
+    )
     perform(plan, directory, request, trace=trace, as_json=as_json, quiet=quiet)
 
 
-def command(scenario: str, seed: int, devices: int | None, changes: list[str], plant: str, backend: Backend) -> str:
+def loaded_scenario(name: str, changes: list[str], devices: int | None, seed: int | None, swarm: bool) -> Scenario:
+    """As it is written, or as the swarm draws it for this seed. Raises InputError."""
+    from fleet.scenario.load import load
+    from fleet.sweep.case import scenario_of, source_of
+
+    loaded = load(name, changes, devices)
+    if not swarm:
+        return loaded
+    return scenario_of(source_of(name, changes, devices), loaded.seed if seed is None else seed, swarm=True)
+
+
+def command(
+    scenario: str,
+    seed: int,
+    devices: int | None,
+    changes: list[str],
+    plant: str,
+    backend: Backend,
+    swarm: bool = False,
+) -> str:
     """What to type to get the same run."""
     parts = ["fleet", "run", scenario, "--seed", str(seed)]
     if devices is not None:
         parts += ["--devices", str(devices)]
     for change in changes:
         parts += ["--set", change]
+    parts += ["--swarm"] if swarm else []
     if plant:
         parts += ["--plant", plant]
     if backend.kind != "memory":

@@ -132,12 +132,14 @@ class AppSide(WireSide):
             self.checks.isolation.foreign(t_us, device, key, "shown to its applications")
             return
         left_us = self._left_us(item, rev, t_us)
-        if own or not self._ended_in_cloud(d, item, t_us):
+        if d.set_back_us is not None and item.ends is not None and rev not in item.ends:
+            pass  # of an old disk; when it was to end is long forgotten
+        elif own or not self._ended_in_cloud(d, item, t_us):
             self.checks.early.gone(t_us, device, key, rev, left_us, ahead_us(t_us))
         if own and not d.answered:
             self.checks.early.unset(t_us, device, key, rev)
         if rev != self._readable(d, item):  # it came to light only now, when an own write over it was lost
-            if item.wide is None:
+            if item.wide is None and d.set_back_us is None:
                 self._read_otherwise(t_us, d, item, rev)
         elif d.timed and left_us is not None:
             self.checks.expired.dropped(t_us, device, key, rev, min(-left_us, t_us - d.clock_us))
@@ -236,7 +238,7 @@ class AppSide(WireSide):
         self, t_us: int, d: Device, item: Item, index: int, rev: int | None, image: Mapping[str, Any] | None
     ) -> None:
         invented = self.checks.invented
-        if image is None:
+        if image is None or (rev is not None and (item.key, rev) in d.rotten):
             return
         if index != item.index or item.image is None or index == UNKNOWN:
             invented.image(t_us, d.name, item.key, image, "on the device")
@@ -254,8 +256,10 @@ class AppSide(WireSide):
         before = self._readable(d, item)
         if wide is not None and rev is not None:
             d.hidden.discard(item.key)
+        if d.stale:
+            d.stale.pop(item.key, None)
         if index == UNKNOWN:
-            explained = self._explained(t_us, d, item, index)
+            explained = self._explained(t_us, d, item, index) or _was_undone(d, item)
             if before is None and rev is not None and item.rev is None and not explained:
                 checks.resurrection.came_back(t_us, d.name, item.key, rev)
             else:
@@ -268,7 +272,7 @@ class AppSide(WireSide):
             if index > seen:
                 self._reached(d, item, index, t_us)
         else:
-            explained = self._explained(t_us, d, item, index)
+            explained = self._explained(t_us, d, item, index) or _was_undone(d, item)
             if before is None and rev is not None and not explained:
                 checks.resurrection.came_back(t_us, d.name, item.key, rev)
             else:
@@ -342,7 +346,8 @@ class AppSide(WireSide):
             for item in list(d.feeds[kind].items.values()):
                 self._reads_after_boot(t_us, d, item, found.pop(item.key, None))
         for key, rev in found.items():
-            self.checks.survive.differs(t_us, device, key, None, rev)
+            if rev is None or d.stale.get(key) != rev:
+                self.checks.survive.differs(t_us, device, key, None, rev)
 
     def _reads_after_boot(self, t_us: int, d: Device, item: Item, rev: int | None) -> None:
         survive = self.checks.survive
@@ -384,9 +389,11 @@ class AppSide(WireSide):
             self._settle()
         d = self._devices[device]
         d.restored = True
+        d.set_back_us = t_us
         d.idle = 0
         d.last_up = b""
         d.fuzzy = None
+        d.stale = {}
         found = dict(items)
         for key in found:
             if key not in self._items:
@@ -400,10 +407,22 @@ class AppSide(WireSide):
         for kind in ("account", "all"):
             for item in list(d.feeds[kind].items.values()):
                 self._set_back(d, item, found.get(item.key))
+                if (rev := found.get(item.key)) is not None and item.find(rev, ABSENT) == UNKNOWN:
+                    d.stale[item.key] = rev
         for sent in d.ops.values():
             sent.writes = []
 
     def _set_back(self, d: Device, item: Item, rev: int | None) -> None:
         if item.receives and item.feed is not None:
-            index = item.find(rev, ABSENT)
+            # Of no item it is not known which of the times without one the old disk is from: the first will do.
+            index = UNKNOWN if rev is None else item.find(rev, ABSENT)
             self._reached(d, item, ABSENT if index == UNKNOWN else index, None)
+
+
+def _was_undone(d: Device, item: Item) -> bool:
+    """The table was put back, and the device does not know yet: messages from before may reach it. Or its write to an
+    item that the table does not have is lost, and it shows what it had before, until the snapshot of its new epoch."""
+    if d.old_epoch:
+        return True
+    sent = item.last_sent
+    return d.restored and sent is not None and bool(sent.fate)

@@ -35,7 +35,7 @@ Name = tuple[str, str]  # device, id
 class Order:
     """One command, of a device."""
 
-    __slots__ = ("ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us")
+    __slots__ = ("ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us", "reboots")
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -45,6 +45,7 @@ class Order:
         self.reached_us: int | None = None
         self.heard_us: int | None = None  # when its device had the next answer of the relay
         self.ran = 0
+        self.reboots = False  # it orders a restart
         self.final: str | None = None  # the first final state that the table has had
         self.present: str | None = None  # the state that it has
 
@@ -66,6 +67,7 @@ class CommandSide(FinalSide):
         self._orders: dict[Name, Order] = {}
         self._rebooted_us: dict[str, int] = {}
         self._withdrawn: deque[tuple[int, Name]] = deque()
+        self._restarts_us: dict[str, int] = {}  # by device: its last boot
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
 
     # ------------------------------------------------------------------ what is told
@@ -86,7 +88,8 @@ class CommandSide(FinalSide):
             checks.after_clock.ran(t_us, device, order.key, d.answered)
         if name == REBOOT:
             last_us = self._rebooted_us.get(device)
-            checks.spaced.rebooted(t_us, device, order.key, None if last_us is None or d.cloned else t_us - last_us)
+            is_forgotten = last_us is None or d.cloned or (d.set_back_us or 0) > last_us
+            checks.spaced.rebooted(t_us, device, order.key, None if is_forgotten else t_us - (last_us or 0))
             self._rebooted_us[device] = t_us
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
@@ -101,6 +104,15 @@ class CommandSide(FinalSide):
             return False
         heard_us = t_us if order.heard_us is None else order.heard_us
         return heard_us > order.expires_us + KEEP_US - LOOK_US
+
+    def _restarted(self, device: str, order: Order) -> int:
+        """A restart was ordered, and there was one, for whatever reason: the order is carried out."""
+        was_ordered = order.reboots and order.final == "done" and order.reached_us is not None
+        return int(was_ordered and self._restarts_us.get(device, -1) > (order.reached_us or 0))
+
+    def device_booted(self, t_us: int, device: str) -> None:
+        super().device_booted(t_us, device)
+        self._restarts_us[device] = t_us
 
     def committed(self, t_us: int, record: TableRecord) -> None:
         super().committed(t_us, record)
@@ -138,6 +150,7 @@ class CommandSide(FinalSide):
                 self._withdrawn.append((t_us, name))
                 self._forget_withdrawn(t_us)
             else:
+                order.reboots = image.get("name") == REBOOT
                 order.expires_us = image.get("expires", 0) * 1000 - self._start_us
         elif order is not None:
             order.present = state = None if image is None else image["state"]
@@ -146,7 +159,7 @@ class CommandSide(FinalSide):
             if state is not None and state != STARTED:
                 if order.final is None:
                     order.final = state
-                elif order.final != state and not owner.cloned:
+                elif order.final != state and not (owner.cloned or owner.set_back_us is not None):
                     self.checks.answered.changed(t_us, owner.name, key, order.final, state)
 
     def _forget_withdrawn(self, t_us: int) -> None:
@@ -173,10 +186,12 @@ class CommandSide(FinalSide):
         for (device, _), order in self._orders.items():
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
-            if self._devices[device].cloned or is_over or (in_time and self._is_forgotten(t_us, order)):
+            d = self._devices[device]
+            if d.cloned or d.set_back_us is not None or is_over or (in_time and self._is_forgotten(t_us, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
-                answered.at_end(t_us, device, order.key, order.ran, order.final, order.present)
+                ran = order.ran or self._restarted(device, order)
+                answered.at_end(t_us, device, order.key, ran, order.final, order.present)
         return self.results()
 
 

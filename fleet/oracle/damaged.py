@@ -40,6 +40,11 @@ class DamagedSide(AppSide):
         if item is not None:
             self._vanish(t_us, self._devices[device], item)
 
+    def device_rotten(self, device: str, key: Key, rev: int) -> None:
+        """The item has another text on the device's disk: its applications may come to read it, until it is healed."""
+        d = self._devices[device]
+        d.rotten |= {(key, rev)}
+
     def damage_done(self, device: str, model: str) -> None:
         """An item of the model differs between the device and the table from now on."""
         damaged = self._devices[device].damaged

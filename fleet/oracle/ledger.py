@@ -192,6 +192,8 @@ class Ledger:
             return item.visible
         if item.key in device.hidden:
             return None
+        if device.stale and item.key in device.stale:
+            return device.stale[item.key]
         seen = item.wide[device.index[item.feed.id[0]]] if item.feed is not None else ABSENT
         return item.at(seen)
 

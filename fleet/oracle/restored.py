@@ -69,6 +69,7 @@ class RestoredSide(TableSide):
     def _head_put_back(self, device: Device, head: Image | None) -> None:
         """What HEAD had reached was committed, and acks of it may still be on their way."""
         device.restored = True
+        device.old_epoch = device.head_epoch or ""
         device.idle = 0
         device.replaced_us = []  # HEAD's count is that of the copy
         if device.head_epoch is not None:

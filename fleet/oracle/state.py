@@ -101,6 +101,7 @@ class Device:
         "clock_us",
         "cloned",
         "damaged",
+        "epoch_us",
         "feeds",
         "floors",
         "fuzzy",
@@ -113,12 +114,16 @@ class Device:
         "items",
         "last_up",
         "name",
+        "old_epoch",
         "ops",
         "past",
         "reach",
         "replaced_us",
         "restored",
+        "rotten",
         "sent_epoch",
+        "set_back_us",
+        "stale",
         "timed",
         "verdicts",
     )
@@ -135,6 +140,7 @@ class Device:
         self.verdicts: Mapping[str, str] = NO_VERDICTS
         self.past: dict[str, tuple[int, str | None]] | None = None  # former epochs of HEAD -> where they ended
         self.sent_epoch = ""
+        self.epoch_us = 0  # when it first sent something in that epoch
         self.ops: dict[int, Sent] = {}
         self.last_up = b""
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)
@@ -142,6 +148,10 @@ class Device:
         self.reach: dict[str, Reach] = {}
         self.restored = False
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
+        self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
+        self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped
+        self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
+        self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour
         self.idle = 0  # messages with content since this device's last progress

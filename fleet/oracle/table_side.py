@@ -130,7 +130,7 @@ class TableSide(LogSide):
         elif not own:
             feed.unsettled[item.key] = item
         else:
-            for n in range(item.seen + 1 - item.base, len(item.history) - 1):
+            for n in range(max(0, item.seen + 1 - item.base), len(item.history) - 1):
                 self._synced(self._down, item.history[n][1], t_us)
             item.seen = item.index
             feed.unsettled.pop(item.key, None)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fleet.oracle.reach import Reach
 from fleet.oracle.restored import RestoredSide
-from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
+from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, WINDOW_US, Device, Item, Sent, Write
 from fleet.oracle.wire import Downward, Entry, Operation, Upward, downward, rev_of, upward
 
 _ACCOUNT_PUSH = b'"feed":"a'  # in the head of a JSON message of an account's feed, or of the feed of all
@@ -34,6 +34,8 @@ class WireSide(RestoredSide):
                 self._content(t_us, d)
             return
         message = upward(payload)
+        if d.old_epoch and message is not None and message.epoch != d.old_epoch:
+            d.old_epoch = ""
         if message is None:
             self.messages_unreadable += 1
         elif message.t == "up":
@@ -53,6 +55,7 @@ class WireSide(RestoredSide):
         if message.epoch != d.sent_epoch:
             self._new_epoch(d)
             d.sent_epoch = message.epoch
+            d.epoch_us = t_us
         elif ops:
             first = message.first_u
             for u in list(ops):  # ascending
@@ -119,8 +122,10 @@ class WireSide(RestoredSide):
             writes = self._writes_of(t_us, d, item, op)
         if item.period_us and writes:
             first_us = writes[0][2]
-            period, moved = self.checks.period, d.clock_us >= first_us or not d.timed
-            period.sent(t_us, d.name, key, t_us - first_us, item.period_us, moved)
+            back_us = d.set_back_us  # what an old disk held goes on as if its period had begun then
+            excused = max(d.clock_us, d.epoch_us) >= first_us or not d.timed
+            excused |= back_us is not None and t_us - back_us < WINDOW_US
+            self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)
         item.last_sent = d.ops[u] = sent
@@ -257,6 +262,7 @@ class WireSide(RestoredSide):
             self._ack(t_us, d, message)
         elif message.t == "rows":
             reach = d.reach.get(message.feed)
+            is_known = reach is not None and reach.covers(message.epoch, message.b)
             if reach is not None:
                 reach.rows(message.epoch, message.a, message.b)
             rows = message.rows
@@ -264,7 +270,9 @@ class WireSide(RestoredSide):
                 self._complete(t_us, d, message)
             if rows:
                 self._delivered(t_us, d, rows)
-                if self._is_quiet:
+                if self._is_quiet and not is_known and self._is_backlog(rows):
+                    d.idle = 0
+                elif self._is_quiet:
                     self._content(t_us, d)
         elif message.t == "snapshot":
             d.asked = 0  # a snapshot ends the hello: an answer that comes after it may teach nothing
@@ -286,6 +294,11 @@ class WireSide(RestoredSide):
 
     def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
         raise NotImplementedError
+
+    def _is_backlog(self, rows: Sequence[Entry]) -> bool:
+        """Whether they tell of a change that is older than the end of the writes: a stream that lags is no echo."""
+        items = [self._items.get(row.key) for row in rows]
+        return any(item is None or _changed_us(item) <= (self._stopped_us or 0) for item in items)
 
     def _complete(self, t_us: int, d: Device, message: Downward) -> None:
         """Rows of a catch-up: of each item that some receiver has not yet, the last row must be there if it lies in the
@@ -315,8 +328,8 @@ class WireSide(RestoredSide):
             last = d.ops.get(up)
             key = last.item.key if last is not None and last.item is not None else None
             acked.ack(t_us, d.name, key, up, message.upid, d.head_up, d.head_id, message.epoch)
-            if d.sent_epoch != message.epoch or up > d.head_up:
-                return
+            if d.sent_epoch != message.epoch or up > d.head_up or d.cloned:
+                return  # a copy in the same epoch may have let the relay forget verdicts
             told = message.verdicts
             for u, sent in d.ops.items():
                 if u <= up and sent.fate is not None and (told or sent.fate):
@@ -364,6 +377,10 @@ class WireSide(RestoredSide):
             in_flight=in_flight,
             duplicates=duplicates,
         )
+
+
+def _changed_us(item: Item) -> int:
+    return item.history[-1][1] if item.history else 0
 
 
 def _since_delete(writes: Sequence[Write]) -> list[Write] | tuple[Write, ...]:

@@ -110,6 +110,7 @@ _ALL: Final = (
     _agent("never-asks-again", "session", agent.ForgetfulSession, "convergence"),
     _agent("no-resend", "session", agent.SilentSession, "convergence every-write-decided"),
     _relay("numbers-abandoned", "sequencer_type", relay.CountingSequencer, "feed-dense"),
+    _agent("numbers-reused", "session", agent.StubbornSession, "convergence every-write-decided", "device-restore"),
     _agent("offline-edits-dropped", "database", agent.FirstEditDatabase, "read-your-writes"),
     _agent("outbox-cleared-by-puback", "session", agent.PubackSession, "convergence every-write-decided"),
     _agent("overlay-dropped-on-ack", "replica", agent.ImpatientReplica, "read-your-writes"),

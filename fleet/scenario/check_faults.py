@@ -12,6 +12,8 @@ from fleet.scenario.events import OFFLINE
 from fleet.scenario.faults import (
     Background,
     ClockFault,
+    DeviceRestore,
+    FactoryReset,
     FaultBase,
     Messages,
     Occurring,
@@ -121,7 +123,7 @@ def _occurring(draft: Draft, path: Path_, fault: Occurring) -> None:
 
 def _least_us(fault: Occurring) -> int:
     """The longest that one event of it is sure to last."""
-    if isinstance(fault, Reboots):
+    if isinstance(fault, Reboots | DeviceRestore | FactoryReset):
         return fault.off[1]
     if isinstance(fault, PowerCut):
         return fault.off[1] + fault.back.over_us

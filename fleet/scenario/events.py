@@ -14,6 +14,8 @@ from fleet.rng import Stream, rng
 from fleet.scenario.faults import (
     Background,
     ClockFault,
+    DeviceRestore,
+    FactoryReset,
     FaultBase,
     Lasting,
     LinkDown,
@@ -137,7 +139,7 @@ def _random(scenario: Scenario, fault: FaultBase, stream: Stream) -> Iterator[tu
 
 def _duration_us(fault: FaultBase, stream: Stream) -> int:
     """Until one event has healed."""
-    if isinstance(fault, Reboots):
+    if isinstance(fault, Reboots | DeviceRestore | FactoryReset):
         return stream.between(*fault.off)
     if isinstance(fault, PowerCut):
         return stream.between(*fault.off) + arrival_us(stream, fault.back.over_us, fault.back.shape)
@@ -159,7 +161,9 @@ def _on_devices(scenario: Scenario, fault: OnDevices, streams: dict[str, Stream]
             for device, stream in streams.items()
             for at, duration in _random(scenario, fault, stream)
         ]
-    if not isinstance(fault, Reboots | PowerCut | LinkDown):  # all alike: one event for all
+    if not isinstance(
+        fault, Reboots | PowerCut | DeviceRestore | FactoryReset | LinkDown
+    ):  # all alike: one event for all
         return [(at, "", _duration_us(fault, Stream(0))) for at in times]
     stagger = fault.stagger if isinstance(fault, LinkDown) else None
     events: list[Event] = []

@@ -161,6 +161,29 @@ class PowerCut(OnDevices, Occurring):
     )
 
 
+class DeviceRestore(OnDevices, Occurring):
+    """The device's disk is set back to an older copy of itself, and the device is switched on again: a backup that was
+    played back, a snapshot of a virtual machine, a flash that lost its last blocks."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["device-restore"] = Field(description="The device's disk is set back to an older copy.")
+    back_us: PositiveDuration = Field(
+        alias="back", description="How much older the copy is; older than the device's first boot: an empty disk."
+    )
+    off: DurationRange = Field(default=(10_000_000, 60_000_000), description="Time off, or [least, most].")
+
+    def params(self) -> dict[str, Any]:
+        return {"back_us": self.back_us}
+
+
+class FactoryReset(OnDevices, Occurring):
+    """The device's disk is wiped: the same device, with an empty database."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["factory-reset"] = Field(description="The device's disk is wiped; its name stays.")
+    off: DurationRange = Field(default=(10_000_000, 60_000_000), description="Time off, or [least, most].")
+
+
 class Messages(OnDevices, Background):
     """Messages are lost, repeated, out of order or late, where the transport allows it.
 
@@ -326,6 +349,8 @@ Fault = Annotated[
     | HalfOpen
     | Reboots
     | PowerCut
+    | DeviceRestore
+    | FactoryReset
     | Messages
     | RelayKill
     | RelayStall
@@ -348,6 +373,8 @@ KINDS: dict[str, type[FaultBase]] = {
         HalfOpen,
         Reboots,
         PowerCut,
+        DeviceRestore,
+        FactoryReset,
         Messages,
         RelayKill,
         RelayStall,

@@ -66,6 +66,15 @@ def load(path: str | Path, overrides: Sequence[str] = (), devices: int | None = 
     return scenario.bind(schema, shown)
 
 
+def from_values(values: dict[str, Any], schema: Schema, source: str) -> Scenario:
+    """A scenario of plain values that stand in no file, checked as one that does. Raises InputError."""
+    document = Document(source, values)
+    scenario = _validate(document, schema)
+    if document.problems or scenario is None:
+        raise _failure(document, source)
+    return scenario.bind(schema, source)
+
+
 def _failure(document: Document, shown: str) -> InputError:
     """Problems in order of place: those of the file, of its schema, of the command line."""
     unique = list(dict.fromkeys(document.problems)) or [Problem(shown, 0, 0, "", "cannot be read")]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agent.files import open_memory
 from fleet.oracle import Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import DevicePlan, GroupPlan
@@ -31,6 +30,9 @@ class Unheard(Oracle):
         return
 
     def device_booted(self, *_: Any, **__: Any) -> None:
+        return
+
+    def device_restored(self, *_: Any, **__: Any) -> None:
         return
 
     def device_file(self, *_: Any, **__: Any) -> None:
@@ -62,11 +64,11 @@ def clone_of(
     original: SimDevice, world: Surroundings, plan: DevicePlan, group: GroupPlan, profile: Profile
 ) -> SimDevice | None:
     """With a copy of its disk as it is now, without power. None: the original has never been on."""
-    if original.disk is None:
+    disk = original.copy_of_disk()
+    if disk is None:
         return None
     made = SimDevice(replace(world, oracle=Unheard()), plan, group, profile)
-    made.disk = open_memory()
-    original.disk.backup(made.disk)
+    made.disk = disk
     name = f"{plan.id}/clone/{world.clock.now}"  # its own chance: two copies of a disk do not draw alike
     made.tie = world.clock.tie(name)
     made.random = rng(world.seed, name, "agent")

@@ -22,6 +22,7 @@ from fleet.oracle.stored import ORPHAN, image_equals
 from fleet.rng import Stream, rng
 from fleet.scenario.plan import FaultPlan
 from fleet.trace import Trace
+from fleet.world import fuse
 from fleet.world.clock import Clock
 from fleet.world.device import START_MS, SimDevice
 from fleet.world.table import WorldTable
@@ -35,16 +36,24 @@ Position = tuple[str, int]  # (feed epoch, seq); epochs sort by time
 
 class Damaged:
     """One item of one device, damaged here or there. `tail`: where its feed's log ended then: a device that has not
-    come so far may agree, and will not for long. `waited_us`: how long the device has been online since."""
+    come so far may agree, and will not for long. `waited_us`: how long the device has been online since, and since its
+    last boot, at which it forgets what it suspected."""
 
-    __slots__ = ("device", "key", "model", "tail", "waited_us")
+    __slots__ = ("boots", "device", "key", "model", "tail", "waited_us")
 
     def __init__(self, device: SimDevice, key: Key, model: Model, tail: Position | None) -> None:
         self.device = device
         self.key = key
         self.model = model
         self.tail = tail
+        self.boots = device.reboots
         self.waited_us = 0
+
+    def is_online(self) -> None:
+        """It was, for another while."""
+        if self.boots != self.device.reboots:
+            self.boots, self.waited_us = self.device.reboots, 0
+        self.waited_us += LOOK_EVERY_US
 
     def is_behind(self) -> bool:
         if self.tail is None or self.model.feed is None or self.device.database is None:
@@ -91,7 +100,11 @@ class Damage:
         in_table = where == "table" or (where == "any" and stream.chance(0.5))
         lose = stream.chance(0.5)
         models: list[str] = plan.params["models"]
-        found = [entry for entry in self._sound(device, models) if self._fits(entry, in_table, lose, bool(models))]
+        try:
+            found = [entry for entry in self._sound(device, models) if self._fits(entry, in_table, lose, bool(models))]
+        except fuse.PowerCutError:  # it was to fail at the device's next statement, which is ours
+            device.cut()
+            found = []
         if not found:
             self._probes["damage_found_nothing"] += 1
             return
@@ -155,6 +168,7 @@ class Damage:
     def _on_device(self, device: SimDevice, key: Key, image: Image, lose: bool) -> None:
         assert device.database is not None
         store = device.database.store
+        fuse.disarm(store)  # what is done here is not the device's
         sql = "SELECT count(*) FROM main.item WHERE pk=? AND sk=?"
         table = "item" if store.execute(sql, key).fetchone()[0] else "mem_item"
         if lose:
@@ -164,6 +178,7 @@ class Damage:
             text: str = image[TEXT]
             rotten = encode_image({**image, TEXT: text[:-1] + ("-" if text[-1] != "-" else "+")})
             store.execute(f"UPDATE {table} SET image=? WHERE pk=? AND sk=?", (rotten, *key))
+            self._oracle.device_rotten(device.device_id, key, image[REV])
         store.load()  # what it remembers of the file it reads again
 
     # ---------------------------------------------------------------- whether it is healed
@@ -177,8 +192,8 @@ class Damage:
         for hit in self.open:
             session = hit.device.session
             if session is not None and session.state.value in _ONLINE:
-                hit.waited_us += LOOK_EVERY_US
-            if self._agree(hit):
+                hit.is_online()
+            if self._looks_equal(hit):
                 self._oracle.damage_healed(
                     self._clock.now, hit.device.device_id, hit.key, hit.model.name, hit.waited_us
                 )
@@ -188,6 +203,13 @@ class Damage:
         self.open = left
         if left:
             self._clock.post_in(LOOK_EVERY_US, self._tie, self._look, None)
+
+    def _looks_equal(self, hit: Damaged) -> bool:
+        try:
+            return self._agree(hit)
+        except fuse.PowerCutError:
+            hit.device.cut()
+            return False
 
     def _agree(self, hit: Damaged) -> bool:
         database = hit.device.database

@@ -94,6 +94,7 @@ class SimDevice:
         "_booted_us",
         "_drift_ppb",
         "_generation",
+        "_is_other_disk",
         "_mints",
         "_next_drift_ppb",
         "_offset_us",
@@ -162,6 +163,7 @@ class SimDevice:
         self.delete_rev = 0
         self.reboots = 0
         self._mints = 0  # before the last boot
+        self._is_other_disk = False  # than at the last boot
 
     # ---------------------------------------------------------------- clock
 
@@ -224,6 +226,10 @@ class SimDevice:
         if world.first_rev is not None:
             self.result_rev = self.result_rev or world.first_rev(self.device_id, "results")
             self.executor = Executor(self, self._generation, self._next_result_rev)
+        if self._is_other_disk:
+            self._is_other_disk = False
+            items = ((key, image.get("rev")) for _, key, image in database.items())
+            world.oracle.device_restored(now, self.device_id, items)
         if self._generation > 1:
             self.reboots += 1
             world.oracle.device_booted(now, self.device_id)
@@ -231,6 +237,19 @@ class SimDevice:
                 world.oracle.device_file(now, self.device_id, in_file)
             world.oracle.device_reads(self.device_id, ((key, image.get("rev")) for _, key, image in database.items()))
         self.feed(BOOT)
+
+    def copy_of_disk(self) -> sqlite3.Connection | None:
+        """As it is now; None: it has never been on."""
+        if self.disk is None:
+            return None
+        made = open_memory()
+        self.disk.backup(made)
+        return made
+
+    def put_disk(self, disk: sqlite3.Connection | None) -> None:
+        """While the power is off. None: an empty one."""
+        self.disk = disk
+        self._is_other_disk = True
 
     def power_off(self) -> None:
         """At once, without a word to anybody."""

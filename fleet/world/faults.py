@@ -7,6 +7,7 @@ back.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -18,6 +19,9 @@ from fleet.world.clock import Clock, Tie
 from fleet.world.cloud import CloudWorld
 from fleet.world.device import SimDevice
 from fleet.world.hops import Hop, HopFault
+
+LOOK_US: Final = 300_000_000
+LOOKS: Final = 24  # for as long as a device remembers that it was told to wait, and longer
 
 Event = tuple[int, str, int]  # at_us, device or "", duration_us
 
@@ -51,6 +55,9 @@ class Faults:
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
         self._copies: dict[tuple[str, int], list[Item]] = {}  # (fault, when it restores) -> the table as it was
+        self._disks: dict[
+            tuple[str, str, int], sqlite3.Connection | None
+        ] = {}  # (fault, device, when) -> its disk then
         self._open: dict[str, list[FaultPlan]] = {}  # kind -> whose windows are open; they add up where they overlap
         self.touched: dict[str, set[str]] = {plan.name: set() for plan in plans}  # for counting only
         for plan in plans:
@@ -59,6 +66,8 @@ class Faults:
             for event in plan.events:
                 if plan.kind == "table-restore":
                     clock.post_at(max(1, event[0] - plan.params["back_us"]), tie, self._back_up, (plan.name, event[0]))
+                elif plan.kind == "device-restore":
+                    clock.post_at(max(1, event[0] - plan.params["back_us"]), tie, self._copy_disk, (plan.name, event))
                 clock.post_at(event[0], tie, self._begin, (begin, plan, event, tie))
             if plan.events:
                 clock.post_at(max(plan.until_us, plan.events[-1][0] + 1), tie, self._healed, plan.name)
@@ -161,6 +170,31 @@ class Faults:
                 device.cut_power(event[2] // 2)
                 self._later(event, tie, device.boot, None)
 
+    def _copy_disk(self, what: tuple[str, Event]) -> None:
+        """A backup for the restore of this fault, of one device, at that time."""
+        name, (at_us, device_id, _) = what
+        device = self._devices.get(device_id)
+        if device is not None:
+            self._disks[name, device_id, at_us] = device.copy_of_disk()
+
+    def device_restore(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            disk = self._disks.pop((plan.name, device.device_id, event[0]), None)
+            self._put_disk(device, disk, event, tie)
+
+    def factory_reset(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            self._put_disk(device, None, event, tie)
+
+    def _put_disk(self, device: SimDevice, disk: sqlite3.Connection | None, event: Event, tie: Tie) -> None:
+        """Nobody does that to a device that is off: who turned it off would be surprised."""
+        if device.powered:
+            device.power_off()
+            device.put_disk(disk)
+            self._later(event, tie, device.boot, None)
+            # Who does that more often in an hour than the relay believes lets the device go on.
+            self._later(event, tie, self._look_after, (device, LOOKS))
+
     def clock(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         jump, drift = plan.params["jump_us"], plan.params["drift_ppb"]
         for device in self._targets(plan, event):
@@ -182,7 +216,14 @@ class Faults:
     def _clone_gone(self, made: SimDevice) -> None:
         """Somebody has found the copy, and lets the device go on."""
         made.power_off()
+        self._look_after((made, LOOKS))
+
+    def _look_after(self, what: tuple[SimDevice, int]) -> None:
+        """The device may yet be stopped for the epochs that it or its copy took: somebody goes on looking."""
+        made, looks = what
         self._cloud.release(made.device_id)
+        if looks:
+            self._clock.post_in(LOOK_US, made.tie, self._look_after, (made, looks - 1))
 
     def silent_damage(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
         for device in self._targets(plan, event):
@@ -259,6 +300,8 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "half-open": Faults.half_open,
     "reboots": Faults.reboots,
     "power-cut": Faults.power_cut,
+    "device-restore": Faults.device_restore,
+    "factory-reset": Faults.factory_reset,
     "messages": Faults.messages,
     "relay-kill": Faults.relay_kill,
     "relay-stall": Faults.relay_stall,

@@ -30,6 +30,7 @@ NAMES = [
     "bit-rot",
     "clones",
     "conflict",
+    "device-restore",
     "lifetimes",
     "long-offline",
     "lossy-links",

@@ -221,3 +221,44 @@ def test_a_clock_fault_sets_the_clock_right_again_whether_the_device_was_on_or_o
     assert seen[1][0] - calm[0][0] == pytest.approx(15 * 60_000, abs=100)
     # What the drift had gained by then stays; the jump and the rate are taken back.
     assert seen[2][0] == pytest.approx(calm[1][0], abs=100)
+
+
+# ---------------------------------------------------------------- disks that are set back, or wiped
+
+
+def with_faults(directory: Path, *faults: str) -> Plan:
+    """The busy scenario with these faults instead of its own."""
+    text = CALM.replace("phases:", "faults:\n" + "".join(f"  - {fault}\n" for fault in faults) + "phases:")
+    return busy_plan(directory, text=text)
+
+
+def test_a_device_whose_disk_is_set_back_takes_a_new_epoch_and_loses_nothing_of_the_cloud(tmp_path: Path) -> None:
+    restore = "{kind: device-restore, at: 6m, back: 2m, off: [5s, 10s], target: {devices: home-0001}}"
+    world = ran(with_faults(tmp_path, restore))
+    assert [check.name for check in world.checks if check.status == "fail"] == []
+    assert {name: device.identity_changes() for name, device in world.devices.items() if device.identity_changes()} == {
+        "home-0001": 1
+    }
+    assert world.probes["rollback_seen"] == 1 and world.devices["home-0001"].reboots == 1
+
+
+def test_a_device_that_is_wiped_begins_anew_under_its_name(tmp_path: Path) -> None:
+    reset = "{kind: factory-reset, at: 6m, off: [5s, 10s], target: {devices: home-0001}}"
+    world = ran(with_faults(tmp_path, reset))
+    assert [check.name for check in world.checks if check.status == "fail"] == []
+    assert world.probes["epoch_adopted"] == 1  # in the place of the one before
+    assert world.probes["sweep_kept"] > 0  # what only the cloud has of it is marked, not lost
+
+
+def test_a_copy_that_is_older_than_the_device_is_an_empty_disk(tmp_path: Path) -> None:
+    restore = "{kind: device-restore, at: 6m, back: 1h, target: {devices: home-0001}}"
+    world = ran(with_faults(tmp_path, restore))
+    assert [check.name for check in world.checks if check.status == "fail"] == []
+    assert world.probes["epoch_adopted"] == 1  # in the place of the one before
+
+
+def test_a_device_that_is_off_is_not_restored(tmp_path: Path) -> None:
+    cut = "{kind: power-cut, at: 5m, off: 3m, target: {devices: home-0001}}"
+    restore = "{kind: device-restore, at: 6m, back: 2m, off: 10s, target: {devices: home-0001}}"
+    world = ran(with_faults(tmp_path, cut, restore))
+    assert world.devices["home-0001"].reboots == 1 and world.probes["rollback_seen"] == 0

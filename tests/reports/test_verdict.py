@@ -100,6 +100,7 @@ def test_summary_json_has_exactly_the_documented_keys_and_the_added_ones(sample:
         "live": "NoneType",
         "faults": [{**window, "recovered_s": "NoneType", "devices": "int"}],
         "versions": dict.fromkeys(("fleet-sync", "python", "sqlite"), "str"),
+        "violations": [],
     }
     found = json.loads(summary_json(result))
     assert _keys(found) == documented | added

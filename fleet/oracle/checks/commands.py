@@ -37,9 +37,11 @@ class CommandAnswered(Check):
     statement = (
         "Every command that reached its device before it expired, and was not withdrawn, has one result in the table "
         "that is final, and so has every one that was done. A result says `done` or `failed` only of what was done, "
-        "and `expired` or `refused` only of what was not; none is still `started` at the end. Three exceptions, "
-        "counted: where two copies of a device lived, each may have answered; a record whose life ended while its "
-        "device was away says no more; and a device that was away until a command was too old says nothing of it."
+        "and `expired` or `refused` only of what was not; none is still `started` at the end. A restart that was "
+        "ordered is done by any restart of the device after the order came. Three exceptions, "
+        "counted: where two copies of a device lived, or its disk was put back, each may have answered; a record whose "
+        "life ended while its device was away says no more; and a device that was away until a command was too old "
+        "says nothing of it."
     )
     excuse = "commands that a copy may have answered too, or that were too old when their device was back"
 
@@ -100,7 +102,7 @@ class RebootsSpaced(Check):
     name = "command-reboots-spaced"
     statement = (
         "A device restarts by command at most once in ten minutes, but for a minute by which its clock may have been "
-        "set in between; so no command makes it restart for ever."
+        "set in between; so no command makes it restart for ever. A device whose disk was put back may know no more."
     )
 
     def rebooted(self, t_us: int, device: str, key: Key, since_us: int | None) -> None:

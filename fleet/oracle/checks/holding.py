@@ -17,17 +17,18 @@ class PeriodKept(Check):
     statement = (
         "A change of a model with a `period` is sent no earlier than that period after the first write that it "
         "carries, less ten seconds by which what the relay tells may move a clock; so one item is sent at most once in "
-        "a period, and what is sent is its last state, a removal among them. One exception, counted: a clock that was "
-        "set anew since, at a boot or by the first answer after it, may end a period early."
+        "a period, and what is sent is its last state, a removal among them. Two exceptions, counted: a clock that was "
+        "set anew since, at a boot or by the first answer after it, may end a period early; and a device that begins a "
+        "new epoch, or whose disk was put back, sends what it held."
     )
-    excuse = "changes sent under a clock that was set anew"
+    excuse = "changes sent under a clock that was set anew, or in a new epoch"
 
-    def sent(self, t_us: int, device: str, key: Key, waited_us: int, period_us: int, clock_moved: bool) -> None:
+    def sent(self, t_us: int, device: str, key: Key, waited_us: int, period_us: int, excused: bool) -> None:
         """`waited_us`: since the first write that the operation carries."""
         self.checked += 1
         if waited_us >= period_us - SLACK_US:
             return
-        if clock_moved:
+        if excused:
             self.excused += 1
         else:
             expected = f"to be held for {period_us / 1e6:g} s"

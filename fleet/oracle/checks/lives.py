@@ -81,8 +81,10 @@ class SweepsLogged(Check):
     name = "sweeps-logged"
     statement = (
         "A sweep of the table that takes an expired item of a down or both model is logged in its feed as a deletion "
-        "that is flagged `expired`, unless the item was written again before."
+        "that is flagged `expired`, unless the item was written again before. One exception, counted: the flagged row "
+        "came into an epoch that nobody reads, as `feed-dense` has it; a snapshot shows that the item is gone."
     )
+    excuse = "sweeps whose rows came into an epoch that nobody reads"
 
     def logged(self) -> None:
         self.checked += 1

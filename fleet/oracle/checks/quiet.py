@@ -17,8 +17,8 @@ class Quiet(Check):
     statement = (
         "Sync ends: once applications have stopped writing and faults are healed, a device for which nothing "
         f"progresses any more sends and receives at most {MESSAGES_MAX} further messages with content. Hellos, acks "
-        "and empty rows are the idle traffic and do not count. An echo, in which what came down goes up again, does "
-        "not end."
+        "and empty rows are the idle traffic and do not count; rows that tell late of what was written before are "
+        "progress. An echo, in which what came down goes up again, does not end."
     )
 
     def __init__(self) -> None:

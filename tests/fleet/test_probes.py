@@ -1,0 +1,70 @@
+"""Probes: the registry holds all that the source counts, and a probe that used to be hit still is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from expected_probes import expected_probes, mixes, swept
+
+from fleet.probes import PROBES
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+# Modules of the processes around the relay's logic: their figures are for operators, and no simulated world has them.
+NOT_SIMULATED: Final = ("service", "functions", "stream_", "commands")
+# Where they are counted, the name is made of a code.
+MADE_OF_CODES: Final = (
+    "command_done",
+    "command_expired",
+    "command_failed",
+    "command_refused",
+    "message_refused_malformed",
+    "rejected_validation",
+)
+
+
+def counted() -> Iterator[str]:
+    """Names under which the agent, the relay's logic or the world count something."""
+    for room in ("agent", "cloud", "fleet/world"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            if room == "cloud" and path.stem.startswith(NOT_SIMULATED):
+                continue
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if not isinstance(node, ast.Subscript):
+                    continue
+                held = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+                if held in ("probes", "_probes", "counters"):
+                    yield from strings(node.slice)
+
+
+def strings(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from strings(node.body)
+        yield from strings(node.orelse)
+
+
+def test_the_registry_holds_what_the_source_counts_and_nothing_else() -> None:
+    found = set(counted())
+    assert len(found) > 60
+    assert sorted(found - set(PROBES)) == []
+    assert sorted(set(PROBES) - found - set(MADE_OF_CODES)) == []
+
+
+def test_what_is_expected_is_in_the_registry() -> None:
+    expected = expected_probes()
+    assert sorted(expected) == sorted(mixes())
+    assert all(set(names) <= set(PROBES) and len(names) > 30 for names in expected.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mix", mixes())
+def test_a_probe_that_used_to_be_hit_still_is(mix: str) -> None:
+    result = swept(mix)
+    assert (result.failed, result.errors) == (0, 0), [str(kind) for kind in result.failures]
+    hit = result.probes_hit()
+    assert [name for name in expected_probes()[mix] if not hit[name]] == []
