@@ -37,6 +37,8 @@ WHY_NOT: Final[dict[str, str]] = {
     "table-restore": "the emulator's table is not put back",
     "silent-damage": "nothing is changed behind the backs of the agent and of the table",
     "clone": "a second copy of a device is not started",
+    "device-restore": "the agent's files are not set back to an older copy",
+    "factory-reset": "the agent's files are not wiped",
 }
 _LOSS: Final = "packets between processes of one machine are not lost; delays and rates of the links are kept"
 _DEVICE_HOPS: Final = frozenset(("device-to-broker", "broker-to-device"))
