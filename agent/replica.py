@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final
 
 from agent import ids
@@ -179,9 +179,10 @@ class Replica:
         pk, sk = row.key
         before = store.visible(pk, sk)
         image = bytes(row.image)
-        self.put(model, pk, sk, image, row.oversize)
+        shown = self.put(model, pk, sk, image, row.oversize)
         if store.outbox_rows and row.head is not None:
-            self.step_back(store.outbox("pk=? AND sk=? AND epoch=? AND u<=?", (pk, sk, row.head.epoch, row.head.up)))
+            own = store.outbox("pk=? AND sk=? AND epoch=? AND u<=?", (pk, sk, row.head.epoch, row.head.up))
+            self.step_back(own, frozenset() if shown else {row.key})
         # What came with an image and is not there was over when it came.
         self.note_change(row.key, model.name, before, changes, expired=row.expired or bool(image))
 
@@ -197,13 +198,13 @@ class Replica:
             return None
         return place.model
 
-    def put(self, model: Model, pk: str, sk: str, image: bytes, oversize: int = 0) -> None:
+    def put(self, model: Model, pk: str, sk: str, image: bytes, oversize: int = 0) -> bool:
         """`image` empty: the item is gone. What cannot be applied is set aside with its reason: the base stays as it
-        is, and the rows behind are not held up."""
+        is (False is returned), and the rows behind are not held up."""
         code = "oversize" if oversize else ""
         if not image and not code:
             self.store.delete_base(pk, sk)
-            return
+            return True
         if not code:
             try:
                 decoded = decode_image(image)
@@ -212,13 +213,14 @@ class Replica:
             else:
                 if model.ttl_attribute is not None and self.is_surely_over(model, decoded):
                     self.store.delete_base(pk, sk)
-                    return
+                    return True
                 # Only a model that the device may write needs the stamp: the next write must be newer.
                 updated = min(max(model.updated_ms(decoded), 0), _STAMP_MS_MAX) if model.sends else 0
                 self.store.put_base(pk, sk, image, updated)
-                return
+                return True
         self.probes[f"row_{code}"] += 1
         self.store.set_aside(self.database.clock.now_ms(), pk, sk, image or None, code)
+        return False
 
     def is_surely_over(self, model: Model, image: Image) -> bool:
         """Whether an item's life is over by the relay's time: such an item is absent on both sides."""
@@ -229,14 +231,28 @@ class Replica:
         if head.epoch == identity.epoch and head.up > identity.acked_u and not self.sent_by_me(head.up, head.upid):
             raise _RolledBackError
 
-    def step_back(self, operations: Sequence[OutboxRow]) -> None:
-        """Operations whose effect the base now contains: acknowledged ones go, sent ones hide until their verdict."""
+    def step_back(self, operations: Sequence[OutboxRow], set_aside: Set[Key] = frozenset()) -> None:
+        """Operations whose effect the base now contains: acknowledged ones go, sent ones hide until their verdict.
+        `set_aside`: items whose state in the table could not be applied. Their base is older than what was accepted of
+        this device's own, so it takes that; what has no verdict yet keeps showing."""
         for row in operations:
+            aside = bool(set_aside) and (row.pk, row.sk) in set_aside
             if row.state == ACKED:
+                if aside:
+                    self.keep(row)
                 self.store.drop_operation(row.n)
+            elif aside:
+                continue
             elif row.state == SENT and not row.seen:
                 self.store.mark_seen(row.n)
                 self.probes["row_before_ack"] += 1
+
+    def keep(self, row: OutboxRow) -> None:
+        """The base takes an accepted operation."""
+        if row.image is None:
+            self.store.delete_base(row.pk, row.sk)
+        else:
+            self.store.put_base(row.pk, row.sk, row.image, row.updated)
 
     def note_change(
         self, key: Key, model: str, before: Visible, changes: list[Change], *, expired: bool = False
@@ -285,9 +301,9 @@ class Replica:
                 settled = [] if first.head is None else self.settled_operations(first.head)
                 touched = {*keys, *came, *((row.pk, row.sk) for row in settled)}
                 before = {key: store.visible(*key) for key in sorted(touched)}
-                self.replace_base(feed, keys, items)
+                set_aside = self.replace_base(feed, keys, items)
                 if first.head is not None:
-                    self.step_back_all(first.head, settled)
+                    self.step_back_all(first.head, settled, set_aside)
                 store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed])
                 for key, was in before.items():
                     place = self.schema.locate(key)
@@ -307,7 +323,9 @@ class Replica:
             if self.admitted(feed, (pk, sk)) is not None
         ]
 
-    def replace_base(self, feed: FeedName, keys: Sequence[Key], items: Sequence[SnapshotItem]) -> None:
+    def replace_base(self, feed: FeedName, keys: Sequence[Key], items: Sequence[SnapshotItem]) -> set[Key]:
+        """Returns the items that could not be applied, whose base stays as it is."""
+        set_aside: set[Key] = set()
         present = {item.key for item in items}
         for key in keys:
             if key not in present:
@@ -317,15 +335,15 @@ class Replica:
             if model is None:
                 self.probes["row_set_aside"] += 1
                 continue
-            self.put(model, *item.key, bytes(item.image), item.oversize)
+            if not self.put(model, *item.key, bytes(item.image), item.oversize):
+                set_aside.add(item.key)
+        return set_aside
 
-    def step_back_all(self, head: HeadMark, settled: Sequence[OutboxRow]) -> None:
-        self.step_back([row for row in settled if row.epoch == head.epoch and row.u <= head.up])
+    def step_back_all(self, head: HeadMark, settled: Sequence[OutboxRow], set_aside: Set[Key]) -> None:
         epoch = self.store.identity.epoch
         if head.epoch == epoch:
-            for row in settled:
-                if row.state == ACKED and row.epoch != epoch:
-                    self.store.drop_operation(row.n)
+            self.step_back([row for row in settled if row.state == ACKED and row.epoch != epoch], set_aside)
+        self.step_back([row for row in settled if row.epoch == head.epoch and row.u <= head.up], set_aside)
 
     def settled_operations(self, head: HeadMark) -> list[OutboxRow]:
         """Operations that the snapshot may contain, of models whose feed tells their end: those of up models end by

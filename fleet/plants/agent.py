@@ -5,7 +5,7 @@ Called by nobody but fleet.plants, which puts them into a world's types. The rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from agent import ids
@@ -151,20 +151,21 @@ class RollingBackReplica(Replica):
 class MergingReplica(Replica):
     """A snapshot adds to what is there instead of replacing it: what was deleted meanwhile comes back to life."""
 
-    def replace_base(self, feed: FeedName, keys: Sequence[Key], items: Sequence[SnapshotItem]) -> None:
-        super().replace_base(feed, [item.key for item in items], items)
+    def replace_base(self, feed: FeedName, keys: Sequence[Key], items: Sequence[SnapshotItem]) -> set[Key]:
+        return super().replace_base(feed, [item.key for item in items], items)
 
 
 class OverwritingReplica(Replica):
     """A snapshot replaces the device's own pending writes too."""
 
-    def replace_base(self, feed: FeedName, keys: Sequence[Key], items: Sequence[SnapshotItem]) -> None:
-        super().replace_base(feed, keys, items)
+    def replace_base(self, feed: FeedName, keys: Sequence[Key], items: Sequence[SnapshotItem]) -> set[Key]:
+        set_aside = super().replace_base(feed, keys, items)
         store = self.store
         for key in (item.key for item in items):
             for row in store.outbox(f"pk=? AND sk=? AND state={UNSENT}", key):
                 store.drop_operation(row.n)
                 store.unsent_rows -= 1
+        return set_aside
 
 
 class ImpatientReplica(Replica):
@@ -177,8 +178,8 @@ class ImpatientReplica(Replica):
 class RowIsAckReplica(Replica):
     """Takes the row that shows an own operation for its acknowledgement, and drops the operation."""
 
-    def step_back(self, operations: Sequence[OutboxRow]) -> None:
-        super().step_back(operations)
+    def step_back(self, operations: Sequence[OutboxRow], set_aside: Set[Key] = frozenset()) -> None:
+        super().step_back(operations, set_aside)
         store = self.store
         for row in operations:
             if row.state == SENT:

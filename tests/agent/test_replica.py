@@ -359,6 +359,66 @@ def test_an_oversize_row_is_set_aside_and_ends_the_operations_it_covers() -> Non
     assert [dead.code for dead in made.database.dead_letters()] == ["oversize"]
 
 
+def updated(rev: int = 8) -> Device:
+    """It knows setting a as of rev 7, and has sent an update, operation 2."""
+    made = device()
+    made.hear(rows(row(setting(7, "a"))))
+    made.database.update("Setting", {"name": "a", "rev": rev})
+    made.sent()
+    made.changes.clear()
+    return made
+
+
+def tell(made: Device, form: str, one: Row) -> None:
+    """A row, or a snapshot that says the same."""
+    end = made.store.cursors["device"][1] + 1
+    if form == "row":
+        assert made.session.replica.rows(rows(one, a=end - 1)) is Outcome.APPLIED
+    else:
+        items = [SnapshotItem(one.key, one.image, one.oversize)]
+        first = Snapshot(feed="device", nonce="", epoch=FEED, seq=end, part=0, parts=1, items=items, head=one.head)
+        assert made.session.replica.snapshot(first, items) is Outcome.APPLIED
+
+
+def too_large(made: Device) -> Row:
+    """What a later writer has made of setting a; it covers operation 2."""
+    return Row((PK, "setting#a"), head=head(made, 2), oversize=200_000)
+
+
+@pytest.mark.parametrize("form", ["row", "snapshot"])
+def test_what_was_accepted_shows_on_when_a_later_state_of_its_item_is_set_aside(form: str) -> None:
+    made = updated()
+    made.hear(ack(made, 2))
+    made.changes.clear()
+    tell(made, form, too_large(made))
+    assert shown(made) == {"setting#a": 8} and made.store.outbox() == [] and made.changes == []
+
+
+@pytest.mark.parametrize("form", ["row", "snapshot"])
+def test_what_was_removed_stays_away_when_a_later_state_of_its_item_is_set_aside(form: str) -> None:
+    made = device()
+    made.hear(rows(row(setting(7, "a"))))
+    made.database.remove("Setting", {"name": "a"})
+    made.sent()
+    made.hear(ack(made, 2))
+    tell(made, form, too_large(made))
+    assert shown(made) == {} and made.store.outbox() == []
+
+
+@pytest.mark.parametrize("form", ["row", "snapshot"])
+@pytest.mark.parametrize("verdicts", [{}, {"u2": "lost"}], ids=["accepted", "lost"])
+def test_what_has_no_verdict_shows_until_it_has_when_a_later_state_of_its_item_is_set_aside(
+    form: str, verdicts: dict[str, str]
+) -> None:
+    made = updated()
+    tell(made, form, too_large(made))
+    assert shown(made) == {"setting#a": 8}
+    made.hear(ack(made, 2, **verdicts))
+    assert shown(made) == {"setting#a": 7 if verdicts else 8}
+    tell(made, form, row(setting(9, "a"), head(made, 2)))
+    assert shown(made) == {"setting#a": 9} and made.store.outbox() == []
+
+
 @pytest.mark.parametrize("stamp", [-5, 1 << 60, 1 << 80, 1e30, "yesterday", None])
 def test_an_absurd_stamp_does_not_stop_later_writes(stamp: Any) -> None:
     made = device()
