@@ -166,6 +166,7 @@ def _perform(
 ) -> None:
     from fleet.commands.progress import ProgressLine
     from fleet.commands.run import interruptible
+    from fleet.live.hosts import socket_in
     from fleet.live.result import Interrupted, perform, prepared
     from fleet.live.run import LiveFailed
     from reports.rundir import RunDirError, write_run
@@ -173,6 +174,7 @@ def _perform(
     from reports.terminal import print_summary
 
     with tempfile.TemporaryDirectory(prefix="fleet-live-") as folder, interruptible() as interrupt:
+        socket_in(Path(folder))
         try:
             ready = prepared(plan, asked.speed, lambda: interrupt.asked, asked.attach)
             with ProgressLine(quiet) as progress:

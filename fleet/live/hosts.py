@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ import msgspec
 import trio
 
 from agent.config import AgentConfig
+from agent.protocol.errors import InputError, Problem
 from fleet.live.device import DeviceSetup
 from fleet.live.host import HostSetup
 from fleet.live.processes import Part, Processes
@@ -28,6 +30,7 @@ TOGETHER_MAX: Final = 25  # devices of one process, where nothing speaks against
 SHARED_MAX: Final = 4  # processes that devices share, as long as these are not too full
 STARTING_MAX: Final = 2  # at once: imports cost a third of a second of CPU
 _DEVICES_MAX: Final = 500  # of one process
+_PATH_BYTES_MAX: Final = 107  # of a socket, in Linux
 _OFF: Final[dict[str, Any]] = {"on": False, "online": False, "done": False, "state": "off", "rows": 0, "cursors": {}}
 
 
@@ -58,6 +61,15 @@ class Host:
         return [device.id for device in self.setup.devices]
 
 
+def socket_in(folder: Path) -> str:
+    """Where the processes of agents find the run. Raises InputError where the folder's path is too long for that."""
+    place = str(folder / "run.socket")
+    if len(os.fsencode(place)) > _PATH_BYTES_MAX:
+        hint = "set TMPDIR to a shorter one"
+        raise InputError([Problem(str(folder), 0, 0, "", "too long a path for the sockets of a live run", hint)])
+    return place
+
+
 class Hosts:
     """All of them. `begin` first, then what is to be done to devices, by their names."""
 
@@ -68,7 +80,7 @@ class Hosts:
         self._nursery = nursery
         self._processes = processes
         self._folder = folder
-        self._socket = str(folder / "run.socket")
+        self._socket = socket_in(folder)
         self._number = 0
         self._start_us = 0
         self._starting = trio.CapacityLimiter(STARTING_MAX)

@@ -15,7 +15,7 @@ from agent.protocol.errors import InputError
 from fleet.cli import build_app
 from fleet.live import setup
 from fleet.live.applied import WHY_NOT, applied, can, killed
-from fleet.live.hosts import SHARED_MAX, shares
+from fleet.live.hosts import SHARED_MAX, shares, socket_in
 from fleet.live.parts import NotInstalled
 from fleet.live.scaling import FLOORS_MS, scaled
 from fleet.live.script import simulated
@@ -156,3 +156,9 @@ def test_a_scenario_all_of_whose_faults_cannot_be_done_is_refused_with_the_reaso
     (problem,) = refused.value.problems
     assert "none of its faults has a real counterpart (clone: a second copy of a device is not started)" in str(problem)
     assert f"fleet run {scenario}" in str(problem)
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    assert socket_in(Path("/tmp/fleet-live")) == "/tmp/fleet-live/run.socket"
+    with pytest.raises(InputError, match="TMPDIR"):
+        socket_in(tmp_path / ("x" * 100))

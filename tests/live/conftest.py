@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import pytest
 from live_rig import Mosquitto, mosquitto
 
 from fleet.live.parts import NotInstalled, program
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: agents have sockets below it, whose paths may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="f-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
