@@ -24,6 +24,7 @@ from moto.dynamodb import models
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import StreamRecord, Table
+from moto.dynamodb.models.utilities import DynamoJsonEncoder
 from moto.dynamodbstreams.models import DynamoDBStreamsBackend, ShardIterator
 from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
@@ -118,14 +119,9 @@ def _write_records_plainly() -> None:
     def get_records(self: Any) -> tuple[int, dict[str, str], str]:
         limit = self._get_param("Limit") or _RECORDS_MAX
         found = self.backend.get_records(self._get_param("ShardIterator"), limit)
-        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(found, default=_seconds)
+        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(found, cls=DynamoJsonEncoder)
 
     DynamoDBStreamsHandler.get_records = get_records  # type: ignore[assignment, method-assign]
-
-
-def _seconds(value: Any) -> float:
-    """Of a time, as JSON of AWS has it: since 1970."""
-    return float(value.timestamp())
 
 
 def _take_one_at_a_time() -> None:
