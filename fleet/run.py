@@ -106,8 +106,23 @@ def judge(summary: Summary, plan: Plan) -> None:
     summary.verdict = verdict(summary.checks, summary.thresholds, plan.checks)
 
 
+def checks_of(results: Iterable[CheckResult], required: Iterable[str]) -> list[Check]:
+    """The oracle's checks as a summary has them. `required`: names of those that the scenario calls for."""
+    called_for = frozenset(required)
+    return [
+        Check(
+            name=check.name,
+            status=check.status,
+            checked=check.checked,
+            detail=check.detail,
+            failures=check.failed,
+            required=check.name in called_for,
+        )
+        for check in results
+    ]
+
+
 def _summary(world: World, plan: Plan, request: Request, trace_hash: str, complete: bool) -> Summary:
-    required = frozenset(plan.checks)
     oracle, probes, broker = world.oracle, world.probes, world.broker
     traffic = broker.counts()
     return Summary(
@@ -137,17 +152,7 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         latency_s=Latency(up=world.latency_up.percentiles(), down=world.latency_down.percentiles()),
         converged_after_s=None if world.converged_us is None else oracle.converged_after_s,
         probes=dict(sorted(probes.items())),
-        checks=[
-            Check(
-                name=check.name,
-                status=check.status,
-                checked=check.checked,
-                detail=check.detail,
-                failures=check.failed,
-                required=check.name in required,
-            )
-            for check in world.checks
-        ],
+        checks=checks_of(world.checks, plan.checks),
         reproduce=request.reproduce,
         plant=plan.plant,
         interrupted=not complete,

@@ -26,7 +26,7 @@ MOTO: Final = {
     "copies": "each action of a transaction copies the whole table and its stream",
     "deaf-iterators": "an iterator that is open when a transaction is cancelled tells no later record",
 }
-MENDED: Final = ("copies", "deaf-iterators")  # by fleet.backends.moto_mends, in the server
+MENDED: Final = ("copies", "deaf-iterators")  # by fleet.live.moto_mends, in the server
 MOTO_SERVER: Final = {name: text for name, text in MOTO.items() if name not in MENDED}
 MINISTACK: Final = {"batch-units": "a batch of reads tells no units"}
 _NO_QUOTA: Final = {

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from agent.protocol.errors import InputError
-from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, EXIT_INTERRUPTED, cut_short_at_will
+from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, EXIT_INTERRUPTED
+from fleet.commands.outcome import keep, show
 
 if TYPE_CHECKING:
     from fleet.live.setup import Asked
@@ -164,14 +162,11 @@ def command(scenario: str, seed: int, devices: int | None, changes: list[str], p
 def _perform(
     plan: Plan, asked: Asked, directory: Path, reproduce: str, scenario_yaml: str, *, as_json: bool, quiet: bool
 ) -> None:
+    from fleet.commands.interrupt import interruptible
     from fleet.commands.progress import ProgressLine
-    from fleet.commands.run import interruptible
     from fleet.live.hosts import socket_in
     from fleet.live.result import Interrupted, perform, prepared
     from fleet.live.run import LiveFailed
-    from reports.rundir import RunDirError, write_run
-    from reports.summary import exit_code
-    from reports.terminal import print_summary
 
     with tempfile.TemporaryDirectory(prefix="fleet-live-") as folder, interruptible() as interrupt:
         socket_in(Path(folder))
@@ -194,16 +189,5 @@ def _perform(
         except LiveFailed as error:
             typer.echo(f"the live run failed, nothing was kept: {error}", err=True)
             raise typer.Exit(EXIT_HARNESS) from None
-    try:
-        write_run(result, directory)
-    except RunDirError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(EXIT_HARNESS) from None
-    with cut_short_at_will():
-        if as_json:
-            typer.echo(json.dumps(json.loads(msgspec.json.encode(result.summary)), indent=2))
-        elif not quiet:
-            print_summary(result, sys.stdout)
-            typer.echo(f"   report     {directory / 'report.html'}")
-        typer.echo(str(directory))
-    raise typer.Exit(exit_code(result.summary))
+    keep(result, directory)
+    show(result, directory, as_json=as_json, quiet=quiet)

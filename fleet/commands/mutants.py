@@ -85,8 +85,8 @@ def run_all(
     plants: Sequence[str], mixes: Sequence[str], case_of: CaseOf, seeds: int, jobs: int | None, *, quiet: bool
 ) -> tuple[bool, list[Caught]]:
     """Whether it came to its end, and what was found."""
+    from fleet.commands.interrupt import interruptible
     from fleet.commands.progress import ProgressLine
-    from fleet.commands.run import interruptible
     from fleet.sweep.mutants import hunt
     from fleet.sweep.pool import cores, opened
 

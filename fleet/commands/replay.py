@@ -31,8 +31,8 @@ def replay(
     compare, nor for a live run: the hash is printed. An interrupted run is compared up to where it was.
     """
     prepare()
+    from fleet.commands.interrupt import interruptible
     from fleet.commands.progress import ProgressLine
-    from fleet.commands.run import interruptible
     from fleet.run import Interrupted, Record
     from fleet.run import replay as run_again
     from fleet.scenario.plan import Plan

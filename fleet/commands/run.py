@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import signal
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
 
-import msgspec
 import typer
 
 from agent.protocol.errors import InputError
-from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT, cut_short_at_will
+from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT
+from fleet.commands.interrupt import interruptible
+from fleet.commands.outcome import keep, show
 from fleet.native.start import prepare
 
 if TYPE_CHECKING:
@@ -154,37 +149,12 @@ def _tell_cost(backend: Backend, plan: Plan) -> None:
     typer.echo(f"{place}: {estimate(plan)}", err=True)
 
 
-class Interrupt:
-    """Ctrl-C once: the run ends in good order. Twice: at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("interrupted: ending in good order, once more to end at once", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    interrupt = Interrupt()
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_json: bool, quiet: bool) -> None:
     """Runs, writes the run directory, shows the summary, exits."""
     from fleet.backends.failure import BackendFailed
     from fleet.commands.progress import ProgressLine
     from fleet.run import execute
-    from reports.rundir import RunDirError, read_trace, write_run
-    from reports.summary import exit_code
-    from reports.terminal import print_summary
+    from reports.rundir import read_trace
 
     with tempfile.TemporaryDirectory(prefix="fleet-") as scratch, interruptible() as interrupt:
         traced = Path(scratch) / TRACE_FILE
@@ -218,16 +188,6 @@ def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_js
                     err=True,
                 )
                 raise typer.Exit(EXIT_HARNESS)
-        try:
-            write_run(result, directory, read_trace(Path(scratch)) if traced.exists() else None)
-        except RunDirError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(EXIT_HARNESS) from None
-    with cut_short_at_will():
-        if as_json:
-            typer.echo(json.dumps(json.loads(msgspec.json.encode(result.summary)), indent=2))
-        elif not quiet:
-            print_summary(result, sys.stdout)
-            typer.echo(f"   report     {directory / 'report.html'}")
-        typer.echo(str(directory))
-    raise typer.Exit(exit_code(result.summary))
+        kept = read_trace(Path(scratch)) if traced.exists() else None
+        keep(result, directory, kept)
+    show(result, directory, as_json=as_json, quiet=quiet)

@@ -164,8 +164,8 @@ def carry_out(order: Order, *, as_json: bool, quiet: bool) -> int:
 
 def perform(order: Order, *, quiet: bool) -> tuple[Sweep, int]:
     """Runs it, keeps what failed; the result, and how many runs went on at once."""
+    from fleet.commands.interrupt import interruptible
     from fleet.commands.progress import ProgressLine
-    from fleet.commands.run import interruptible
     from fleet.commands.sweep_output import describe
     from fleet.sweep import directory as kept
     from fleet.sweep.sweep import sweep as run_all

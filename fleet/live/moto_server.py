@@ -12,7 +12,7 @@ import threading
 def main() -> None:
     from moto.server import ThreadedMotoServer
 
-    from fleet.backends.moto_mends import mend
+    from fleet.live.moto_mends import mend
 
     mend()
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

@@ -25,12 +25,12 @@ from fleet.live.run import Finished, Live
 from fleet.live.scaling import scaled
 from fleet.live.script import CloudOp, Simulated, Totals, count_models, simulated
 from fleet.live.setup import Asked
-from fleet.run import judge, versions
+from fleet.run import checks_of, judge, versions
 from fleet.scenario.plan import DevicePlan, Plan
 from fleet.world.world import OnProgress
 from reports.live import LiveRun, NotApplied
 from reports.result import DeviceRow, FaultWindow, RunResult
-from reports.summary import Check, Counts, Latency, Summary
+from reports.summary import Counts, Latency, Summary
 
 BACKEND: Final = "live"
 _COUNTED: Final = ("messages_up", "messages_down", "bytes_up", "bytes_down", "connects", "disconnects")
@@ -134,7 +134,6 @@ def _cpu_s() -> float:
 
 def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict) -> Summary:
     plan, oracle = ready.plan, verdict.oracle
-    required = frozenset(plan.checks)
     probes = Counter({name: count for name, count in verdict.counts.items() if name not in _COUNTED})
     probes.update(finished.relay_counts)
     counts = verdict.counts
@@ -170,18 +169,7 @@ def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict
         latency_s=Latency(up=verdict.latency_up.percentiles(), down=verdict.latency_down.percentiles()),
         converged_after_s=oracle.converged_after_s if finished.converged and complete else None,
         probes=dict(sorted(probes.items())),
-        checks=[
-            Check(
-                name=check.name,
-                status=check.status,
-                checked=check.checked,
-                detail=check.detail,
-                failures=check.failed,
-                required=check.name in required,
-            )
-            for check in verdict.checks
-        ]
-        + ([check_of(finished.attached)] if finished.attached else []),
+        checks=checks_of(verdict.checks, plan.checks) + ([check_of(finished.attached)] if finished.attached else []),
         plant=plan.plant,
         interrupted=not complete,
         live=LiveRun(
