@@ -111,6 +111,7 @@ class World:
             self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
         )
         self.oracle.heal_within_us = self._heal_within_us()
+        self.oracle.commands_are(plan.commands.keep_us, plan.commands.spacing_us)
         self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
@@ -136,6 +137,7 @@ class World:
             in_memory=any(model.mem for model in self.schema.models.values()),
             orders=self.oracle,
             first_rev=self.revs.first if has_commands(self.schema) else None,
+            commands=plan.commands,
         )
         self.devices: dict[str, SimDevice] = {}
         self._make_devices(surroundings)
