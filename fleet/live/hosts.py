@@ -192,8 +192,8 @@ class Hosts:
         return len(self._of_device[device].devices) == 1
 
     async def tell(self, what: str, device: str, **more: Any) -> dict[str, Any]:
-        """An order to the process that holds the device, until it is done: what it says then. Nothing where that does not
-        run. Raises HostFailed."""
+        """An order to the process that holds the device, until it is done: what it says then. Nothing where that one
+        does not run. Raises HostFailed."""
         host = self._of_device[device]
         if not host.expected:
             return {}

@@ -82,10 +82,38 @@ def test_the_commands_ask_the_agent_that_runs_and_the_file_when_it_is_stopped(
         assert fleet_agent(agent, "get", "Setting", "volume").returncode == 2
         out, err = watching.communicate(timeout=LIMIT_S)
         assert [json.loads(line)["event"] for line in out.splitlines()] == ["created", "updated", "removed"], err
-        assert fleet_agent(agent, "import").returncode == 2  # the file is the agent's
         assert agent.terminate() == 0
         assert json.loads(fleet_agent(agent, "status", "--json").stdout)["state"] == "stopped"
         assert fleet_agent(agent, "create", "Setting", "bass", "rev=1").returncode == 0
+
+
+def test_what_is_imported_while_the_agent_runs_is_in_the_cloud(tmp_path: Path, broker: Mosquitto, table: Table) -> None:
+    count = 1_000
+    with RelayProcess(tmp_path, table, broker.url) as relay, AgentProcess(tmp_path, over(broker)) as agent:
+        relay.ready()
+        agent.start().wait("connected")
+        application = Application(agent.socket)
+        application.start()
+        application.wait(5)
+        assert fleet_agent(agent, "create", "Setting", "volume", "rev=1").returncode == 0
+        (line,) = fleet_agent(agent, "export", "--model", "Setting").stdout.splitlines()
+        lines = tmp_path / "lines.jsonl"
+        names = [f"s{n:03}" for n in range(count)]
+        lines.write_text("".join(line.replace("volume", name) + "\n" for name in names) + "no JSON\n")
+        refused = fleet_agent(agent, "import", str(lines))
+        assert refused.returncode == 2 and f"{lines}:{count + 1}: no JSON" in refused.stderr
+        assert "nothing was imported" in refused.stderr
+        assert len(fleet_agent(agent, "find", "Setting").stdout.splitlines()) == 1
+        done = fleet_agent(agent, "import", str(lines), "--partial", "--json")
+        assert json.loads(done.stdout)["created"] == count, done
+        again = fleet_agent(agent, "import", str(lines), "--partial")
+        assert again.stdout == f"0 created, 0 updated, {count} unchanged, 1 refused\n"
+        application.wait(5)
+        application.end()
+        until(lambda: agent.status()["pending"] == 0, "all is acknowledged", agent.pause)
+        assert settings_in(table).keys() == {"volume", *names}
+        assert not [path.name for path in agent.folder.iterdir() if "import" in path.name], "no copy stays"
+        assert agent.terminate() == 0 and not agent.odd
 
 
 def test_the_whole_database_is_copied_while_the_agent_runs_and_an_application_writes(tmp_path: Path) -> None:
