@@ -8,6 +8,7 @@ fleet.live.device.
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import stat
 import threading
@@ -68,17 +69,20 @@ class GivenBroker(msgspec.Struct, frozen=True, kw_only=True):
         files = {"ca": self.ca, "cert": own(self.cert, RELAY), "key": own(self.key, RELAY)}
         return [word for name, file in files.items() if file for word in (f"--{name}", file)]
 
-    def client(self, name: str, client_id: str = "") -> paho.Client:
-        """Not connected yet. Raises OSError (ssl.SSLError is one)."""
-        tls = None
-        if self.address.secure:
-            tls = tls_context(self.ca, own(self.cert, name), own(self.key, name), self.alpn)
+    def tls(self, name: str) -> ssl.SSLContext | None:
+        """Raises OSError (ssl.SSLError is one)."""
+        if not self.address.secure:
+            return None
+        return tls_context(self.ca, own(self.cert, name), own(self.key, name), self.alpn)
+
+    def client(self, name: str) -> paho.Client:
+        """Not connected yet. Raises OSError."""
         return client_of(
-            client_id=client_id,
+            client_id="",
             version="5",
             username=own(self.username, name) or None,
             password=self.password or None,
-            tls=tls,
+            tls=self.tls(name),
             path=self.address.path,
         )
 
@@ -122,9 +126,9 @@ def check_files(broker: GivenBroker, devices: list[str]) -> None:
     for name in (RELAY, *devices):
         files = (("--ca", broker.ca), ("--cert", own(broker.cert, name)), ("--key", own(broker.key, name)))
         problems = [problem for option, file in files if file and (problem := _file(option, file)) is not None]
-        if not problems and broker.address.secure:
+        if not problems:
             try:
-                tls_context(broker.ca, own(broker.cert, name), own(broker.key, name), "")
+                broker.tls(name)
             except OSError as error:
                 hint = "PEM files; the key must be the certificate's"
                 problems = [Problem("--cert", 0, 0, own(broker.cert, name) or broker.ca, str(error), hint)]
@@ -156,6 +160,7 @@ def check_reached(broker: GivenBroker) -> None:
         answered.set()
 
     try:
+        _shake_hands(broker)
         client = broker.client(RELAY)
         client.on_connect = welcomed
         client.on_disconnect = lambda *_: answered.set()
@@ -168,12 +173,24 @@ def check_reached(broker: GivenBroker) -> None:
     answered.wait(_ANSWER_S)
     client.disconnect()
     client.loop_stop()
+    sock = client.socket()
+    if sock is not None:
+        sock.close()  # the thread may have ended before it saw the end
     if not answers:
         why = reasons.closed("", place, welcome=False, secure=broker.address.secure)
         raise refused("--broker", hidden(broker.url_of(RELAY)), why.message, _as_option(why.hint))
     if answers[0].is_failure:
         hint = "user and password stand before the host: mqtt://user:password@host; certificates: --cert and --key"
         raise refused("--broker", hidden(broker.url_of(RELAY)), f"{place} refuses the relay: {answers[0]}", hint)
+
+
+def _shake_hands(broker: GivenBroker) -> None:
+    """TCP and TLS, as a client of paho does it, which leaves its socket open where they fail. Raises OSError."""
+    address, tls = broker.address, broker.tls(RELAY)
+    with socket.create_connection((address.host, address.port), _ANSWER_S) as plain:
+        if tls is not None:
+            with tls.wrap_socket(plain, server_hostname=address.host):
+                return
 
 
 def _as_option(hint: str) -> str:

@@ -118,9 +118,13 @@ def test_without_mosquitto_devices_connect_to_the_relay_and_a_line_says_so(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["remote-commands"], "gives remote commands"),
         (["outage", "--broker", "mqtt://broker.example"], "takes the broker away"),
-        (["baseline", "--broker", "http://broker.example"], "expected an address"),
+        (["baseline", "--broker", "http://broker.example"], "expected one of mqtt://, mqtts://"),
+        (["baseline", "--broker", "mqtt://broker.example:many"], "the port is no number"),
+        (["baseline", "--broker", "mqtt://broker.example", "--ca", "ca.pem"], "goes with a broker at mqtts://"),
+        (["baseline", "--broker", "mqtts://broker.example", "--cert", "c.pem"], "go together"),
+        (["baseline", "--broker", "mqtts://broker.example", "--ca", "none.pem"], "no such file"),
+        (["baseline", "--cert", "c.pem"], "goes with --broker"),
         (["baseline", "--broker", "mqtt://broker.example", "--websocket"], "without a broker"),
         (["baseline", "--table", "http://table.example"], "not on this machine"),
         (["baseline", "--speed", "0"], "expected a number"),
