@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from fleet.scenario.plan import Plan
 
 ORDER = 15
+Ca = Annotated[
+    str, typer.Option("--ca", metavar="FILE", help="Who signed that broker's certificate; default: the system's.")
+]
+Cert = Annotated[
+    str,
+    typer.Option(
+        "--cert", metavar="FILE", help="Client certificate for that broker; {device} in the name: each its own."
+    ),
+]
+PrivateKey = Annotated[str, typer.Option("--key", metavar="FILE", help="Its key; likewise.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,16 +48,9 @@ def live(
             help="A broker that is there, such as mqtt://broker.example:1883; also mqtts, ws, wss.",
         ),
     ] = "",
-    ca: Annotated[
-        str, typer.Option("--ca", metavar="FILE", help="Who signed that broker's certificate; default: the system's.")
-    ] = "",
-    cert: Annotated[
-        str,
-        typer.Option(
-            "--cert", metavar="FILE", help="Client certificate for that broker; {device} in the name: each its own."
-        ),
-    ] = "",
-    key: Annotated[str, typer.Option("--key", metavar="FILE", help="Its key; likewise.")] = "",
+    ca: Ca = "",
+    cert: Cert = "",
+    key: PrivateKey = "",
     websocket: Annotated[
         bool, typer.Option("--websocket", help="No broker: devices connect to the relay itself, by WebSocket.")
     ] = False,

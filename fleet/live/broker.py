@@ -180,7 +180,7 @@ def check_reached(broker: GivenBroker) -> None:
         why = reasons.closed("", place, welcome=False, secure=broker.address.secure)
         raise refused("--broker", hidden(broker.url_of(RELAY)), why.message, _as_option(why.hint))
     if answers[0].is_failure:
-        hint = "user and password stand before the host: mqtt://user:password@host; certificates: --cert and --key"
+        hint = "user and password stand before the host (user:password@host), certificates are --cert and --key"
         raise refused("--broker", hidden(broker.url_of(RELAY)), f"{place} refuses the relay: {answers[0]}", hint)
 
 

@@ -101,6 +101,6 @@ def test_a_broker_that_does_not_fit_is_refused_with_the_reason(
 def test_a_broker_that_is_not_there_or_wants_a_password_is_said(tmp_path: Path, mosquitto_is_there: None) -> None:
     assert "connection refused" in refusal(tmp_path, Asked(broker=f"mqtt://127.0.0.1:{free_port()}"))
     with mosquitto(tmp_path, "allow_anonymous false") as closed:
-        said = refusal(tmp_path, Asked(broker=f"mqtt://me:secret@127.0.0.1:{closed.port}"))
-    assert "refuses the relay: Not authorized" in said and "mqtt://user:password@host" in said
+        said = refusal(tmp_path, Asked(broker=closed.url.replace("127", "me:secret@127", 1)))
+    assert "refuses the relay: Not authorized" in said and "user:password@host" in said
     assert "secret" not in said
