@@ -45,6 +45,7 @@ WHY_NOT: Final[dict[str, str]] = {
 }
 _LOSS: Final = "packets between processes of one machine are not lost; delays and rates of the links are kept"
 _DEVICE_HOPS: Final = frozenset(("device-to-broker", "broker-to-device"))
+_OF_SWEEPS: Final = ("row_expired",)
 _PROBE: Final = re.compile(r"probes\.(\w+)\s*>\s*0")
 KILLS: Final = ("power-cut", "reboots")
 
@@ -85,6 +86,8 @@ def countable(plan: Plan, probes: Mapping[str, int]) -> tuple[Plan, list[NotAppl
 def _why_not_counted(probe: str, probes: Mapping[str, int]) -> str:
     if probe in WORLD.split():
         return "only the simulated world counts it"
+    if probe in _OF_SWEEPS:
+        return "the emulator's table does not sweep items whose lives are over"
     return "" if probes.get(probe) else "without what is not applied, the simulation does not count it either"
 
 

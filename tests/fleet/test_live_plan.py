@@ -73,12 +73,19 @@ def test_what_has_no_counterpart_is_left_out_and_named(busy: Plan) -> None:
 
 
 def test_thresholds_that_only_a_simulated_world_meets_are_left_out_and_named(busy: Plan) -> None:
-    wanted = ["probes.worker_killed > 0", "probes.conflict_lost > 0", "probes.retransmit > 0", "probes.rejected < 5"]
-    plan, left = countable(msgspec.structs.replace(busy, thresholds=wanted), {"retransmit": 3})
-    assert plan.thresholds == wanted[2:]
+    wanted = [
+        "probes.worker_killed > 0",
+        "probes.conflict_lost > 0",
+        "probes.row_expired > 0",
+        "probes.retransmit > 0",
+        "probes.rejected < 5",
+    ]
+    plan, left = countable(msgspec.structs.replace(busy, thresholds=wanted), {"retransmit": 3, "row_expired": 2})
+    assert plan.thresholds == wanted[3:]
     assert {one.name: one.why for one in left} == {
         wanted[0]: "only the simulated world counts it",
         wanted[1]: "without what is not applied, the simulation does not count it either",
+        wanted[2]: "the emulator's table does not sweep items whose lives are over",
     }
 
 
