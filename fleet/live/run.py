@@ -47,6 +47,7 @@ FIGURES_S: Final = 1.0
 STILL_US: Final = 1_000_000  # without a change of any item, before everybody counts as in step
 STOP_MS: Final = 2_000
 ASK_AGAIN_S: Final = 8.0  # those who have not said yet that they have all
+CATCH_UP_S: Final = 10.0
 BEGIN_US: Final = 200_000  # from the last preparation to the start
 FILES_OF_DEVICE: Final = 4  # both ends of the proxy, a process's pipe and socket
 FILES_SPARE: Final = 128
@@ -233,6 +234,8 @@ class Live:
             converged = await self._converge()
             self._phase = "quiet"
             await trio.sleep(self.plan.quiesce_us / 1e6)
+            if converged:
+                await self._catch_up()
             nursery.cancel_scope.cancel()
         return await self._look(converged)
 
@@ -281,6 +284,12 @@ class Live:
                     await self._ask_attached()
             await trio.sleep(LOOK_S)
         return False
+
+    async def _catch_up(self) -> None:
+        """Quiet feeds get an empty row now and then, which may be on its way: a moment for that."""
+        with trio.move_on_after(CATCH_UP_S):
+            while not self._all_in_step():
+                await trio.sleep(LOOK_S)
 
     def _all_in_step(self) -> bool:
         following = self._following
