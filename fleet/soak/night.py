@@ -109,7 +109,8 @@ OnProgress = Callable[[Night, int], bool]  # the night so far, and runs that hav
 
 @dataclass(slots=True)
 class Soak:
-    """Everything that a night needs. `run`, `hunted`: what a worker does with a case, and with one of the canary's."""
+    """Everything that a night needs. `run`, `hunted`: what a worker does with a case, and with one of the canary's;
+    `memory`: what this process holds, in MB."""
 
     executor: Executor
     draws: Draws
@@ -120,6 +121,7 @@ class Soak:
     on_progress: OnProgress = lambda night, finished: False
     run: Run = one_run
     hunted: Callable[[Case], Outcome] = one_hunt
+    memory: Callable[[], float] = rss_mb
 
     def night(self, called: Called) -> Night:
         """Raises InputError when the corpus is damaged, before anything runs."""
@@ -232,4 +234,4 @@ class Soak:
     def _sample(self, night: Night, outcome: Outcome) -> None:
         if outcome.verdict != "error" and outcome.cpu_s > 0:
             night.samples.append(Sample(outcome.process, outcome.rss_mb, outcome.events / outcome.cpu_s))
-            night.samples.append(Sample(PARENT, rss_mb()))
+            night.samples.append(Sample(PARENT, self.memory()))

@@ -57,6 +57,7 @@ class Rig:
     ran: list[Runnable] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     stop_after: int = 0
+    parent_mb: float = 50.0
 
     def night(self, number: int = 1, seed: int = 7) -> Night:
         def one(case: Runnable) -> Outcome:
@@ -81,6 +82,7 @@ class Rig:
             progress,
             run=one,
             hunted=canary,
+            memory=lambda: self.parent_mb,
         )
         return soak.night(Called(number, seed, "2026-01-01T00:00:00Z", "1.0"))
 
@@ -307,9 +309,21 @@ def replaced(sample: Sample, process: int) -> Sample:
     return msgspec.structs.replace(sample, process=process)
 
 
+def test_the_process_that_hands_out_the_runs_is_watched_too(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+
+    def run(case: Runnable) -> Outcome:
+        rig.parent_mb += 5.0
+        return good(case)
+
+    rig.run = run
+    night = rig.night()
+    assert night.exit_code() == 4 and "memory of one process grew" in night.harness_problems()[0]
+
+
 def test_a_process_that_keeps_what_it_ran_is_seen_by_its_memory() -> None:
     before = rss_mb()
-    kept = bytearray(os.urandom(1)) * (64 << 20)
+    kept = bytearray(b"x") * (64 << 20)
     assert rss_mb() > before + 50
     assert len(kept) == 64 << 20
 
