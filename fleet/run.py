@@ -80,6 +80,7 @@ def execute(
         log=_log(world, summary),
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
+        events=world.trace.events,
     )
 
 
