@@ -168,7 +168,7 @@ class CommandSide(FinalSide):
             if state is not None and state != STARTED:
                 if order.final is None:
                     order.final = state
-                elif order.final != state and not (owner.cloned or owner.set_back_us is not None):
+                elif order.final != state and not (owner.cloned or _was_before(order, owner)):
                     self.checks.answered.changed(t_us, owner.name, key, order.final, state)
 
     def _forget_withdrawn(self, t_us: int) -> None:
@@ -196,12 +196,17 @@ class CommandSide(FinalSide):
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
             d = self._devices[device]
-            if d.cloned or d.set_back_us is not None or is_over or (in_time and self._is_forgotten(t_us, order)):
+            if d.cloned or _was_before(order, d) or is_over or (in_time and self._is_forgotten(t_us, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 ran = order.ran or self._restarted(device, order)
                 answered.at_end(t_us, device, order.key, ran, order.final, order.present)
         return self.results()
+
+
+def _was_before(order: Order, d: Device) -> bool:
+    """Whether the device's disk was put back since it had the command: it may know nothing of it, or do it again."""
+    return d.set_back_us is not None and (order.reached_us is None or order.reached_us <= d.set_back_us)
 
 
 def _name_of(item: Item) -> Name:
