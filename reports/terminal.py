@@ -39,6 +39,8 @@ _DEVICES_MAX: Final = 8
 _FAILURES_MAX: Final = 3
 _DETAIL_CELLS_MAX: Final = 4 * WIDTH
 _PROBE_CELLS_MAX: Final = 40
+_EXPR_CELLS_MIN: Final = 40
+_EXPR_CELLS_MAX: Final = 56
 _GAP: Final = 3
 
 
@@ -146,6 +148,8 @@ def _headline(summary: Summary) -> Text:
         line.append(f"  plant {printable(summary.plant, 32)}", "yellow")
     if summary.interrupted:
         line.append("  interrupted", "yellow")
+    if summary.aborted:
+        line.append("  stopped early", "yellow")
     return line
 
 
@@ -192,9 +196,12 @@ def _thresholds(thresholds: list[Threshold]) -> list[Text]:
     if not thresholds:
         return []
     lines = _title("THRESHOLDS")
+    longest = max(cell_len(printable(one.expr)) for one in thresholds)
+    cells = min(max(longest, _EXPR_CELLS_MIN), _EXPR_CELLS_MAX)
     for threshold in thresholds:
         said = f"is {number_text(threshold.actual)}" if threshold.status != "unknown" else "nothing to measure"
-        expr = _pad(printable(threshold.expr), 40)
+        said = printable(threshold.detail, _DETAIL_CELLS_MAX) or said
+        expr = _pad(printable(threshold.expr), cells)
         lines.append(Text.assemble("     ", _mark(threshold.status), " ", expr, " ", (said, "dim")))
     return lines
 

@@ -99,6 +99,7 @@ def _validate(document: Document, schema: Schema | None) -> Scenario | None:
             scenario.phases,
             scenario.cloud,
             scenario.expect,
+            scenario.interval_us,
         )
     else:
         draft = _draft(document, schema)

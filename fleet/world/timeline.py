@@ -31,8 +31,11 @@ _WHOLE: Final = len(COUNTERS) + len(VALUES)  # so many columns are whole numbers
 
 def interval_us(plan: Plan) -> int:
     """The plan's own, doubled until the longest run has at most ROWS_MAX of them."""
-    longest = plan.duration_us + plan.converge_within_us + plan.quiesce_us
-    interval = plan.interval_us
+    return widened(plan.interval_us, plan.duration_us + plan.converge_within_us + plan.quiesce_us)
+
+
+def widened(interval: int, longest: int) -> int:
+    """`interval`, doubled until so long a run has at most ROWS_MAX of them. Both in microseconds."""
     while longest > interval * ROWS_MAX:
         interval *= 2
     return interval
@@ -66,7 +69,11 @@ class Timeline:
     @property
     def rows(self) -> list[Row]:
         """Those of the intervals that are over."""
-        return [_row(index * self._interval_us, numbers) for index, numbers in enumerate(self._rows)]
+        return self.rows_from(0)
+
+    def rows_from(self, first: int) -> list[Row]:
+        """Those of the intervals that are over, without the first so many."""
+        return [_row((first + n) * self._interval_us, numbers) for n, numbers in enumerate(self._rows[first:])]
 
     def close(self) -> None:
         """The interval ends now."""
