@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from agent.protocol.version import __version__
+from fleet import parts
 from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.native.finder import compiled
 from fleet.oracle import CheckResult
@@ -79,6 +80,7 @@ def execute(
         log=_log(world, summary),
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
+        phases=world.latencies.phases(),
     )
 
 
@@ -156,6 +158,8 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         reproduce=request.reproduce,
         plant=plan.plant,
         interrupted=not complete,
+        groups=parts.groups(world),
+        models=parts.models(world),
     )
 
 
