@@ -15,7 +15,6 @@ from fleet.scenario.expect_measure import Finding, Measured, evaluate
 from fleet.scenario.plan import Plan
 from fleet.world.timeline import interval_us
 from fleet.world.world import World
-from reports.histogram import LatencyRecorder
 from reports.result import FaultWindow, Row
 from reports.summary import Counts
 
@@ -77,12 +76,8 @@ class Abort:
             count: int = getattr(self._counts(world), name)
             return count
         way, _, percentile = name.partition(".")
-        recorder = latencies_of(world, way, of)
+        group, model = ("", "") if of is None else (of[1], "") if of[0] == "group" else ("", of[1])
+        recorder = world.latencies.so_far("up" if way == "up" else "down", group, model)
         if percentile == "count":
             return len(recorder)
         return recorder.quantiles_s(_PERCENTS[percentile])[0] if len(recorder) else None
-
-
-def latencies_of(world: World, way: str, _of: tuple[str, str] | None) -> LatencyRecorder:
-    """Up to the end of the last interval."""
-    return world.latency_up if way == "up" else world.latency_down

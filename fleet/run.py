@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from agent.protocol.version import __version__
+from fleet import parts
 from fleet.abort import Abort
 from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.native.finder import compiled
@@ -88,6 +89,7 @@ def execute(
         log=_log(world, summary),
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
+        phases=world.latencies.phases(),
     )
 
 
@@ -180,6 +182,8 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         reproduce=request.reproduce,
         plant=plan.plant,
         interrupted=not complete,
+        groups=parts.groups(world),
+        models=parts.models(world),
     )
 
 

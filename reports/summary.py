@@ -60,6 +60,14 @@ class Latency(msgspec.Struct, kw_only=True):
     down: Percentiles = msgspec.field(default_factory=Percentiles)
 
 
+class Part(msgspec.Struct, kw_only=True):
+    """What belongs to one group of devices, or to one model. `counts`: those of the names in `Counts` that can be told
+    apart so; of a group also `devices` and `not_in_step` (at the end)."""
+
+    counts: dict[str, int] = {}
+    latency_s: Latency = msgspec.field(default_factory=Latency)
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One check of the oracle. `checked`: how often it was evaluated; `failures`: how often it did not hold.
 
@@ -88,8 +96,8 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, kw_only=True):
     """The run in numbers. `converged_after_s` is None when the run never converged.
 
-    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `aborted` (the
-    threshold that ended the run early)."""
+    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `groups` and
+    `models` (by name), `aborted` (the threshold that ended the run early)."""
 
     scenario: str
     seed: int
@@ -111,6 +119,8 @@ class Summary(msgspec.Struct, kw_only=True):
     plant: str = ""
     interrupted: bool = False
     live: LiveRun | None = None
+    groups: dict[str, Part] = {}
+    models: dict[str, Part] = {}
     aborted: str = ""
 
 

@@ -41,8 +41,7 @@ def check(draft: Draft) -> None:
     _phases(draft)
     if draft.cloud is not None:
         _cloud(draft.document, draft.cloud)
-    if draft.expect is not None:
-        check_expect(draft)
+    check_expect(draft)
 
 
 def _broken(draft: Draft) -> None:

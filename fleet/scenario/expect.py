@@ -20,7 +20,7 @@ ALWAYS_REQUIRED: Final = ("convergence", "no-acked-write-lost")
 PROBES: Final = "probes."  # any name: a probe that nothing counted is 0
 CONVERGED: Final = "converged_after_s"
 RECOVERED: Final = "recovered_s"
-ONLINE: Final = "online"
+SHARES: Final = ("online", "converged")  # of the devices
 
 Kind = Literal["seconds", "megabytes", "bytes", "count"]
 Unit = Literal["", "s", "MB", "B"]
@@ -38,6 +38,14 @@ def _paths(struct: Any, prefix: str = "") -> Iterator[str]:
 
 PATHS: Final = tuple(_paths(Summary))  # numbers of the whole run
 LATENCY_PATHS: Final = tuple(path for path in PATHS if path.startswith("latency_s."))
+# Numbers of one group, or of one model.
+PART_PATHS: Final = {
+    "group": (
+        *LATENCY_PATHS, "counts.local_writes", "counts.updates_synced", "counts.reboots", "counts.messages_up",
+        "counts.messages_down", "counts.messages_lost", "counts.bytes_up", "counts.bytes_down",
+    ),
+    "model": (*LATENCY_PATHS, "counts.local_writes", "counts.cloud_writes", "counts.updates_synced"),
+}  # fmt: skip
 # Path -> column of the timeline: what can be asked of a part of the run. `up_p50_s` is latency_s.up.p50.
 _LATENCY_COLUMNS: Final = {f"latency_s.{name.removesuffix('_s').replace('_', '.')}": name for name in LATENCIES}
 COLUMNS: Final = {**{name: name for name in (*VALUES, *COUNTERS)}, **_LATENCY_COLUMNS}

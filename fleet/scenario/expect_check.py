@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import Draft, first_of, raw_names, unknown
 from fleet.scenario.events import OFFLINE
@@ -21,17 +23,23 @@ from fleet.scenario.expect_grammar import (
     parse_threshold,
 )
 from fleet.scenario.explain import guess
+from fleet.scenario.model import Threshold as Expected
 from fleet.scenario.model import window_key
 from fleet.scenario.units import format_duration
 from fleet.world.timeline import widened
 
 
 def check_expect(draft: Draft) -> None:
-    """Of both keys."""
-    document, expect = draft.document, draft.expect
-    assert expect is not None
-    unknown(document, ("expect", "checks"), expect.checks, CHECKS, "check")
-    for index, one in enumerate(expect.thresholds):
+    """Of both keys. Elements that are right by themselves are looked at, whatever the others are."""
+    document = draft.document
+    if draft.expect is not None:
+        unknown(document, ("expect", "checks"), draft.expect.checks, CHECKS, "check")
+    written = document.written(("expect", "thresholds"))
+    for index, value in enumerate(written if isinstance(written, list) else ()):
+        try:
+            one = Expected.model_validate(value)
+        except ValidationError:
+            continue  # explained already
         path: Path_ = ("expect", "thresholds", index)
         place = _Place(document, path)
         try:
@@ -123,13 +131,11 @@ def _longest_us(draft: Draft) -> int | None:
 
 def _may_abort(document: Document, place: Path_, threshold: Threshold) -> None:
     path = threshold.path.text
+    grows = threshold.window is None and threshold.limit.kind == "plain" and is_counter(path)
     if path in ONLY_AT_THE_END:
         document.complain(place, f"no run can be stopped for {path}", "it is known only at the end")
-    elif (
-        threshold.window is None
-        and threshold.limit.kind == "plain"
-        and is_counter(path)
-        and threshold.op in (">", ">=")
-    ):
+    elif threshold.of is not None and is_counter(path):
+        document.complain(place, f"no run can be stopped for {path} of one {threshold.part}", "only for its latencies")
+    elif grows and threshold.op in (">", ">="):
         hint = "a count that only grows may still get there: it is known only at the end"
         document.complain(place, f"no run can be stopped for `{path} {threshold.op}`", hint)

@@ -19,10 +19,11 @@ from typing import Final, Literal
 from fleet.scenario.expect import (
     COLUMNS,
     LATENCY_PATHS,
-    ONLINE,
+    PART_PATHS,
     PATHS,
     PROBES,
     RECOVERED,
+    SHARES,
     is_counter,
     kind_of,
 )
@@ -30,7 +31,7 @@ from fleet.scenario.explain import guess
 from fleet.scenario.units import UNITS_US, parse_duration, parse_size
 
 OPERATORS: Final = ("<", "<=", ">", ">=", "==")
-PARTS: Final = ("group", "model")
+PARTS: Final = tuple(PART_PATHS)
 TEXT_MAX: Final = 500  # characters of an expression
 
 _TOKEN: Final = re.compile(
@@ -74,7 +75,7 @@ class During:
 
 @dataclass(frozen=True, slots=True)
 class AfterHeal:
-    """From the fault's heal on. `within_us`: it is enough that the limit holds once until then; None: it always must."""
+    """From the fault's heal on. `within_us`: the limit has to hold once until then; None: it always must."""
 
     fault: Name
     within_us: int | None = None
@@ -229,12 +230,12 @@ class _Parser:
         part = self._take("word", "`group` or `model`")
         if part.text not in PARTS:
             raise ExpressionError(f"of what: {part.text!r}", part.at, guess(part.text, PARTS) or "group or model")
-        if window is not None or path.text not in LATENCY_PATHS:
-            raise ExpressionError(
-                f"there is no {path.text} of one {part.text}" + (" in a window" if window else ""),
-                path.at,
-                f"latencies of the whole run alone, such as latency_s.up.p99 of {part.text} NAME",
-            )
+        if window is not None:
+            hint = f"of the whole run alone: latency_s.up.p99 of {part.text} NAME"
+            raise ExpressionError(f"a window does not tell one {part.text} from others", part.at, hint)
+        if path.text not in PART_PATHS[part.text]:
+            hint = f"there are {', '.join(_families(PART_PATHS[part.text]))}"
+            raise ExpressionError(f"there is no {path.text} of one {part.text}", path.at, hint)
         of = self._take("word", f"the name of a {part.text}")
         return path, "group" if part.text == "group" else "model", of
 
@@ -267,7 +268,7 @@ class _Parser:
             known = [one for one in numbers_of(window) if is_counter(one)]
             if base.text not in known and not (window is None and _is_probe(base.text)):
                 raise _unknown(base, known, window)
-        if is_counter(path.text) == (base is None) or (base is None and path.text != ONLINE):
+        if is_counter(path.text) == (base is None) or (base is None and path.text not in SHARES):
             hint = "online is a share of the devices, a count is a share of another: `< 1% of counts.messages_up`"
             raise ExpressionError(f"{path.text} as a share of what?", found.at, hint)
         if base is None and not 0 <= share <= 1:
@@ -298,6 +299,11 @@ def _unknown(path: Name, known: Sequence[str], window: Window | None) -> Express
         close = f"did you mean {same}?" if same in known else known_number(path.text, known)
         return ExpressionError(f"{path.text} is a number of the whole run, not of a window", path.at, close)
     return ExpressionError(f"unknown number {path.text!r}", path.at, known_number(path.text, [*known, PROBES + "NAME"]))
+
+
+def _families(paths: Sequence[str]) -> list[str]:
+    """The paths, latencies as one."""
+    return list(dict.fromkeys("latency_s..." if path in LATENCY_PATHS else path for path in paths))
 
 
 def _example(path: str) -> str:

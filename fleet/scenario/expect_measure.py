@@ -31,8 +31,8 @@ _US: Final = 1e6
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A run, or what there is of it. `numbers`: path -> value, or None where nothing was measured; of one group or
-    model with ("group" | "model", NAME). Times in seconds; a row of the timeline lasts `interval_s`, the last one may be
-    short. `is_over`: no more will come."""
+    model with ("group" | "model", NAME). Times in seconds; a row of the timeline lasts `interval_s`, the last one may
+    be short. `is_over`: no more will come."""
 
     numbers: Callable[[str, tuple[str, str] | None], float | None]
     rows: Sequence[Row]
@@ -244,7 +244,7 @@ def _in_rows(threshold: Threshold, run: Measured, span: _Span, rows: list[tuple[
         if _is_worse(threshold, value, worst):
             at_s, worst = end_s, value
     holds = _OPERATORS[threshold.op](worst, limit.value)
-    word = {"==": "furthest", "<": "at most", "<=": "at most"}.get(threshold.op, "at least")
+    word = {"==": "furthest", "<": "highest", "<=": "highest"}.get(threshold.op, "lowest")
     said = f"{word} {_said(threshold.path.text, limit, worst)} at {clock_text(at_s)}"
     return Finding("pass" if holds else "fail", worst, said)
 
