@@ -291,10 +291,10 @@ def _is_probe(path: str) -> bool:
 
 
 def _unknown(path: Name, known: Sequence[str], window: Window | None) -> ExpressionError:
-    if window is None and (path.text in COLUMNS or path.text == RECOVERED):
+    if path.text == RECOVERED or (window is None and path.text in COLUMNS):
         where = "after heal FAULT:" if path.text == RECOVERED else "from 5m to 10m: or during FAULT:"
         return ExpressionError(f"{path.text} needs a window", path.at, f"such as {where} {path.text} ...")
-    if window is not None and path.text in (*PATHS, RECOVERED):
+    if window is not None and path.text in PATHS:
         same = path.text.rpartition(".")[2]
         close = f"did you mean {same}?" if same in known else known_number(path.text, known)
         return ExpressionError(f"{path.text} is a number of the whole run, not of a window", path.at, close)
