@@ -7,14 +7,14 @@ reads no clock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from math import nan
 from typing import Final, Literal
 
 from fleet.oracle.tally import Recorder, Tally
 from fleet.scenario.plan import FaultPlan, Plan
 from reports.histogram import LatencyRecorder
-from reports.result import LatencyPhase
+from reports.result import LatencyPhase, LatencySlot
 from reports.summary import Latency, Part
 
 Phase = Literal["before", "during", "after"]
@@ -22,7 +22,9 @@ Pair = tuple[LatencyRecorder, LatencyRecorder]  # up, down
 
 PHASES: Final[tuple[Phase, ...]] = ("before", "during", "after")
 PERCENTS: Final = (50.0, 90.0, 99.0)
-BACKGROUND_SHARE: Final = 0.5  # a fault that acts for longer is the background of a run, no event in it
+SLOTS_MAX: Final = 128
+# A fault that acts for a larger share of a run is its background, no event in it; where that leaves none, the next.
+BACKGROUND_SHARES: Final = (0.5, 0.8, math.inf)
 
 
 class Phases:
@@ -31,8 +33,10 @@ class Phases:
 
     def __init__(self, plan: Plan) -> None:
         acting = [fault for fault in plan.faults if fault.at_us < plan.duration_us]
-        events = [fault for fault in acting if not _is_background(fault, plan.duration_us)]
-        self._spans = [(fault.at_us, max(fault.until_us, fault.at_us + 1)) for fault in events or acting]
+        limits = (share * plan.duration_us for share in BACKGROUND_SHARES)
+        events = ([one for one in acting if one.until_us - one.at_us < limit] for limit in limits)
+        found: list[FaultPlan] = next((some for some in events if some), [])
+        self._spans = [(fault.at_us, max(fault.until_us, fault.at_us + 1)) for fault in found]
         self._first_us = min((start for start, _ in self._spans), default=None)
 
     def of(self, start_us: int, end_us: int) -> Phase:
@@ -40,10 +44,6 @@ class Phases:
         if self._first_us is None or end_us <= self._first_us:
             return "before"
         return "during" if any(start < end_us and start_us < end for start, end in self._spans) else "after"
-
-
-def _is_background(fault: FaultPlan, duration_us: int) -> bool:
-    return fault.until_us - fault.at_us >= BACKGROUND_SHARE * duration_us
 
 
 class Latencies:
@@ -64,6 +64,8 @@ class Latencies:
             self.tallies[group] = Tally(up, down)
         self._phases: dict[Phase, Pair] = {phase: _pair() for phase in PHASES}
         self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
+        self._slots: list[Pair] = []
+        self._slot_s = self._open_s = 0.0  # how long a slot is; how much of the last one is over
         self.up, self.down = _pair()
 
     def by_device(self, plan: Plan) -> dict[str, Tally]:
@@ -79,10 +81,33 @@ class Latencies:
                     interval.merge(recorder)
                     total.merge(recorder)
                     recorder.clear()
-        for interval, total in zip(whole, self._phases[phase], strict=True):
+        for interval, total, slot in zip(whole, self._phases[phase], self._slot(seconds), strict=True):
             total.merge(interval)
+            slot.merge(interval)
         self._seconds[phase] += seconds
-        return [one.quantiles_s(*PERCENTS) if one.buckets else (nan,) * len(PERCENTS) for one in whole]
+        return [one.quantiles_s(*PERCENTS) if one.buckets else (math.nan,) * len(PERCENTS) for one in whole]
+
+    def _slot(self, seconds: float) -> Pair:
+        """That of an interval so long. When there are too many slots, each two become one."""
+        self._slot_s = self._slot_s or seconds
+        if not self._slots or (seconds and self._open_s + seconds > self._slot_s * 1.000_001):
+            if len(self._slots) == SLOTS_MAX:
+                for n in range(0, SLOTS_MAX, 2):
+                    for one, other in zip(self._slots[n], self._slots[n + 1], strict=True):
+                        one.merge(other)
+                self._slots = self._slots[::2]
+                self._slot_s *= 2
+            self._slots.append(_pair())
+            self._open_s = 0.0
+        self._open_s += seconds
+        return self._slots[-1]
+
+    def slots(self) -> list[LatencySlot]:
+        """The run in equal parts, the last one shorter."""
+        return [
+            LatencySlot(round(n * self._slot_s, 6), up.coarse(), down.coarse())
+            for n, (up, down) in enumerate(self._slots)
+        ]
 
     def finish(self) -> None:
         """The last interval is over."""

@@ -90,6 +90,7 @@ def execute(
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
         phases=world.latencies.phases(),
+        slots=world.latencies.slots(),
     )
 
 

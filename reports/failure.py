@@ -1,7 +1,7 @@
 """The first bad event of a failed run, and what the trace tells of its device and its item around it.
 
-Reads trace lines (one JSON object each, as `fleet.trace` writes them) once, in flat memory. Called when a failed run has
-been run again with its trace; what is found is kept in the run directory, so that a report needs no trace.
+Reads trace lines (one JSON object each, as `fleet.trace` writes them) once, in flat memory. Called when a failed run
+has been run again with its trace; what is found is kept in the run directory, so that a report needs no trace.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from reports.text import printable
 
 ABOUT_ITEM_MAX: Final = 60  # events up to the bad one
 OF_DEVICE_MAX: Final = 30
-OF_LIFE_MAX: Final = 30  # when it was on and connected: what it missed
+OF_LIFE_MAX: Final = 40  # when it was on and connected, what it said and was given first: what it missed
 AFTER_MAX: Final = 10
-DETAIL_MAX: Final = 600  # characters of one event
+DETAIL_MAX: Final = 1500  # characters of one event
+_STRING_MAX: Final = 80
 _MESSAGES: Final = ("to-cloud", "deliver")
 _LIFE: Final = ("boot", "connect", "disconnect", "stop", "power-off", "fault")
+_FIRST: Final = ('{"t":"hello"', '{"t":"snapshot"')  # messages with which a device begins
 _OF_THE_TABLE: Final = ("commit", "cloud-write", "damage")
 
 
@@ -67,7 +69,8 @@ def story_of(violations: Sequence[Violation], trace_lines: Iterable[bytes]) -> l
         elif is_about:
             about.append(entry)
         else:
-            (life if event.kind in _LIFE else own).append(entry)
+            is_life = event.kind in _LIFE or entry[1].detail.startswith(_FIRST)
+            (life if is_life else own).append(entry)
     return [event for _, event in sorted([*about, *life, *own, *after], key=lambda entry: entry[0])]
 
 
@@ -92,14 +95,37 @@ def _tells_of(event: _Line, item: str, sort_key: str) -> bool:
 
 
 def event_of(t_us: int, kind: str, entity: str, detail: str) -> StoryEvent:
-    """With a message in JSON, whatever its encoding was, and not too long."""
-    if kind in _MESSAGES and not detail.startswith("{"):
-        detail = _unpacked(detail) or detail
+    """With a message in JSON, whatever its encoding was, without what applications put into their items."""
+    if kind in _MESSAGES:
+        detail = _readable(detail) or detail
     return StoryEvent(t_us=t_us, kind=kind, entity=entity, detail=printable(detail, DETAIL_MAX))
 
 
-def _unpacked(detail: str) -> str | None:
-    """A message in MessagePack as JSON. The trace writes its bytes as UTF-8 where they are that, else as escapes."""
+def _readable(detail: str) -> str | None:
+    """None when it is no message."""
+    try:
+        if detail.startswith("{"):
+            message = msgspec.json.decode(detail.encode("utf-8", "replace"))
+        else:
+            message = msgspec.msgpack.decode(_packed(detail))
+        return msgspec.json.encode(_shortened(message)).decode()
+    except (ValueError, TypeError, RecursionError):  # decoding errors are ValueErrors
+        return None
+
+
+def _shortened(value: object) -> object:
+    """Of an image only its number; long texts cut."""
+    if isinstance(value, dict):
+        image = value.get("image")
+        rest = {key: _shortened(part) for key, part in value.items() if key != "image"}
+        return {**rest, "image": {"rev": image.get("rev")}} if isinstance(image, dict) else rest
+    if isinstance(value, list):
+        return [_shortened(part) for part in value]
+    return value[:_STRING_MAX] + "…" if isinstance(value, str) and len(value) > _STRING_MAX else value
+
+
+def _packed(detail: str) -> bytes:
+    """The bytes of a message in MessagePack, which the trace writes as UTF-8 where they are that, else as escapes."""
     data = bytearray()
     position = 0
     while position < len(detail):
@@ -110,10 +136,7 @@ def _unpacked(detail: str) -> str | None:
         else:
             data += detail[position].encode("utf-8", "replace")
             position += 1
-    try:
-        return msgspec.json.encode(msgspec.msgpack.decode(bytes(data))).decode()
-    except (msgspec.DecodeError, msgspec.ValidationError, TypeError, ValueError):
-        return None
+    return bytes(data)
 
 
 def _is_hex(code: str) -> bool:

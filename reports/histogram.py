@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
 
 from reports.summary import Percentiles
@@ -16,6 +17,16 @@ from reports.summary import Percentiles
 _BITS: Final = 11  # 1 / 2**11 < 0.0005: three digits
 _COARSE_BITS: Final = 7
 _US: Final = 1e-6
+
+
+def quantile_us(counts: Sequence[tuple[int, int]], share: float) -> int:
+    """The nearest rank among (value, how often) in rising order of the values; 0 among none."""
+    rank = max(1, math.ceil(round(share * sum(count for _, count in counts), 6)))  # ints; 0.99 * 100 is above 99
+    for value_us, count in counts:
+        rank -= count
+        if rank <= 0:
+            return value_us
+    return 0
 
 
 class LatencyRecorder:

@@ -74,6 +74,14 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
     found: str = ""
 
 
+class LatencySlot(msgspec.Struct, frozen=True, array_like=True):
+    """The latencies of what was synced from `t_s` on, until the next slot; as in LatencyPhase."""
+
+    t_s: float
+    up: list[tuple[int, int]]
+    down: list[tuple[int, int]]
+
+
 class StoryEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event of the trace, as the trace has it; `detail` may be cut."""
 
@@ -86,7 +94,8 @@ class StoryEvent(msgspec.Struct, frozen=True, kw_only=True):
 class RunResult(msgspec.Struct, kw_only=True):
     """A finished run. `log` holds lines without line ends; `versions` maps a component to its version; `violations`:
     the first of each check that failed, in the checks' order; `phases`: those that the run had, in order of time;
-    `story`: what the traced replay of a failed run tells around the first of the violations."""
+    `slots`: the run cut into at most 128 equal parts; `story`: what the traced replay of a failed run tells around the
+    first of the violations."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -99,4 +108,5 @@ class RunResult(msgspec.Struct, kw_only=True):
     versions: dict[str, str] = {}
     violations: list[Violation] = []
     phases: list[LatencyPhase] = []
+    slots: list[LatencySlot] = []
     story: list[StoryEvent] = []

@@ -19,7 +19,7 @@ from typing import IO, Final, TypeVar
 import msgspec
 
 from reports import html, junit, tables
-from reports.result import Checkpoint, FaultWindow, LatencyPhase, RunResult, StoryEvent, Violation
+from reports.result import Checkpoint, FaultWindow, LatencyPhase, LatencySlot, RunResult, StoryEvent, Violation
 from reports.summary import EXIT_HARNESS, EXIT_INPUT, Summary
 from reports.text import printable, printable_lines
 
@@ -61,6 +61,7 @@ class _Figures(msgspec.Struct, kw_only=True):
     """`figures.json`: what only the report draws."""
 
     phases: list[LatencyPhase] = []
+    slots: list[LatencySlot] = []
     story: list[StoryEvent] = []
 
 
@@ -118,9 +119,14 @@ def write_report(directory: Path) -> RunResult:
     return result
 
 
+def write_pngs(result: RunResult, directory: Path) -> None:
+    """Every plot of the report as a file of its own. Raises RunDirError (exit code 4)."""
+    _write_all(directory, [(f"{name}.png", _bytes(data)) for name, data in html.pngs(result)], fresh=False)
+
+
 def _values(result: RunResult) -> dict[str, bytes]:
     """The files that hold a run's values: everything else is made from these, so that it can be made again."""
-    figures = _Figures(phases=result.phases, story=result.story)
+    figures = _Figures(phases=result.phases, slots=result.slots, story=result.story)
     return {
         SCENARIO: _encoded(printable_lines(result.scenario_yaml)),
         PLAN: result.plan_json,
@@ -292,6 +298,7 @@ def _result(read: Callable[[str], bytes], directory: Path = Path()) -> RunResult
         versions=whole.versions,
         violations=whole.violations,
         phases=figures.phases,
+        slots=figures.slots,
         story=figures.story,
     )
 

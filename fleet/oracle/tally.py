@@ -1,4 +1,4 @@
-"""Where the oracle counts what devices of one group do, by model. Values only; see fleet.latencies for who reads them."""
+"""Where the oracle counts what devices of one group do, by model. Values only; fleet.latencies reads them."""
 
 from __future__ import annotations
 
