@@ -35,7 +35,7 @@ SCENARIO_CHARS_MAX: Final = 100_000
 DETAIL_MAX: Final = 2_000
 _SAYS: Final = {"pass": "Passed", "fail": "Failed", "unknown": "Unknown"}
 _MARKS: Final = {"pass": "✓", "fail": "✗", "unknown": "?"}
-_DRAWERS: Final = ("matplotlib", "pandas", "numpy")  # what the extra `report` brings
+DRAWERS: Final = ("matplotlib", "pandas", "numpy")  # what the extra `report` brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def render(result: RunResult) -> str:
     drawings, parts = _drawn(result, end_s)
     story = [drawings[name] for name in plots.STORY if name in drawings]
     checks = checks_in_order(summary.checks)
-    return _template().render(
+    return template("report.html.jinja").render(
         summary=summary,
         says=_SAYS,
         marks=_MARKS,
@@ -102,13 +102,14 @@ def _drawn(result: RunResult, end_s: float) -> tuple[dict[str, Drawing], list[Se
     try:
         return plots.draw(result, end_s), breakdown(result.summary)
     except ModuleNotFoundError as missing:
-        if (missing.name or "").split(".")[0] not in _DRAWERS:
+        if (missing.name or "").split(".")[0] not in DRAWERS:
             raise
         return {}, None
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of reports/templates, with the filters that make text harmless."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined  # here: starting a command does not pay for it
 
     folder = files("reports").joinpath("templates")
@@ -126,7 +127,7 @@ def _template() -> Template:
         line=lambda text, length=TEXT_MAX: printable(str(text), length),
         detail=lambda text: _cut(printable_lines(text), DETAIL_MAX),
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _cut(text: str, length: int) -> str:

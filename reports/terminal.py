@@ -76,7 +76,7 @@ def print_summary(result: RunResult, file: IO[str]) -> None:
     width = min(WIDTH, probe.width) if probe.is_terminal else WIDTH
     if not probe.is_terminal:
         text = summary_text(result, width)
-        file.write(text if _speaks_utf(file) else to_ascii(text))
+        file.write(text if speaks_utf(file) else to_ascii(text))
         return
     buffer = io.StringIO()
     system = probe.color_system
@@ -91,7 +91,7 @@ def print_summary(result: RunResult, file: IO[str]) -> None:
     for line in summary_lines(result, max(40, width)):
         inner.print(line, soft_wrap=True)
     text = buffer.getvalue()
-    file.write(text if _speaks_utf(file) else to_ascii(text))
+    file.write(text if speaks_utf(file) else to_ascii(text))
 
 
 def to_ascii(text: str) -> str:
@@ -99,7 +99,7 @@ def to_ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode()
 
 
-def _speaks_utf(file: IO[str]) -> bool:
+def speaks_utf(file: IO[str]) -> bool:
     encoding = getattr(file, "encoding", None) or "utf-8"
     return encoding.lower().replace("-", "").startswith("utf")
 

@@ -87,7 +87,7 @@ def test_the_command_fails_reports_and_replays(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     result = invoke("run", str(write(tmp_path, text)), "--out", str(directory))
     assert result.exit_code == 1
-    assert "stopped early" in result.stdout and "the run was stopped at 4m 10s" in result.stdout
+    assert "stopped early" in result.stdout and "lowest 33.33 % at 4m 10s" in result.stdout
     summary = summary_of(directory)
     assert summary["aborted"] == "during broker-outage: online > 50%" and summary["thresholds"][0]["abort"]
     assert "stopped early" in (directory / "report.html").read_text()
@@ -102,8 +102,4 @@ def test_a_plan_whose_threshold_nobody_can_read_is_unknown(tmp_path: Path) -> No
     plan = plan_of(tmp_path, "counts.local_writes > 0", text=CALM)
     plan.thresholds.append("nonsense")
     summary = execute(plan).summary
-    assert (
-        summary.verdict == "unknown"
-        and "cannot be read" in summary.thresholds[1].detail
-        or "unknown number" in (summary.thresholds[1].detail)
-    )
+    assert summary.verdict == "unknown" and summary.thresholds[1].detail.startswith("cannot be read")
