@@ -75,7 +75,7 @@ def _known(metric: str) -> tuple[str, str] | None:
     if plain in NAMES or (plain.startswith(PROBES) and len(plain) > len(PROBES)):
         return None
     names = [*NAMES, f"{PROBES}NAME"]
-    return f"no metric {plain!r}", guess(plain, names) or f"docs/compare.md lists all; {_HOW}"
+    return f"unknown metric {plain!r}", guess(plain, names) or f"docs/compare.md lists all; {_HOW}"
 
 
 def _value(unit: str, text: str) -> float:

@@ -68,7 +68,8 @@ def overlays(base: Sequence[Run], new: Sequence[Run]) -> list[Drawing]:
     if not all(sides):
         return []
     faults = next(run.faults for run in base if len(run.timeline) > 1)
-    end_s = max(run.summary.virtual_s for run in (*base, *new))
+    rows = (row.get("t_s", 0.0) for run in (*base, *new) for row in run.timeline[-1:])
+    end_s = max(1e-6, *(run.summary.virtual_s for run in (*base, *new)), *rows)
     drawn = []
     with style():
         for overlay in OVERLAYS:
