@@ -102,4 +102,4 @@ def test_a_plan_whose_threshold_nobody_can_read_is_unknown(tmp_path: Path) -> No
     plan = plan_of(tmp_path, "counts.local_writes > 0", text=CALM)
     plan.thresholds.append("nonsense")
     summary = execute(plan).summary
-    assert summary.verdict == "unknown" and summary.thresholds[1].detail.startswith("cannot be read")
+    assert summary.verdict == "unknown" and summary.thresholds[1].detail.startswith("unknown number")
