@@ -121,6 +121,11 @@ def parse_threshold(expr: str) -> Threshold:
     return _Parser(expr).threshold()
 
 
+def fault_of(threshold: Threshold) -> str:
+    """The fault that its window is of; empty: none."""
+    return threshold.window.fault.text if isinstance(threshold.window, During | AfterHeal) else ""
+
+
 def known_number(path: str, known: Sequence[str]) -> str:
     """A hint for a path that is none of `known`."""
     return guess(path, known) or f"such as {', '.join(known[:3])}; docs/scenarios.md lists all"

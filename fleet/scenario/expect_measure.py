@@ -215,12 +215,14 @@ def _counted(threshold: Threshold, run: Measured, span: _Span, rows: list[tuple[
     path, limit = threshold.path.text, threshold.limit
     if not rows:
         return _no_row(run)
-    value = _total(rows, COLUMNS[path])
+    columns = [COLUMNS[path], *([COLUMNS[limit.base.text]] if limit.base is not None else [])]
+    if not all(any(column in row for _, row in rows) for column in columns):
+        return Finding("unknown", detail="nothing was measured in that window")
+    value = _total(rows, columns[0])
     if not span.is_past and (limit.kind != "plain" or not _is_beyond(threshold, value)):
         return Finding("unknown", value, "the window is not over")
     if limit.kind == "share":
-        assert limit.base is not None
-        return _share(threshold, value, _total(rows, COLUMNS[limit.base.text]))
+        return _share(threshold, value, _total(rows, columns[1]))
     if limit.kind == "rate":
         return _rate(threshold, value, rows[-1][0] - float(rows[0][1]["t_s"]))
     return _judged(threshold, value)
