@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from fleet.intervals import interval_us
 from fleet.scenario.expect import PROBES
 from fleet.scenario.expect_grammar import Threshold, parse_threshold
 from fleet.scenario.expect_measure import Finding, Measured, evaluate
 from fleet.scenario.plan import Plan
-from fleet.world.timeline import interval_us
 from fleet.world.world import World
 from reports.result import FaultWindow, Row
 from reports.summary import Counts

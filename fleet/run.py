@@ -24,6 +24,7 @@ from agent.protocol.version import __version__
 from fleet import parts
 from fleet.abort import Abort
 from fleet.backends.opening import MEMORY, Backend, opened
+from fleet.intervals import interval_us
 from fleet.native.finder import compiled
 from fleet.native.pages import of_this_process
 from fleet.oracle import CheckResult
@@ -33,7 +34,6 @@ from fleet.scenario.expect_grammar import Threshold as Parsed
 from fleet.scenario.expect_measure import Finding, Measured, evaluate, from_summary
 from fleet.scenario.plan import Plan
 from fleet.trace import Event, line_of
-from fleet.world.timeline import interval_us
 from fleet.world.world import OnProgress, World
 from reports.result import Checkpoint, DeviceRow, FaultWindow, Row, RunResult, Violation
 from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict

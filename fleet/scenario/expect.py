@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
+from fleet.intervals import COUNTERS, LATENCIES, VALUES
 from fleet.oracle.checks import CLASSES
-from fleet.world.timeline import COUNTERS, LATENCIES, VALUES
 from reports.summary import Summary
 
 CHECKS: Final = tuple(check.name for check in CLASSES)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from fleet.intervals import widened
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import Draft, first_of, raw_names, unknown
 from fleet.scenario.events import OFFLINE
@@ -26,7 +27,6 @@ from fleet.scenario.explain import guess
 from fleet.scenario.model import Threshold as Expected
 from fleet.scenario.model import window_key
 from fleet.scenario.units import format_duration
-from fleet.world.timeline import widened
 
 
 def check_expect(draft: Draft) -> None:
