@@ -1,7 +1,7 @@
 """The plots of a report: the run in time, how latencies were distributed, how the fleet came back after each heal.
 
-What there is to be drawn is a table, PLOTS, and functions below it. Plain values in, pictures out; how they look is
-`reports.drawing`'s matter. Called by `reports.html` (SVG), `fleet report --png` and `reports.nights`.
+What there is to be drawn is a table, PLOTS, and three functions below it. Plain values in, pictures out; how they look
+is `reports.drawing`'s matter. Called by `reports.html` (SVG) and `fleet report --png`.
 """
 
 from __future__ import annotations
@@ -333,30 +333,3 @@ def _windows(faults: Sequence[FaultWindow], end_s: float) -> Picture:
 def _bar(axes: Any, row: int, left: float, width: float, colour: str, alpha: float) -> None:
     if math.isfinite(width):
         axes.barh(row, width, left=left, height=0.58, color=colour, alpha=alpha, linewidth=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One of several small plots above each other. `curves`: role of the colour -> a value for each place."""
-
-    title: str
-    curves: dict[str, Sequence[float]]
-
-
-def draw_panels(name: str, title: str, places: Sequence[int], panels: Sequence[Panel]) -> str:
-    """Curves over numbered places, such as nights, with zero at the foot of each panel."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    with style():
-        figure = Figure(figsize=(9.0, 1.5 * len(panels) + 0.3), layout="constrained")
-        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
-        for axes, panel in zip(grid[:, 0], panels, strict=True):
-            for role, values in panel.curves.items():
-                axes.plot(places, values, color=COLOURS[role], linewidth=1.25, marker="o", markersize=2.5)
-            axes.set_title(panel.title, loc="left", fontsize=8, color=COLOURS["ink"])
-            axes.set_ylim(bottom=0, top=max(1.0, 1.1 * axes.get_ylim()[1]))
-            axes.yaxis.set_major_formatter(FuncFormatter(count_tick))
-            axes.grid(axis="y")
-        grid[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-        return svg_of(figure, name, title)

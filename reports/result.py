@@ -95,7 +95,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     """A finished run. `log` holds lines without line ends; `versions` maps a component to its version; `violations`:
     the first of each check that failed, in the checks' order; `phases`: those that the run had, in order of time;
     `slots`: the run cut into at most 128 equal parts; `story`: what the traced replay of a failed run tells around the
-    first of the violations; `events`: in the trace, 0 when it was read back."""
+    first of the violations; `sketches`: SVG that others have put into the run directory, by file name;
+    `events`: in the trace, 0 when it was read back."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -110,4 +111,5 @@ class RunResult(msgspec.Struct, kw_only=True):
     phases: list[LatencyPhase] = []
     slots: list[LatencySlot] = []
     story: list[StoryEvent] = []
+    sketches: dict[str, bytes] = {}
     events: int = 0

@@ -169,7 +169,7 @@ class World:
             tallies=self.latencies.by_device(plan),
         )
         oracle.heal_within_us = self._heal_within_us()
-        oracle.commands_are(plan.commands.keep_us, plan.commands.spacing_us)
+        oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
         return oracle
 
     def _make_devices(self, surroundings: Surroundings) -> None:

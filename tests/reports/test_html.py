@@ -16,6 +16,7 @@ import pytest
 from reports import plots
 from reports.html import render
 from reports.result import DeviceRow, FaultWindow, RunResult
+from reports.rundir import write_report, write_run
 from reports.summary import Summary
 
 Sample = Callable[..., RunResult]
@@ -90,6 +91,26 @@ def test_nothing_sticks_out_and_no_plot_is_missing(
     assert images == 0  # no planted <img> became one
     assert count == PLOTS_OF_A_SAMPLE
     assert least > 20
+
+
+SKETCH = b"""<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300" viewBox="0 0 900 300">
+<style>text { font-size: 99px }</style>
+<script>document.title = "ran"</script><text x="9" y="99">a &amp; b</text></svg>"""
+
+
+def test_a_sketch_in_the_run_directory_is_shown_and_nothing_in_it_runs(
+    sample: Sample, browser: Browser, tmp_path: Path
+) -> None:
+    directory = write_run(sample(failing=True, rows=30), tmp_path / "run")
+    assert "fleet shrink" in (directory / "report.html").read_text("utf-8")
+    (directory / "plan.min.svg").write_bytes(SKETCH)
+    (directory / "plan.when.svg").write_bytes(b" " * 500_000)
+    write_report(directory)
+    page = (directory / "report.html").read_text("utf-8")
+    assert "<script" not in page and "too large" in page.lower() and len(page) < 2_000_000
+    out, console = browser(MEASURE.format(width=400, page=stdlib_html.escape(page)), "--dump-dom")
+    found = re.search(r"<title>w=(\d+) images=1 plots=", out)
+    assert console == "" and found is not None and int(found.group(1)) <= 400
 
 
 def test_hostile_text_is_escaped_everywhere(hostile: RunResult) -> None:
