@@ -50,7 +50,8 @@ def build_plan(scenario: Scenario, seed: int | None = None, *, plant: str = "") 
         broker=broker_plan(scenario.broker),
         agent=agent_plan(scenario.agent),
         checks=required_checks(scenario),
-        thresholds=list(scenario.expect.thresholds),
+        thresholds=[one.expr for one in scenario.expect.thresholds],
+        aborts=[one.expr for one in scenario.expect.thresholds if one.abort],
         plant=plant,
     )
 

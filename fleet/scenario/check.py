@@ -12,10 +12,10 @@ from fleet.scenario.check_faults import check_fault, check_fault_names
 from fleet.scenario.check_orders import FILLED, check_orders, check_schema
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import Draft, elements, first_of, outside, raw_names, span, unknown
-from fleet.scenario.expect import CHECKS, PATHS, PROBES, parse_threshold
+from fleet.scenario.expect_check import check_expect
 from fleet.scenario.explain import guess
 from fleet.scenario.facts import FILLER, REV, Facts, facts
-from fleet.scenario.model import DEVICES_MAX, Expect, Group, Link, Offline, Workload
+from fleet.scenario.model import DEVICES_MAX, Group, Link, Offline, Workload
 from fleet.scenario.settings import CloudSettings
 from fleet.scenario.units import format_duration
 
@@ -41,8 +41,7 @@ def check(draft: Draft) -> None:
     _phases(draft)
     if draft.cloud is not None:
         _cloud(draft.document, draft.cloud)
-    if draft.expect is not None:
-        _expect(draft.document, draft.expect)
+    check_expect(draft)
 
 
 def _broken(draft: Draft) -> None:
@@ -183,17 +182,3 @@ def _cloud(document: Document, cloud: CloudSettings) -> None:
     if cloud.ttl_margin_us < cloud.worker_life_us:
         hint = "else a worker may write after a row that has been swept"
         document.complain(("cloud", "ttl_margin"), "must not be shorter than worker_life", hint)
-
-
-def _expect(document: Document, expect: Expect) -> None:
-    unknown(document, ("expect", "checks"), expect.checks, CHECKS, "check")
-    for index, expr in enumerate(expect.thresholds):
-        path = ("expect", "thresholds", index)
-        try:
-            parse_threshold(expr)
-        except KeyError as error:
-            known = [*PATHS, PROBES + "NAME"]
-            word = str(error.args[0])
-            document.complain(path, f"unknown number {word!r}", guess(word, known) or first_of(known))
-        except ValueError as error:
-            document.complain(path, str(error))

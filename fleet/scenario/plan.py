@@ -194,6 +194,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     agent: AgentPlan
     checks: list[str]  # that must have been evaluated
     thresholds: list[str] = []
+    aborts: list[str] = []  # those of the thresholds that end the run when they fail
     commands: CommandPlan = CommandPlan()
     plant: str = ""  # the planted bug that is switched on
 

@@ -22,6 +22,7 @@ from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
+from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
@@ -38,7 +39,6 @@ from fleet.world.link import Profile
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
-from reports.histogram import LatencyRecorder
 
 NEVER_MS: Final = 1 << 62
 INCARNATION_MS: Final = 60_000  # a relay's own default
@@ -104,16 +104,15 @@ class World:
         self.revs = Revs()
         self.trace = (Trace if hashed or trace_path else NoTrace)(self.clock, trace_path)
         self.probes: Counter[str] = Counter()
-        self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
-        self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
-        members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-        self.oracle = self._oracle(members)
+        self.latencies = Latencies([group.name for group in plan.groups], self.schema.models)
+        self.latency_up, self.latency_down = self.latencies.up, self.latencies.down
+        self.oracle = self._oracle()
         self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
         self.broker = Broker(self.clock, self._broker_settings(), self.trace)
-        accounts = dict(members)
+        accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
         relay = self._relay(types.relay, accounts.get)
         self.cloud = types.cloud(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
@@ -159,9 +158,15 @@ class World:
 
     # ---------------------------------------------------------------- making
 
-    def _oracle(self, members: list[tuple[str, str]]) -> Oracle:
+    def _oracle(self) -> Oracle:
+        plan = self.plan
         oracle = Oracle(
-            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
+            self.schema,
+            [(device.id, plan.groups[device.group].account) for device in plan.devices],
+            latency_up=self.latency_up,
+            latency_down=self.latency_down,
+            start_ms=START_MS,
+            tallies=self.latencies.by_device(plan),
         )
         oracle.heal_within_us = self._heal_within_us()
         oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
@@ -309,6 +314,18 @@ class World:
             if device.database is not None:
                 rows += device.database.store.outbox_rows
         return rows
+
+    def waiting(self) -> tuple[int, int]:
+        """(What `outbox` says, devices in step: with power, nothing of their own waiting, nothing missing)."""
+        behind = self.oracle.behind()
+        rows = in_step = 0
+        for name, device in self.devices.items():
+            if device.database is not None:
+                waiting = device.database.store.outbox_rows
+                rows += waiting
+                if not waiting and name not in behind:
+                    in_step += 1
+        return rows, in_step
 
     # ---------------------------------------------------------------- phases
 
