@@ -159,6 +159,14 @@ class AgentPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     digest_heal_ms: int = 3_600_000
 
 
+class Reseed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """From this time on all that a run draws for itself is drawn anew; `number` says which draws these are. What comes
+    before is as without."""
+
+    at_us: int
+    number: int
+
+
 class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """All that a run needs. The run: writes and faults until duration_us, every fault healed by then; at least
     quiesce_us of quiet; at most converge_within_us, from duration_us on, until all is equal."""
@@ -185,6 +193,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     checks: list[str]  # that must have been evaluated
     thresholds: list[str] = []
     plant: str = ""  # the planted bug that is switched on
+    reseed: Reseed | None = None  # for finding the moment from which on a failure cannot be avoided
 
     def encode(self) -> bytes:
         return _encoder.encode(self) + b"\n"
