@@ -127,9 +127,9 @@ def _parts(plan: Plan, fault: FaultPlan) -> list[FaultPlan]:
         for (device, duration), found in times.items():
             alike.setdefault((duration, tuple(found)), []).append(device)
         parts = []
-        for (duration, found), names in alike.items():
+        for (duration, moments), names in alike.items():
             each = names if issubclass(kind, _EACH) else [""]
-            events = sorted((at, name, duration) for at in found for name in each)
+            events = sorted((at, name, duration) for at in moments for name in each)
             parts.append((events, fault.devices if names == [""] else names))
     return [_part(plan, fault, events, devices) for events, devices in parts]
 
@@ -232,7 +232,7 @@ def _spoken(plan: Plan, schema: str) -> Values:
         workload=tuple(_workload(plan, workload, names) for workload in plan.workloads),
         faults=tuple(_fault(fault) for fault in plan.faults),
         phases=Phases.model_construct(
-            warm_up_us=plan.warm_up_us, quiesce_us=plan.quiesce_us, converge_within_us=plan.converge_within_us
+            warm_up_us=_warm_up_us(plan), quiesce_us=plan.quiesce_us, converge_within_us=plan.converge_within_us
         ),
         cloud=_settings(CloudSettings, plan.cloud),
         broker=_settings(BrokerSettings, plan.broker),
@@ -242,8 +242,15 @@ def _spoken(plan: Plan, schema: str) -> Values:
     values: Values = scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True, warnings=False)
     for group, written in zip(plan.groups, values["devices"], strict=True):
         _shorten_link(group.link, written)
-    values["faults"] = [{"kind": fault["kind"], **fault} for fault in values.get("faults", ())]
+    if plan.faults:
+        values["faults"] = [{"kind": fault["kind"], **fault} for fault in values["faults"]]
     return values
+
+
+def _warm_up_us(plan: Plan) -> int:
+    """As it is by default, where the scenario ends before."""
+    default = Phases().warm_up_us
+    return default if plan.warm_up_us == min(default, plan.duration_us) else plan.warm_up_us
 
 
 def _group(plan: Plan, index: int, group: GroupPlan) -> Group:
@@ -357,7 +364,8 @@ def _yaml(values: Values) -> str:
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     for section in ("devices", "workload", "faults"):
-        values = {**values, section: [_on_a_line(one) for one in values.get(section, ())]}
+        if section in values:
+            values = {**values, section: [_on_a_line(one) for one in values[section]]}
     out = io.StringIO()
     yaml.dump(values, out)
     return out.getvalue()

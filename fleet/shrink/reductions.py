@@ -1,6 +1,6 @@
-"""What can be taken from a plan as a whole: devices, faults, events, workloads, time. Pure; called by fleet.shrink.shrink.
+"""What can be taken from a plan as a whole: devices, faults, events, workloads, time. Pure.
 
-Each gives a smaller plan, or None where there is nothing to take or nothing would be left.
+Each gives a smaller plan, or None where there is nothing to take or nothing would be left. Called by the shrink.
 """
 
 from __future__ import annotations
@@ -110,6 +110,33 @@ def ending(plan: Plan, duration_us: int) -> Plan | None:
         faults=faults,
         workloads=workloads,
     )
+
+
+def faster(plan: Plan, times: int) -> Plan | None:
+    """All that the plan says of time, so many times as fast: writes, faults, and the end. What agents, relay and links
+    take for something stays, so that not all that happened slowly happens then."""
+    duration_us = plan.duration_us // times
+    if duration_us < SECOND:
+        return None
+    workloads = [
+        replace(
+            workload,
+            every_us=max(SECOND, workload.every_us // times),
+            from_us=workload.from_us // times,
+            until_us=min(duration_us, workload.until_us // times),
+        )
+        for workload in plan.workloads
+    ]
+    faults = [
+        spanned(replace(fault, events=[(at // times, device, _less(n, times)) for at, device, n in fault.events]))
+        for fault in plan.faults
+    ]
+    warm_up_us = min(plan.warm_up_us, duration_us)
+    return replace(plan, duration_us=duration_us, warm_up_us=warm_up_us, workloads=workloads, faults=faults)
+
+
+def _less(length_us: int, times: int) -> int:
+    return max(1, length_us // times) if length_us else 0
 
 
 def sooner(plan: Plan, by_us: int) -> Plan | None:

@@ -1,4 +1,4 @@
-"""Tries plans until one fails in the same way: several at once, and the first in order counts, whatever comes back first.
+"""Tries plans until one fails in the same way: several at once, and the first in order counts, not in time.
 
 That is what makes a minimum independent of the number of jobs. A plan whose process dies or hangs does not fail in the
 same way, and costs one step. Bounded by a number of replays, and by whoever looks at the clock (`stopped`).

@@ -53,7 +53,7 @@ def changes(plan: Plan) -> list[Change]:
     for index, group in enumerate(plan.groups):
         found += _of_group(index, group)
     for index, workload in enumerate(plan.workloads):
-        found += _of_workload(index, workload)
+        found += _of_workload(plan, index, workload)
     for index, fault in enumerate(plan.faults):
         found += _of_fault(index, fault)
     return found
@@ -156,11 +156,14 @@ def _setting_of_link(index: int, **fields: Any) -> Change:
     return change
 
 
-def _of_workload(index: int, workload: WorkloadPlan) -> Iterator[Change]:
+def _of_workload(plan: Plan, index: int, workload: WorkloadPlan) -> Iterator[Change]:
     part = "workloads"
-    longer = [every for every in reversed(_LENGTHS) if every > workload.every_us]
+    longer = [every for every in reversed(_LENGTHS) if workload.every_us < every <= plan.duration_us // 2]
     for every in longer[:: max(1, len(longer) // TRIED_MAX)]:
         yield _lower(part, index, "every_us", every, more=True)
+    for unit in (_M, 10 * _S, _S):
+        if rounded := workload.every_us - workload.every_us % unit:
+            yield _lower(part, index, "every_us", rounded)
     yield _setting(part, index, jitter=0.0, poisson=False)
     yield _setting(part, index, poisson=False)
     yield _setting(part, index, jitter=0.0)
@@ -250,14 +253,17 @@ def _of_number(index: int, name: str, value: Any) -> Iterator[Change]:
     elif isinstance(value, float):
         for share in _SHARES:
             if share < value:
-                yield _param(index, name, share, lambda now, share=share: share < now)
+                yield _param(index, name, share, share.__lt__)
     elif isinstance(value, int) and name.endswith("_us") and name != "restart_us":
         lower: Sequence[int] = [0, *lengths_below(abs(value))]
         for length in lower:
-            signed = -length if value < 0 else length
-            yield _param(index, name, signed, lambda now, length=length: length < abs(now))
+            yield _param(index, name, -length if value < 0 else length, _shorter(length))
     elif isinstance(value, int) and name.endswith("_ppb"):
         yield _param(index, name, 0, bool)
+
+
+def _shorter(length: int) -> Callable[[Any], bool]:
+    return lambda now: length < abs(now)
 
 
 def _param(index: int, name: str, value: Any, lower: Callable[[Any], bool]) -> Change:

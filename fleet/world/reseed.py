@@ -32,7 +32,7 @@ def reseed(world: Any, seed: int, number: int) -> None:
 
 
 def _parts(root: object) -> list[Any]:
-    """Everything that can be reached, once each. Functions lead to what they have closed over, never to their module."""
+    """Everything that can be reached, once each. A function leads to what it has closed over, never to its module."""
     seen: dict[int, Any] = {id(root): root}
     waiting: list[Any] = [root]
     while waiting:

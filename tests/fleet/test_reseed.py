@@ -1,4 +1,4 @@
-"""Draws from a moment on: what comes before is the same to the byte, what comes after is not, and nothing is left out."""
+"""Drawn anew from a moment on: what comes before is the same to the byte, what comes after is not, nothing is left."""
 
 from __future__ import annotations
 
