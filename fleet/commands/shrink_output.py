@@ -14,16 +14,17 @@ import typer
 from fleet.commands.common import cut_short_at_will
 from fleet.scenario.units import format_duration
 from fleet.shrink.shrink import Shrink, Size, size_of
+from fleet.shrink.when import SURE, Localised
 from reports.sequence import Arrow, Note, Story, Violation, chosen, picture
 from reports.text import printable
 
 if TYPE_CHECKING:
     from fleet.scenario.plan import Plan
-    from fleet.shrink.when import Localised
     from fleet.shrink.whole import Failure, Shrunk
 
 WIDTH: Final = 100
 AROUND_MAX: Final = 12
+MOSTLY: Final = 0.5
 _BAR: Final = 30
 
 
@@ -163,18 +164,24 @@ def show_when(
                 mark = "  ← unavoidable" if point.at_us == found.moment_us else ""
                 typer.echo(f"   {_moment(point.at_us):>16}   {point.failed:3} of {point.runs}  {bar:{_BAR}}{mark}")
             typer.echo("")
-            typer.echo(conclusion(found))
-            for line in around:
+            for line in (*conclusion(found, bool(around)), *around):
                 typer.echo(f"   {line}")
         typer.echo(str(path))
 
 
-def conclusion(found: Localised) -> str:
+def conclusion(found: Localised, something: bool) -> list[str]:
+    """In words. `something`: events are known that happened when it was decided."""
     if found.moment_us is None:
-        return "It could be avoided at every moment that was looked at: nine of ten runs never failed."
+        return [f"It could be avoided at every moment that was looked at: never did {SURE:.0%} of the runs fail."]
     if found.before_us is None:
-        return "It could not be avoided at all: the plan itself decides it, whatever the run draws."
-    return f"It was decided between {_moment(found.before_us)} and {_moment(found.moment_us)}. What happened then:"
+        return ["It could not be avoided at all: the plan itself decides it, whatever the run draws."]
+    lines = [f"It was decided between {_moment(found.before_us)} and {_moment(found.moment_us)}."]
+    if found.points and found.points[0].ratio >= MOSTLY:
+        lines.append("Most of it the plan itself decides: drawn anew from the beginning, most runs fail too.")
+    lines.append(
+        "What happened then:" if something else "Nothing that has to do with it happened then: more --runs tell more."
+    )
+    return lines
 
 
 def _moment(us: int) -> str:
