@@ -23,6 +23,7 @@ import msgspec
 from agent.protocol.version import __version__
 from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.native.finder import compiled
+from fleet.native.pages import of_this_process
 from fleet.oracle import CheckResult
 from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
@@ -63,7 +64,7 @@ def execute(
     with _little_gc(request.backend.kind), opened(request.backend, plan.cloud) as table:
         made_of = types_with(plan.plant) if types is None else types
         world = World(plan, made_of, table=table, trace_path=request.trace_path, hashed=hashed)
-        complete = world.run(on_progress, stopped)
+        complete = world.run(on_progress, _looking_after_memory(stopped))
         world.finish(complete)
         trace_hash = world.trace.finish()
     summary = _summary(world, plan, request, trace_hash, complete)
@@ -82,7 +83,19 @@ def execute(
         log=_log(world, summary),
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
+        events=world.trace.events,
     )
+
+
+def _looking_after_memory(stopped: Callable[[], bool] | None) -> Callable[[], bool]:
+    """`stopped`, which a run asks at every step, and a look at how the process has grown."""
+    pages = of_this_process()
+
+    def look() -> bool:
+        pages.look()
+        return stopped is not None and stopped()
+
+    return look
 
 
 @contextmanager

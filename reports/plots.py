@@ -2,7 +2,7 @@
 
 Takes plain rows and gives text; matplotlib is imported only when a plot is drawn (it takes most of a second). Colours
 are written as CSS variables with a fallback, so that one picture serves light, dark and print. Called by
-`reports.html`.
+`reports.html` and `reports.nights`.
 """
 
 from __future__ import annotations
@@ -183,6 +183,33 @@ def _draw_bars(faults: Sequence[FaultWindow], end_s: float) -> str:
     _time_axis(axes, end_s)
     axes.grid(axis="x")
     return _svg(figure, "windows", "Faults over time")
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One of several small plots above each other. `curves`: role of the colour -> a value for each place."""
+
+    title: str
+    curves: dict[str, Sequence[float]]
+
+
+def draw_panels(name: str, title: str, places: Sequence[int], panels: Sequence[Panel]) -> str:
+    """Curves over numbered places, such as nights, with zero at the foot of each panel."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    with _style():
+        figure = Figure(figsize=(9.0, 1.5 * len(panels) + 0.3), layout="constrained")
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
+        for axes, panel in zip(grid[:, 0], panels, strict=True):
+            for role, values in panel.curves.items():
+                axes.plot(places, values, color=_COLOURS[role], linewidth=1.25, marker="o", markersize=2.5)
+            axes.set_title(panel.title, loc="left", fontsize=8, color=_COLOURS["ink"])
+            axes.set_ylim(bottom=0, top=max(1.0, 1.1 * axes.get_ylim()[1]))
+            axes.yaxis.set_major_formatter(FuncFormatter(_count_tick))
+            axes.grid(axis="y")
+        grid[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _svg(figure, name, title)
 
 
 def band_roles(faults: Sequence[FaultWindow]) -> dict[str, str]:

@@ -63,7 +63,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunResult(msgspec.Struct, kw_only=True):
     """A finished run. `log` holds lines without line ends; `versions` maps a component to its version; `violations`:
-    the first of each check that failed, in the checks' order."""
+    the first of each check that failed, in the checks' order; `events`: in the trace, 0 when it was read back."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -75,3 +75,4 @@ class RunResult(msgspec.Struct, kw_only=True):
     log: list[str] = []
     versions: dict[str, str] = {}
     violations: list[Violation] = []
+    events: int = 0

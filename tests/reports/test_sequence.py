@@ -10,6 +10,7 @@ from reports.moment import picture as moments
 from reports.sequence import BROKER, ROWS_MAX, TABLE, Arrow, Note, Story, Violation, chosen, picture
 
 SVG: Final = "{http://www.w3.org/2000/svg}"
+WRITES: Final = "application: create setting#item-1"
 ITEM: Final = "device#home-0001/setting#item-1"
 VIOLATION: Final = Violation(9_000_000, "no-gap", "expected row 4, found row 5", (ITEM,), ("home-0001",))
 
@@ -18,7 +19,7 @@ def story() -> Story:
     return Story(
         devices=["home-0001", "home-0002"],
         notes=[
-            Note(t_us=1_000_000, lane="home-0001", text="application: create setting#item-1", keys=[ITEM], tone="write"),
+            Note(t_us=1_000_000, lane="home-0001", text=WRITES, keys=[ITEM], tone="write"),
             Note(t_us=1_500_000, lane="home-0002", text="application: create other", keys=["device#home-0002/other"]),
             Note(t_us=8_000_000, lane="home-0001", text="power off", tone="fault"),
             Note(t_us=9_500_000, lane="home-0001", text="after the violation"),
