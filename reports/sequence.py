@@ -98,6 +98,7 @@ class _Row:
 
     t_us: int
     what: Note | Arrow
+    number: int = -1  # of a message
     comes: bool = False
 
 
@@ -147,6 +148,7 @@ def picture(story: Story, violation: Violation, title: str, subtitle: str = "") 
     drawing = _Drawing(lanes)
     body = list(drawing.rows(rows))
     body += drawing.violation(violation)
+    body.sort(key=lambda part: part.startswith("<text"))  # words are over lines
     height = drawing.y + 18
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {drawing.width} {height}" width="{drawing.width}" '
@@ -164,12 +166,12 @@ def picture(story: Story, violation: Violation, title: str, subtitle: str = "") 
 
 def _rows(story: Story, end_us: int) -> list[_Row]:
     rows = [_Row(note.t_us, note) for note in story.notes]
-    rows += [_Row(arrow.sent_us, arrow) for arrow in story.arrows]
+    rows += [_Row(arrow.sent_us, arrow, number) for number, arrow in enumerate(story.arrows)]
     rows.sort(key=lambda row: row.t_us)
     times = [row.t_us for row in rows]
-    for arrow in story.arrows:
+    for number, arrow in enumerate(story.arrows):
         if arrow.came_us is not None and any(arrow.sent_us < t <= arrow.came_us for t in times):
-            rows.append(_Row(min(arrow.came_us, end_us), arrow, comes=True))
+            rows.append(_Row(min(arrow.came_us, end_us), arrow, number, comes=True))
     # What comes is there before what follows from it.
     rows.sort(key=lambda row: (row.t_us, not row.comes))
     return rows
@@ -204,7 +206,7 @@ class _Drawing:
             yield f'<line class="off" x1="{x}" y1="{since}" x2="{x}" y2="{until}"/>'
 
     def rows(self, rows: Sequence[_Row]) -> Iterator[str]:
-        both = {id(row.what) for row in rows if row.comes}
+        both = {row.number for row in rows if row.comes}
         before: int | None = None
         for row in rows:
             if before is not None and row.t_us - before >= _PAUSE_US:
@@ -217,9 +219,9 @@ class _Drawing:
             if isinstance(what, Note):
                 yield from self._note(what)
             elif row.comes:
-                yield from self._arrow(what, self._started[id(what)], self.y)
-            elif id(what) in both:
-                self._started[id(what)] = self.y
+                yield from self._arrow(what, self._started[row.number], self.y)
+            elif row.number in both:
+                self._started[row.number] = self.y
                 yield from self._label(what, self.y)
             else:
                 yield from self._label(what, self.y)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from fleet.scenario.faults import Messages
 from fleet.scenario.plan import BrokerPlan, CloudPlan, DevicePlan, FaultPlan, GroupPlan, LinkPlan, Plan, WorkloadPlan
 from fleet.scenario.settings import BrokerSettings, CloudSettings, broker_plan, cloud_plan
 from fleet.shrink.explicit import aimed, spanned
@@ -28,6 +29,7 @@ _LENGTHS: Final = tuple(
 ) + tuple(n * 60 * _M for n in (1, 2, 3, 6, 12, 24))
 _ROUND: Final = (_M, _S, _MS)
 TRIED_MAX: Final = 6
+REORDER_BY_US: Final[int] = Messages.model_fields["reorder_by_us"].default
 _SHARES: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _LINKS: Final = (LinkPlan(), LinkPlan(delay_us=20 * _MS))
 
@@ -202,6 +204,8 @@ def _of_fault(index: int, fault: FaultPlan) -> Iterator[Change]:
             yield _timed(index, length_us=length)
     for name, value in fault.params.items():
         yield from _of_number(index, name, value)
+    if "reorder_by_us" in fault.params:
+        yield _param(index, "reorder_by_us", REORDER_BY_US, lambda now: bool(now != REORDER_BY_US))
 
 
 def _aim(index: int, device: str) -> Change:
@@ -254,7 +258,7 @@ def _of_number(index: int, name: str, value: Any) -> Iterator[Change]:
         for share in _SHARES:
             if share < value:
                 yield _param(index, name, share, share.__lt__)
-    elif isinstance(value, int) and name.endswith("_us") and name != "restart_us":
+    elif isinstance(value, int) and name.endswith("_us") and name not in ("restart_us", "reorder_by_us"):
         lower: Sequence[int] = [0, *lengths_below(abs(value))]
         for length in lower:
             yield _param(index, name, -length if value < 0 else length, _shorter(length))

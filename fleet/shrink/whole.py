@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from fleet.scenario.plan import Plan
+from fleet.shrink.explicit import can_be_said, explicit
 from fleet.shrink.search import Search
 from fleet.shrink.shrink import Shrink
 from fleet.shrink.step import Step, broken, step
@@ -122,11 +123,13 @@ def shrink(
         work.append(Shrink(search, failure.violation))
         complete = work[0].run()
         replays += search.replays
-        future = executor.submit(step, search.best.encode(), False, True)
-        found = await_all([future], lambda: False)[0].result()
-        if found.kind == failure.kind:
-            return Shrunk(search.best, Failure(failure.kind, found, early), complete, replays)
-        plan = plan if complete else search.best
+        # Whoever ended it early may yet have it in words, if these fail in the same way.
+        said = [] if complete or can_be_said(search.best) else [explicit(search.best)]
+        for best in (*(one for one in said if can_be_said(one)), search.best):
+            future = executor.submit(step, best.encode(), False, True)
+            found = await_all([future], lambda: False)[0].result()
+            if found.kind == failure.kind:
+                return Shrunk(best, Failure(failure.kind, found, early), complete, replays)
     raise NotTheSame(f"not reproducible: the minimum fails as {found.kind}")
 
 
