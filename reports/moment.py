@@ -52,7 +52,8 @@ def picture(
     parts.append(text(_LEFT - 8, sure + 4, f"{SURE:.0%}", "time"))
     for tick in range(_TICKS + 1):
         x, _ = place(end_us * tick // _TICKS, 0.0)
-        parts.append(text(x, HEIGHT - _BOTTOM + 20, clock(end_us * tick // _TICKS), "muted", anchor="middle"))
+        side = "end" if tick == _TICKS else "middle"
+        parts.append(text(x, HEIGHT - _BOTTOM + 20, clock(end_us * tick // _TICKS), "muted", anchor=side))
     parts.append(text(_LEFT + width / 2, HEIGHT - 12, "virtual time", "muted", anchor="middle"))
     if moment_us is not None:
         x, _ = place(moment_us, 0.0)
