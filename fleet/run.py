@@ -34,7 +34,7 @@ from fleet.scenario.expect_grammar import Threshold as Parsed
 from fleet.scenario.expect_measure import Finding, Measured, evaluate, from_summary
 from fleet.scenario.plan import Plan
 from fleet.trace import Event, line_of
-from fleet.world.world import OnProgress, World
+from fleet.world.world import OnProgress, Types, World
 from reports.result import Checkpoint, DeviceRow, FaultWindow, Row, RunResult, Violation
 from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict
 from reports.text import clock_text
@@ -59,14 +59,17 @@ def execute(
     stopped: Callable[[], bool] | None = None,
     *,
     hashed: bool = True,
+    types: Types | None = None,
 ) -> RunResult:
-    """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs.
+    """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs. `types`:
+    what the world is made of, instead of what the plan's plant makes of the real classes.
 
     Raises Unusable when the emulator that was asked for cannot be used, and BackendFailed when it fails on the way."""
     request = request or Request()
     wall, cpu = time.perf_counter(), time.process_time()
     with _little_gc(request.backend.kind), opened(request.backend, plan.cloud) as table:
-        world = World(plan, types_with(plan.plant), table=table, trace_path=request.trace_path, hashed=hashed)
+        made_of = types_with(plan.plant) if types is None else types
+        world = World(plan, made_of, table=table, trace_path=request.trace_path, hashed=hashed)
         abort = Abort(world, plan, _counts, _fault_windows) if plan.aborts else None
         complete = world.run(on_progress, either(abort, _looking_after_memory(stopped)))
         world.finish(complete)

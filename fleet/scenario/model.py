@@ -100,12 +100,14 @@ class DeviceClock(Part):
     offset_us: SignedDuration = Field(alias="offset", default=0, description="All are ahead by this; `-5m`: behind.")
     spread_us: Duration = Field(alias="spread", default=0, description="Each is further off by up to this, both ways.")
     drift_ppb: Drift = Field(alias="drift", default=0, description="Each runs fast or slow by up to this: 20ppm.")
+    rate_ppb: Drift = Field(alias="rate", default=0, description="All run fast by this, `-20ppm` slow; `drift` adds.")
 
 
 class Boot(Part):
     """When the devices are first switched on."""
 
-    over_us: Duration = Field(alias="over", default=_M, description="From the scenario's start, over this time.")
+    at_us: Duration = Field(alias="at", default=0, description="Not before this time, from the scenario's start.")
+    over_us: Duration = Field(alias="over", default=_M, description="From then on, over this time.")
     shape: Shape = Field(
         default="uniform", description="`beta`: Beta(3, 4), the arrivals of 3GPP TR 37.868; `uniform`: evenly."
     )
@@ -116,6 +118,9 @@ class Group(Part):
 
     name: str = Field(pattern=NAME, description="Name of the group; its devices are NAME-0001, NAME-0002, ...")
     count: int = Field(ge=1, le=DEVICES_MAX, description="Number of devices.")
+    ids: Names = Field(
+        default=(), description="Ids of the devices, as many as `count`, instead of NAME-0001, NAME-0002, ..."
+    )
     account: str = Field(default="main", description="The account that they belong to.")
     region: str = Field(default="main", pattern=NAME, description="The broker's region that they connect to.")
     link: Link = Field(default=Link(), description="Name of a link profile, or its numbers.")
