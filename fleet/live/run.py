@@ -308,7 +308,8 @@ class Live:
                 if self._before_final is not None:
                     await self._before_final(self)
                 table = await self._read_all([name for name, one in status.items() if one["on"]])
-            await self._look_at_stream()
+            else:
+                await self._look_at_stream()
             await trio.to_thread.run_sync(self._figures.look)
         if self._listener is not None:
             await trio.to_thread.run_sync(self._listener.close)
