@@ -25,6 +25,7 @@ from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.native.finder import compiled
 from fleet.oracle import CheckResult
 from fleet.plants import types_with
+from fleet.quota.setup import load_of, quotas_of
 from fleet.scenario.expect import parse_threshold
 from fleet.scenario.plan import Plan
 from fleet.trace import Event, line_of
@@ -79,6 +80,7 @@ def execute(
         log=_log(world, summary),
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
+        load=load_of(world),
     )
 
 
@@ -125,6 +127,7 @@ def checks_of(results: Iterable[CheckResult], required: Iterable[str]) -> list[C
 def _summary(world: World, plan: Plan, request: Request, trace_hash: str, complete: bool) -> Summary:
     oracle, probes, broker = world.oracle, world.probes, world.broker
     traffic = broker.counts()
+    quotas = quotas_of(world)
     return Summary(
         scenario=plan.scenario,
         seed=plan.seed,
@@ -156,6 +159,7 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         reproduce=request.reproduce,
         plant=plan.plant,
         interrupted=not complete,
+        quotas=quotas,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from reports.quotas import LoadRow
 from reports.summary import Summary
 
 Row = dict[str, int | float]  # one interval of the timeline: column -> number; columns are open-ended
@@ -63,7 +64,8 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunResult(msgspec.Struct, kw_only=True):
     """A finished run. `log` holds lines without line ends; `versions` maps a component to its version; `violations`:
-    the first of each check that failed, in the checks' order."""
+    the first of each check that failed, in the checks' order; `load`: connections second by second, of a scenario with
+    quotas; not kept in the run directory."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -75,3 +77,4 @@ class RunResult(msgspec.Struct, kw_only=True):
     log: list[str] = []
     versions: dict[str, str] = {}
     violations: list[Violation] = []
+    load: list[LoadRow] = []

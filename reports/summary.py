@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from reports.live import LiveRun
+from reports.quotas import Quotas
 
 Status = Literal["pass", "fail", "unknown"]
 
@@ -84,7 +85,8 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, kw_only=True):
     """The run in numbers. `converged_after_s` is None when the run never converged.
 
-    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run)."""
+    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `quotas`
+    (where the scenario has quotas: what was used of them, and what is metered)."""
 
     scenario: str
     seed: int
@@ -106,6 +108,7 @@ class Summary(msgspec.Struct, kw_only=True):
     plant: str = ""
     interrupted: bool = False
     live: LiveRun | None = None
+    quotas: Quotas | None = None
 
 
 def verdict(checks: Iterable[Check], thresholds: Iterable[Threshold], required: Iterable[str] = ()) -> Status:

@@ -23,10 +23,10 @@ from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
 from fleet.oracle import CheckResult, Oracle
+from fleet.quota import setup as quota
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
-from fleet.world.broker import Broker
 from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
@@ -111,14 +111,14 @@ class World:
             self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
         )
         self.oracle.heal_within_us = self._heal_within_us()
-        self.table: WorldTable = in_memory(plan.cloud) if table is None else table
+        self.table = quota.table_of(in_memory(plan.cloud) if table is None else table, plan)
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
-        self.broker = Broker(self.clock, self._broker_settings(), self.trace)
+        self.broker = quota.broker_of(self.clock, self._broker_settings(), plan, self.trace)
         accounts = dict(members)
         relay = self._relay(types.relay, accounts.get)
-        self.cloud = types.cloud(
+        self.cloud = quota.maker(types.cloud, plan)(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
         self.cloud.on_restored = self._restored
@@ -176,9 +176,11 @@ class World:
 
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
+        in_flight_max, payload_bytes_max = quota.limits(self.plan)
         return BrokerSettings(
             keep_alive_us=plan.keep_alive_us,
-            in_flight_max=plan.in_flight_max,
+            in_flight_max=in_flight_max,
+            payload_bytes_max=payload_bytes_max,
             queue_max=plan.queue_max,
             hop_delay_us=plan.hop_delay_us,
             hop_jitter=plan.hop_jitter,

@@ -39,6 +39,8 @@ NAMES = [
     "relay-crash",
     "remote-commands",
     "remote-copies",
+    "storm-full-jitter",
+    "storm-no-jitter",
     "table-restore",
 ]
 WAYS = {"Status": "up", "Config": "down", "Setting": "both", "Diagnostic": "device only", "Audit": "cloud only"}
