@@ -174,7 +174,7 @@ class Session(Receiving):
     def on_disconnected(self, _: Event) -> None:
         config = self.config
         self.state = State.WAITING
-        # Full jitter, unless configured; it starts anew only after a connection that held (accept-then-drop: no flapping).
+        # Full jitter, unless configured; the back-off starts anew only after a connection that held (no flapping).
         ceiling = min(config.connect_cap_ms, config.connect_base_ms << min(self._connect_attempts, 20))
         self._connect_attempts += 1
         spread = self.random.unit() * ceiling * config.connect_jitter
