@@ -73,12 +73,12 @@ $(BIN)/python:
 # The stamp of the tools covers a run as well, so that a run after a test installs nothing.
 $(VENV)/.for-run: pyproject.toml | $(BIN)/python
 	@echo "Installing Fleet into $(VENV) (about a minute, once)"
-	@$(PIP) install --editable '.[fleet,native]'
+	@$(PIP) install --editable '.[fleet,report,native]'
 	@touch $@
 
 $(VENV)/.for-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing Fleet and its test tools into $(VENV) (about a minute, once)"
-	@$(PIP) install --editable '.[fleet,native,dev]'
+	@$(PIP) install --editable '.[fleet,report,native,dev]'
 	@touch $(VENV)/.for-run $@
 
 # Once, and not again when the source changes: then everything runs interpreted until `make native`. A machine without a

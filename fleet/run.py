@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from agent.protocol.version import __version__
+from fleet import parts
 from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.native.finder import compiled
 from fleet.oracle import CheckResult
@@ -81,6 +82,8 @@ def execute(
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
         load=load_of(world),
+        phases=world.latencies.phases(),
+        slots=world.latencies.slots(),
     )
 
 
@@ -160,6 +163,8 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         plant=plan.plant,
         interrupted=not complete,
         quotas=quotas,
+        groups=parts.groups(world),
+        models=parts.models(world),
     )
 
 

@@ -61,6 +61,14 @@ class Latency(msgspec.Struct, kw_only=True):
     down: Percentiles = msgspec.field(default_factory=Percentiles)
 
 
+class Part(msgspec.Struct, kw_only=True):
+    """What belongs to one group of devices, or to one model. `counts`: those of the names in `Counts` that can be told
+    apart so; of a group also `devices` and `not_in_step` (at the end)."""
+
+    counts: dict[str, int] = {}
+    latency_s: Latency = msgspec.field(default_factory=Latency)
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One check of the oracle. `checked`: how often it was evaluated; `failures`: how often it did not hold.
 
@@ -85,8 +93,8 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, kw_only=True):
     """The run in numbers. `converged_after_s` is None when the run never converged.
 
-    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `quotas`
-    (where the scenario has quotas: what was used of them, and what is metered)."""
+    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `groups` and
+    `models` (by name), `quotas` (where the scenario has quotas: what was used of them, and what is metered)."""
 
     scenario: str
     seed: int
@@ -109,6 +117,8 @@ class Summary(msgspec.Struct, kw_only=True):
     interrupted: bool = False
     live: LiveRun | None = None
     quotas: Quotas | None = None
+    groups: dict[str, Part] = {}
+    models: dict[str, Part] = {}
 
 
 def verdict(checks: Iterable[Check], thresholds: Iterable[Threshold], required: Iterable[str] = ()) -> Status:

@@ -22,6 +22,7 @@ from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
+from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
 from fleet.quota import setup as quota
 from fleet.rng import rng
@@ -38,7 +39,6 @@ from fleet.world.link import Profile
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
-from reports.histogram import LatencyRecorder
 
 NEVER_MS: Final = 1 << 62
 INCARNATION_MS: Final = 60_000  # a relay's own default
@@ -104,11 +104,16 @@ class World:
         self.revs = Revs()
         self.trace = (Trace if hashed or trace_path else NoTrace)(self.clock, trace_path)
         self.probes: Counter[str] = Counter()
-        self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
-        self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
+        self.latencies = Latencies([group.name for group in plan.groups], self.schema.models)
+        self.latency_up, self.latency_down = self.latencies.up, self.latencies.down
         members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
         self.oracle = Oracle(
-            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
+            self.schema,
+            members,
+            latency_up=self.latency_up,
+            latency_down=self.latency_down,
+            start_ms=START_MS,
+            tallies=self.latencies.by_device(plan),
         )
         self.oracle.heal_within_us = self._heal_within_us()
         self.table = quota.table_of(in_memory(plan.cloud) if table is None else table, plan)
@@ -305,6 +310,18 @@ class World:
             if device.database is not None:
                 rows += device.database.store.outbox_rows
         return rows
+
+    def waiting(self) -> tuple[int, int]:
+        """(What `outbox` says, devices in step: with power, nothing of their own waiting, nothing missing)."""
+        behind = self.oracle.behind()
+        rows = in_step = 0
+        for name, device in self.devices.items():
+            if device.database is not None:
+                waiting = device.database.store.outbox_rows
+                rows += waiting
+                if not waiting and name not in behind:
+                    in_step += 1
+        return rows, in_step
 
     # ---------------------------------------------------------------- phases
 
