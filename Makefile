@@ -23,7 +23,7 @@ help:
 	@echo "make slow    the tests that take minutes"
 	@echo "make bench   the benchmarks"
 	@echo "make docs    write the parts of the documents that come from the code"
-	@echo "make picture run the outage and picture its report in docs/report.png (needs chromium)"
+	@echo "make picture run two scenarios and picture their reports in docs/report*.png (needs chromium)"
 	@echo "make clean   remove .venv and all caches; runs/ stays"
 
 run: $(VENV)/.for-run $(VENV)/.native

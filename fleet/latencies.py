@@ -7,8 +7,8 @@ reads no clock.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
+from math import inf, nan
 from typing import Final, Literal
 
 from fleet.oracle.tally import Recorder, Tally
@@ -24,7 +24,7 @@ PHASES: Final[tuple[Phase, ...]] = ("before", "during", "after")
 PERCENTS: Final = (50.0, 90.0, 99.0)
 SLOTS_MAX: Final = 128
 # A fault that acts for a larger share of a run is its background, no event in it; where that leaves none, the next.
-BACKGROUND_SHARES: Final = (0.5, 0.8, math.inf)
+BACKGROUND_SHARES: Final = (0.5, 0.8, inf)
 
 
 class Phases:
@@ -85,7 +85,7 @@ class Latencies:
             total.merge(interval)
             slot.merge(interval)
         self._seconds[phase] += seconds
-        return [one.quantiles_s(*PERCENTS) if one.buckets else (math.nan,) * len(PERCENTS) for one in whole]
+        return [one.quantiles_s(*PERCENTS) if one.buckets else (nan,) * len(PERCENTS) for one in whole]
 
     def _slot(self, seconds: float) -> Pair:
         """That of an interval so long. When there are too many slots, each two become one."""

@@ -14,6 +14,11 @@ from reports.text import bytes_text, number_text, printable, seconds_text
 if TYPE_CHECKING:
     from pandas import Series
 
+
+def _bytes(value: float | None) -> str:
+    return bytes_text(int(value or 0))
+
+
 # Column of the frame -> title, how its numbers are said. Columns of zeros only are left out.
 _COLUMNS: Final = {
     "devices": ("Devices", number_text),
@@ -28,8 +33,8 @@ _COLUMNS: Final = {
     "messages_up": ("Messages up", number_text),
     "messages_down": ("Messages down", number_text),
     "messages_lost": ("Lost", number_text),
-    "bytes_up": ("Bytes up", lambda value: bytes_text(int(value))),
-    "bytes_down": ("Bytes down", lambda value: bytes_text(int(value))),
+    "bytes_up": ("Bytes up", _bytes),
+    "bytes_down": ("Bytes down", _bytes),
     "reboots": ("Reboots", number_text),
 }
 _NAME_MAX: Final = 60

@@ -56,6 +56,7 @@ class Key:
     role: str
     dashed: bool = False
     shown: bool = True
+    alpha: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def figure_of(
     left: float = 0.6,
     right: float = 0.1,
     top: float = 0.1,
-    bottom: float = 0.28,
+    bottom: float = 0.24,
 ) -> tuple[Figure, Axes]:
     """An empty figure with margins in inches and no frame but the lower axis. No pyplot: it keeps global state."""
     from matplotlib.figure import Figure
@@ -277,7 +278,14 @@ def png_of(picture: Picture, dots_per_inch: int = 160) -> bytes:
     top = 1 - 0.06 / (height + head_in)
     figure.text(0.012, top, picture.title, va="top", fontsize=9.5, weight="bold", color=COLOURS["ink"])
     lines = [
-        Line2D([], [], color=COLOURS[key.role], linestyle=(0, (3, 2)) if key.dashed else "-", label=key.label)
+        Line2D(
+            [],
+            [],
+            color=COLOURS[key.role],
+            alpha=key.alpha,
+            linestyle=(0, (3, 2)) if key.dashed else "-",
+            label=key.label,
+        )
         for key in picture.legend
         if key.shown
     ]

@@ -34,6 +34,11 @@ class _Line(msgspec.Struct):
     detail: str = ""
 
 
+def is_of_life(event: StoryEvent) -> bool:
+    """Whether it tells when a device came and went, or with what it began."""
+    return event.kind in _LIFE or event.detail.startswith(_FIRST)
+
+
 def first_bad(violations: Sequence[Violation]) -> Violation | None:
     """The earliest; of several at one time the one of the check that comes first."""
     return min(violations, key=lambda violation: violation.t_s, default=None)
@@ -69,8 +74,7 @@ def story_of(violations: Sequence[Violation], trace_lines: Iterable[bytes]) -> l
         elif is_about:
             about.append(entry)
         else:
-            is_life = event.kind in _LIFE or entry[1].detail.startswith(_FIRST)
-            (life if is_life else own).append(entry)
+            (life if is_of_life(entry[1]) else own).append(entry)
     return [event for _, event in sorted([*about, *life, *own, *after], key=lambda entry: entry[0])]
 
 

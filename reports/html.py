@@ -7,6 +7,7 @@ Fills the template with values that are ready to show; everything is escaped by 
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,11 @@ FAULTS_MAX: Final = 200
 TEXT_MAX: Final = 400
 SCENARIO_CHARS_MAX: Final = 100_000
 DETAIL_MAX: Final = 2_000
+SKETCH_BYTES_MAX: Final = 400_000
+_SKETCHES: Final = {
+    "plan.min.svg": "The smallest plan that still fails",
+    "plan.when.svg": "From which moment on the failure is likely",
+}
 _SAYS: Final = {"pass": "Passed", "fail": "Failed", "unknown": "Unknown"}
 _MARKS: Final = {"pass": "✓", "fail": "✗", "unknown": "?"}
 _DRAWERS: Final = ("matplotlib", "pandas", "numpy")  # what the extra `report` brings
@@ -67,6 +73,7 @@ def render(result: RunResult) -> str:
         live=live_text,
         scale=_Scale(summary),
         failure=story_text.failure_of(result) if summary.verdict == "fail" else None,
+        sketches=[_sketch(name, svg) for name, svg in sorted(result.sketches.items())],
         faults=sorted(result.faults, key=lambda fault: (fault.start_s, fault.name))[:FAULTS_MAX],
         faults_more=max(0, len(result.faults) - FAULTS_MAX),
         roles=band_roles(result.faults),
@@ -96,6 +103,13 @@ def pngs(result: RunResult) -> Iterator[tuple[str, bytes]]:
 
 def _end_s(result: RunResult) -> float:
     return max([result.summary.virtual_s, 1e-6, *(row.get("t_s", 0.0) for row in result.timeline)])
+
+
+def _sketch(name: str, svg: bytes) -> tuple[str, str, str]:
+    """(File, title, address of the picture: empty when it is too large for the page). It is shown as a picture of its
+    own: no style of it touches the page, and nothing in it can run."""
+    url = f"data:image/svg+xml;base64,{b64encode(svg).decode()}" if len(svg) <= SKETCH_BYTES_MAX else ""
+    return name, _SKETCHES.get(name, name), url
 
 
 def _drawn(result: RunResult, end_s: float) -> tuple[dict[str, Drawing], list[Section] | None]:

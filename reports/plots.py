@@ -210,6 +210,9 @@ def _in_time(plot: Plot, frame: DataFrame, faults: Sequence[FaultWindow], end_s:
     yield Picture(plot.name, plot.title, plot.note, legend if len(legend) > 1 else (), figure)
 
 
+_LINES: Final = (("p99", "p99", 1.0, 0.45), ("p90", "p90", 1.0, 0.75), ("p50", "median", 1.5, 1.0))
+
+
 def _percentiles(
     slots: Sequence[LatencySlot], way: str, words: str, role: str, faults: Sequence[FaultWindow], end_s: float
 ) -> Iterator[Picture]:
@@ -223,14 +226,13 @@ def _percentiles(
     # Each value stands for its whole part of the run, so the last one is drawn to the part's end.
     values.loc[end_s] = values.iloc[-1]
     axes.fill_between(values.index, values["p50"], values["p99"], color=colour, alpha=0.13, linewidth=0, step="post")
-    for name, width, alpha in (("p99", 0.9, 0.45), ("p90", 0.9, 0.75), ("p50", 1.5, 1.0)):
+    for name, _, width, alpha in _LINES:
         axes.plot(values.index, values[name], color=colour, alpha=alpha, linewidth=width, drawstyle="steps-post")
     value_axis(axes, "log", seconds_tick, room=bool(bands(faults, end_s)))
     time_axis(axes, end_s)
     shade(axes, faults, end_s)
-    yield Picture(
-        f"latency-{way}", f"Latency {way}", f"{words}: median (strong), p90, p99 (pale); log scale", (), figure
-    )
+    legend = tuple(Key(label, role, alpha=alpha) for _, label, _, alpha in _LINES)
+    yield Picture(f"latency-{way}", f"Latency {way}", f"{words}, log scale", legend, figure)
 
 
 _PHASES: Final = {"before": ("before faults", "a"), "during": ("during", "f1"), "after": ("after", "c")}
@@ -246,7 +248,7 @@ def _distribution(phases: Sequence[LatencyPhase], way: str, words: str) -> Itera
     known = [(phase, counts) for phase, counts in known if counts]
     if not known:
         return
-    figure, axes = figure_of(bottom=0.3)
+    figure, axes = figure_of(bottom=0.26)
     least = min(1 / sum(count for _, count in counts) for _, counts in known)
     legend = []
     for phase, counts in known:

@@ -34,6 +34,7 @@ TRACE: Final = "trace.jsonl.gz"
 LOG: Final = "log.txt"
 CHECKPOINTS: Final = "checkpoints.json"
 FIGURES: Final = "figures.json"
+SKETCHES: Final = ("plan.min.svg", "plan.when.svg")  # of `fleet shrink`
 _TEMPORARY: Final = ".part"
 _FILE_BYTES_MAX: Final = 1 << 30  # of a file that is read back whole
 
@@ -268,7 +269,11 @@ def load_run(directory: Path) -> RunResult:
             return _LATER[name]
         return _read(path, bytes)
 
-    return _result(read, directory)
+    result = _result(read, directory)
+    for name in SKETCHES:
+        if (directory / name).exists():
+            result.sketches[name] = _read(directory / name, bytes)
+    return result
 
 
 _LATER: Final = {CHECKPOINTS: b"[]", FIGURES: b"{}"}  # files that runs of earlier releases do not have

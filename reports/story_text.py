@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from reports.failure import first_bad
+from reports.failure import first_bad, is_of_life
 from reports.result import RunResult, StoryEvent, Violation
 from reports.text import clock_text, printable
 
@@ -50,11 +50,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The first bad event, and the story around it."""
+    """The first bad event. `lines`: what concerns its item, when its device came and went, and the event itself;
+    `others`: what else the device did."""
 
     bad: Violation
     at: str
     lines: list[Line]
+    others: list[Line]
 
 
 def failure_of(result: RunResult) -> Failure | None:
@@ -66,16 +68,18 @@ def failure_of(result: RunResult) -> Failure | None:
     at_us = round(bad.t_s * 1e6)
     broken = Line(moment(at_us), "", "check", bad.check, _expectation(bad), "fail")
     lines: list[Line] = []
+    others: list[Line] = []
     is_told = False
     for event in result.story:
         if event.t_us > at_us and not is_told:
             lines.append(broken)
             is_told = True
         mark = "item" if item and item in event.detail else ""
-        lines.append(Line(moment(event.t_us), _gap(event.t_us - at_us), *words_of(event), mark))
+        line = Line(moment(event.t_us), _gap(event.t_us - at_us), *words_of(event), mark)
+        (lines if mark or not item or is_of_life(event) else others).append(line)
     if lines and not is_told:
         lines.append(broken)
-    return Failure(bad, moment(at_us), lines)
+    return Failure(bad, moment(at_us), lines, others)
 
 
 def _expectation(bad: Violation) -> str:

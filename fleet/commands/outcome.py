@@ -38,6 +38,13 @@ def hint_of_missing() -> str:
 def show(result: RunResult, directory: Path, *, as_json: bool, quiet: bool) -> None:
     """Shows the summary, the directory last, and exits with the verdict's code."""
     from reports.summary import exit_code
+
+    tell(result, directory, as_json=as_json, quiet=quiet)
+    raise typer.Exit(exit_code(result.summary))
+
+
+def tell(result: RunResult, directory: Path, *, as_json: bool = False, quiet: bool = False) -> None:
+    """Shows the summary, the directory last."""
     from reports.terminal import print_summary
 
     with cut_short_at_will():
@@ -49,4 +56,3 @@ def show(result: RunResult, directory: Path, *, as_json: bool, quiet: bool) -> N
             if missing := hint_of_missing():
                 typer.echo(f"   report.html is plain: {missing}", err=True)
         typer.echo(str(directory))
-    raise typer.Exit(exit_code(result.summary))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet.commands.common import EXIT_HARNESS, EXIT_INPUT
-from fleet.commands.outcome import hint_of_missing, show
+from fleet.commands.outcome import hint_of_missing, tell
 
 ORDER = 18
 
@@ -26,8 +26,8 @@ def report(
 ) -> None:
     """Build report.html, junit.xml, timeline.csv and devices.csv of a run again, byte for byte as the run wrote them.
 
-    Shows the run's summary; the last line on stdout is the run directory. Exits with the run's own code: 0 passed, 1
-    failed, 3 unknown, 130 interrupted; with 2 on bad input, 4 when something cannot be written."""
+    Shows the run's summary; the last line on stdout is the run directory. Exits with 0 whatever the run's verdict was,
+    2 on bad input, 4 when something cannot be written."""
     from reports.rundir import RunDirError, write_pngs, write_report
 
     if png is not None and (missing := hint_of_missing()):
@@ -40,4 +40,4 @@ def report(
     except RunDirError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(error.exit_code if error.exit_code == EXIT_INPUT else EXIT_HARNESS) from None
-    show(result, run, as_json=False, quiet=quiet)
+    tell(result, run, quiet=quiet)

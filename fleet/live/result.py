@@ -122,6 +122,8 @@ def perform(
         scenario_yaml=scenario_yaml,
         plan_json=plan.encode(),
         log=_log(summary, finished, rows),
+        phases=verdict.latencies.phases(),
+        slots=verdict.latencies.slots(),
         versions=versions(),
     )
 
@@ -172,6 +174,8 @@ def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict
         checks=checks_of(verdict.checks, plan.checks) + ([check_of(finished.attached)] if finished.attached else []),
         plant=plan.plant,
         interrupted=not complete,
+        groups=verdict.latencies.by_group(),
+        models=verdict.latencies.by_model(),
         live=LiveRun(
             speed=asked.speed,
             broker=finished.broker,

@@ -16,7 +16,7 @@ from fleet.oracle.state import ABSENT, NO_WRITES, SWEPT, WINDOW_US, Device, Feed
 from fleet.oracle.stored import FeedId
 from fleet.oracle.tally import Recorder, Tally, undivided
 
-_LOOKS_MAX: Final = 100_000  # at (item, member) pairs of one feed, for `behind`
+_LOOKS_MAX: Final = 30_000  # at (item, member) pairs of one feed, for `behind`
 _ITEMS_MIN: Final = 4
 
 # HEAD of a device moved from `low` to `high`: (device, low, high, verdicts, t_us)
@@ -95,8 +95,9 @@ class Ledger:
         return next(((last - at) / 1e6 for at, last in self._heals if at == healed_us), None)
 
     def behind(self) -> set[str]:
-        """Devices that lack something that the table holds for them. Of a feed with very many items that some of its
-        very many members lack, only those items are looked at that most of them lack: this is asked every interval."""
+        """Devices whose applications read something else than what the table holds for them. Of a feed with very many
+        items that some of its very many members lack, only the few that most of them lack are looked at: this is asked
+        every interval."""
         found: set[str] = set()
         for feed in self._feeds.values():
             unsettled = feed.unsettled
@@ -104,7 +105,9 @@ class Ledger:
                 continue
             kind, members = feed.id[0], feed.members
             if kind == "device":
-                found.add(members[0].name)
+                device = members[0]
+                if any(self._readable(device, item) != item.rev for item in unsettled.values()):
+                    found.add(device.name)
                 continue
             items = [item for item in unsettled.values() if item.lagging]
             most = max(_ITEMS_MIN, _LOOKS_MAX // len(members))
@@ -113,7 +116,8 @@ class Ledger:
             for item in items:
                 if item.wide is not None:
                     index = item.index
-                    found.update([members[n].name for n, seen in enumerate(item.wide) if seen != index])
+                    late = [members[n] for n, seen in enumerate(item.wide) if seen != index]
+                    found.update([device.name for device in late if self._readable(device, item) != item.rev])
         return found
 
     def failures(self) -> int:

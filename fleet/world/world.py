@@ -106,22 +106,13 @@ class World:
         self.probes: Counter[str] = Counter()
         self.latencies = Latencies([group.name for group in plan.groups], self.schema.models)
         self.latency_up, self.latency_down = self.latencies.up, self.latencies.down
-        members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-        self.oracle = Oracle(
-            self.schema,
-            members,
-            latency_up=self.latency_up,
-            latency_down=self.latency_down,
-            start_ms=START_MS,
-            tallies=self.latencies.by_device(plan),
-        )
-        self.oracle.heal_within_us = self._heal_within_us()
+        self.oracle = self._oracle()
         self.table = quota.table_of(in_memory(plan.cloud) if table is None else table, plan)
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
         self.broker = quota.broker_of(self.clock, self._broker_settings(), plan, self.trace)
-        accounts = dict(members)
+        accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
         relay = self._relay(types.relay, accounts.get)
         self.cloud = quota.maker(types.cloud, plan)(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
@@ -165,6 +156,19 @@ class World:
         self.checks: list[CheckResult] = []
 
     # ---------------------------------------------------------------- making
+
+    def _oracle(self) -> Oracle:
+        plan = self.plan
+        oracle = Oracle(
+            self.schema,
+            [(device.id, plan.groups[device.group].account) for device in plan.devices],
+            latency_up=self.latency_up,
+            latency_down=self.latency_down,
+            start_ms=START_MS,
+            tallies=self.latencies.by_device(plan),
+        )
+        oracle.heal_within_us = self._heal_within_us()
+        return oracle
 
     def _make_devices(self, surroundings: Surroundings) -> None:
         plan = self.plan
