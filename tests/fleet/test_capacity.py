@@ -98,14 +98,19 @@ def test_a_fleet_is_its_own_part(tmp_path: Path) -> None:
     assert part_of_plan(plan, 10 * len(plan.devices)).quotas == part_of(QuotaPlan(connects_per_s=10), 0.1)
 
 
-@pytest.mark.parametrize("jitter", ["0%", "100%"])
-def test_a_part_tells_when_the_whole_is_back(jitter: str) -> None:
-    changes = (f"agent.connect_jitter={jitter}", "agent.connect_cap=75s", "cloud.connects_per_s=10", LONG)
-    study = Study(Wanted("storm-full-jitter", (500,), 500, changes=changes), lambda words: None, lambda: False)
-    whole = main_recovery(run_plan(study.plan(500)))
-    part = main_recovery(run_plan(part_of_plan(study.plan(250), 500)))
+@pytest.mark.parametrize(("jitter", "devices", "rate"), [("0%", 160, 4), ("100%", 500, 10)])
+def test_a_part_tells_when_the_whole_is_back(jitter: str, devices: int, rate: int) -> None:
+    changes = (f"agent.connect_jitter={jitter}", "agent.connect_cap=75s", f"cloud.connects_per_s={rate}", LONG)
+    study = Study(Wanted("storm-full-jitter", (devices,), devices, changes=changes), lambda words: None, lambda: False)
+    whole = main_recovery(run_plan(study.plan(devices)))
+    part = main_recovery(run_plan(part_of_plan(study.plan(devices // 2), devices)))
     assert whole is not None and part is not None
-    assert (whole.lost, part.lost, whole.floor_s, part.floor_s) == (500, 250, 50.0, 50.0)
+    assert (whole.lost, part.lost, whole.floor_s, part.floor_s) == (
+        devices,
+        devices // 2,
+        devices / rate,
+        devices / rate,
+    )
     assert whole.back_95_s is not None and part.back_95_s is not None
     assert abs(part.back_95_s - whole.back_95_s) <= 0.15 * whole.back_95_s
     # The storm repeats without jitter; with it, and a cap above the floor, the fleet is back soon after the floor.
@@ -114,8 +119,8 @@ def test_a_part_tells_when_the_whole_is_back(jitter: str) -> None:
 
 # ---------------------------------------------------------------- the command
 
-ARGUMENTS = ["capacity", "storm-full-jitter", "--devices", "50,100,1_000", "--simulate-up-to", "100", "--preset"]
-ARGUMENTS += ["aws-iot-default", "--set", "cloud.connects_per_s=20", "--set", "agent.connect_jitter=0%"]
+ARGUMENTS = ["capacity", "storm-full-jitter", "--devices", "20,40,150", "--simulate-up-to", "40", "--preset"]
+ARGUMENTS += ["aws-iot-default", "--set", "cloud.connects_per_s=5", "--set", "agent.connect_jitter=0%"]
 
 
 @pytest.fixture(scope="module")
@@ -128,26 +133,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Capacity]
 
 def test_each_size_has_its_load_its_quotas_its_recovery_and_its_cost(made: tuple[Path, str, Capacity]) -> None:
     _, _, plan = made
-    assert [(row.devices, row.how) for row in plan.rows] == [(50, "simulated"), (100, "simulated"), (1_000, "scaled")]
+    assert [(row.devices, row.how) for row in plan.rows] == [(20, "simulated"), (40, "simulated"), (150, "scaled")]
     for row in plan.rows:
         assert row.figures.keys() == FIGURES.keys()
         assert row.recovery is not None and row.recovery.lost == row.devices
-        assert row.recovery.floor_s == pytest.approx(row.devices / 20)
+        assert row.recovery.floor_s == pytest.approx(row.devices / 5)
         assert row.dollars > 0 and len(row.cost) == 9
     small, large = plan.rows[1], plan.rows[2]
     for name in ("mean_messages_per_s", "write_units_per_s", "bytes_up_per_s"):
-        assert large.figures[name].model and 3 < large.figures[name].value / small.figures[name].value < 15
+        assert large.figures[name].model and 1.2 < large.figures[name].value / small.figures[name].value < 5
     assert [one.name for one in large.reached] == ["connects_per_s"]
-    assert large.reached[0].first_s > 720  # when the broker is back
+    assert large.reached[0].last_s > 720  # when the broker is back
     assert [one.name for one in plan.breaks[:2]] == ["connects_per_s", "connect_cap"]
-    assert plan.breaks[1].devices == 75 * 20
+    assert plan.breaks[1].devices == 75 * 5
 
 
 def test_the_error_is_that_of_a_size_that_was_run_as_well(made: tuple[Path, str, Capacity]) -> None:
     held = made[2].held_out
-    assert held is not None and held.devices == 100 and held.by < 100
+    assert held is not None and held.devices == 40 and held.by < 40
     assert held.errors.keys() == FIGURES.keys() and max(held.errors.values()) > 0
-    assert held.errors["mean_messages_per_s"] < 0.1 and held.errors["write_units_per_s"] < 0.1
+    assert held.errors["mean_messages_per_s"] < 0.2 and held.errors["write_units_per_s"] < 0.2
 
 
 def test_back_off_settings_are_searched_and_both_kinds_are_shown(made: tuple[Path, str, Capacity]) -> None:
@@ -189,14 +194,14 @@ def test_the_csv_holds_every_figure_of_every_size(made: tuple[Path, str, Capacit
     out, _, plan = made
     rows = list(csv.DictReader(io.StringIO((out / "capacity.csv").read_text())))
     assert (out / "capacity.csv").read_text() == capacity_csv(plan)
-    for size in ("50", "100", "1000"):
+    for size in ("20", "40", "150"):
         names = {row["figure"] for row in rows if row["devices"] == size}
         assert names >= {*FIGURES, "share.connects_per_s", "recovery.back_95_s", "cost.total"}
 
 
 def test_a_plan_repeats_from_its_command(made: tuple[Path, str, Capacity]) -> None:
     plan = made[2]
-    assert plan.reproduce.startswith("fleet capacity storm-full-jitter --devices 50,100,1_000 --simulate-up-to 100")
+    assert plan.reproduce.startswith("fleet capacity storm-full-jitter --devices 20,40,150 --simulate-up-to 40")
     wanted = Wanted("storm-full-jitter", (50,), 100, preset="aws-iot-default", changes=("cloud.connects_per_s=20",))
     studies = [Study(wanted, lambda words: None, lambda: False) for _ in range(2)]
     for study in studies:
