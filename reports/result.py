@@ -96,8 +96,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     """A finished run. `log` holds lines without line ends; `versions` maps a component to its version; `violations`:
     the first of each check that failed, in the checks' order; `phases`: those that the run had, in order of time;
     `slots`: the run cut into at most 128 equal parts; `story`: what the traced replay of a failed run tells around the
-    first of the violations; `sketches`: SVG that others have put into the run directory, by file name; `load`:
-    connections second by second, of a scenario with quotas, not kept in the run directory."""
+    first of the violations; `sketches`: SVG that others have put into the run directory, by file name; `events`: in the
+    trace, 0 when it was read back; `load`: connections second by second, of a scenario with quotas, not kept either."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -114,3 +114,4 @@ class RunResult(msgspec.Struct, kw_only=True):
     slots: list[LatencySlot] = []
     story: list[StoryEvent] = []
     sketches: dict[str, bytes] = {}
+    events: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,12 @@ def swept(mix: str) -> Sweep:
     sources = [source_of(name, (), DEVICES) for name in scenario_paths()]
     cases = [Case(source, seed, mix == "swarm") for seed in SEEDS for source in sources]
     return sweep(Here(), cases, Wanted(0))
+
+
+def lost(expected: Iterable[str], result: Sweep) -> list[str]:
+    """Probes that used to be hit and were not."""
+    hit = result.probes_hit()
+    return [name for name in expected if not hit[name]]
 
 
 def expected_probes() -> dict[str, list[str]]:

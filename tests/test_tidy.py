@@ -57,6 +57,7 @@ CLOCKS: Final[dict[str, str]] = {
     "fleet/commands/progress.py": "how often a line of progress is printed, and the speed that it shows",
     "fleet/commands/run.py": "the time in the run directory's name",
     "fleet/commands/mutants.py": "how long it took",
+    "fleet/commands/soak.py": "when the night ends, its time, and its seed where none is given",
     "fleet/commands/sweep.py": "how long the sweep took, and the time in its directory's name",
     "fleet/live/clock.py": "a live run takes place in real time: given to agents, faults and what writes down",
     "fleet/run.py": "wall and CPU time that a run took: in the summary, never in the simulation or its trace",

@@ -103,18 +103,21 @@ def sweep(
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Where runs happen. `jobs` None: one for each core; `memory_bytes`: of one process, 0: no limit."""
+    """Where runs happen. `jobs` None: one for each core; `memory_bytes`: of one process, 0: no limit; `tasks_max`: runs
+    of one process, 0: it stays, None: as many as a sweep has."""
 
     jobs: int | None
     cluster: str
     memory_bytes: int
     timeout_s: float
+    tasks_max: int | None = None
 
     def opened(self) -> AbstractContextManager[Executor]:
-        from fleet.sweep.pool import cores, opened
+        from fleet.sweep.pool import TASKS_PER_WORKER_MAX, cores, opened
 
         jobs = self.jobs or cores()
-        return opened(jobs, self.cluster, memory_bytes=self.memory_bytes, timeout_s=self.timeout_s)
+        tasks_max = TASKS_PER_WORKER_MAX if self.tasks_max is None else self.tasks_max
+        return opened(jobs, self.cluster, memory_bytes=self.memory_bytes, timeout_s=self.timeout_s, tasks_max=tasks_max)
 
 
 @dataclass(frozen=True, slots=True)

@@ -390,7 +390,9 @@ class AppSide(WireSide):
             self._settle()
         d = self._devices[device]
         d.restored = True
-        d.set_back_us = t_us
+        d.set_back_us = d.undone_us = t_us
+        d.undone = d.head_epoch or ""
+        d.resumed.clear()
         d.idle = 0
         d.last_up = b""
         d.fuzzy = None
@@ -426,4 +428,4 @@ def _was_undone(d: Device, item: Item) -> bool:
     if d.old_epoch:
         return True
     sent = item.last_sent
-    return d.restored and sent is not None and bool(sent.fate)
+    return (d.cloned or d.undone is not None) and sent is not None and bool(sent.fate)

@@ -25,9 +25,11 @@ COMMAND: Final = "Command"
 RESULT: Final = "CommandResult"
 REBOOT: Final = "reboot"
 STARTED: Final = "started"
-KEEP_US: Final = 10 * 60_000_000  # simulated devices keep results so long; of older commands they say nothing
+KEEP_US: Final = 10 * 60_000_000  # devices keep results so long, and say nothing of older commands
 FORGET_US: Final = 3_600_000_000  # a withdrawn command that nobody has done is forgotten: done, it fails anyway
-LOOK_US: Final = 90_000_000  # a device's clock may be wrong by a minute, and it waits for a moment before it looks
+# A device's clock may be wrong by a tenth of that, and it waits for a moment before it looks: 90 s of ten minutes.
+LOOK_PERCENT: Final = 15
+LOOK_MIN_US: Final = 10_000_000
 
 Image = Mapping[str, Any]
 Name = tuple[str, str]  # device, id
@@ -68,11 +70,17 @@ class CommandSide(FinalSide):
             schema, devices, latency_up=latency_up, latency_down=latency_down, start_ms=start_ms, tallies=tallies
         )
         self._takes_commands = RESULT in self._schema.models
+        self._keep_us = KEEP_US
         self._orders: dict[Name, Order] = {}
         self._rebooted_us: dict[str, int] = {}
         self._withdrawn: deque[tuple[int, Name]] = deque()
         self._restarts_us: dict[str, int] = {}  # by device: its last boot
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
+
+    def commands_are(self, keep_us: int, spacing_us: int) -> None:
+        """How long devices keep results, and the least time between two restarts by command."""
+        self._keep_us = keep_us
+        self.checks.spaced.spacing_us = spacing_us
 
     # ------------------------------------------------------------------ what is told
 
@@ -107,7 +115,8 @@ class CommandSide(FinalSide):
         if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
             return False
         heard_us = t_us if order.heard_us is None else order.heard_us
-        return heard_us > order.expires_us + KEEP_US - LOOK_US
+        look_us = max(LOOK_MIN_US, self._keep_us * LOOK_PERCENT // 100)
+        return heard_us > order.expires_us + self._keep_us - look_us
 
     def _restarted(self, device: str, order: Order) -> int:
         """A restart was ordered, and there was one, for whatever reason: the order is carried out."""
@@ -163,7 +172,7 @@ class CommandSide(FinalSide):
             if state is not None and state != STARTED:
                 if order.final is None:
                     order.final = state
-                elif order.final != state and not (owner.cloned or owner.set_back_us is not None):
+                elif order.final != state and not (owner.cloned or _was_before(order, owner)):
                     self.checks.answered.changed(t_us, owner.name, key, order.final, state)
 
     def _forget_withdrawn(self, t_us: int) -> None:
@@ -191,12 +200,17 @@ class CommandSide(FinalSide):
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
             d = self._devices[device]
-            if d.cloned or d.set_back_us is not None or is_over or (in_time and self._is_forgotten(t_us, order)):
+            if d.cloned or _was_before(order, d) or is_over or (in_time and self._is_forgotten(t_us, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 ran = order.ran or self._restarted(device, order)
                 answered.at_end(t_us, device, order.key, ran, order.final, order.present)
         return self.results()
+
+
+def _was_before(order: Order, d: Device) -> bool:
+    """Whether the device's disk was put back since it had the command: it may know nothing of it, or do it again."""
+    return d.set_back_us is not None and (order.reached_us is None or order.reached_us <= d.set_back_us)
 
 
 def _name_of(item: Item) -> Name:

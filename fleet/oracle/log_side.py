@@ -57,12 +57,13 @@ class LogSide(Ledger):
         item = self._items.get(key) if key is not None else None
         if item is None or item.feed is not feed:
             return
-        if item.swept == SWEPT and row.get("expired"):
-            item.swept = FLAGGED
-            self.checks.sweeps.excused += 1
         image = row.get("image")
         index = _logged_index(item, image.get(REV) if image is not None else None)
-        if index > item.logged and item.history[index - item.base][1] <= feed.began_us:
+        before = index >= item.base and item.history[index - item.base][1] <= feed.began_us
+        if item.swept == SWEPT and row.get("expired") and image is None and before:
+            item.swept = FLAGGED
+            self.checks.sweeps.excused += 1
+        if index > item.logged and before:
             item.logged = index
             item.log_epoch, item.log_seq = feed.epoch, 1
             self.checks.logged.logged()

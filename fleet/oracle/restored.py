@@ -42,7 +42,7 @@ class RestoredSide(TableSide):
         for item_now in list(self._items.values()):
             self._put_back(t_us, item_now, public.get(item_now.key))
         for device in self._devices.values():
-            self._head_put_back(device, heads.get(device.name))
+            self._head_put_back(t_us, device, heads.get(device.name))
         for pk, sk in tails.items():
             feed = self._feeds.get(stored.log_feed(pk))
             if feed is not None:
@@ -66,9 +66,10 @@ class RestoredSide(TableSide):
             item.dying = True
             self._dead.append((t_us, item))
 
-    def _head_put_back(self, device: Device, head: Image | None) -> None:
+    def _head_put_back(self, t_us: int, device: Device, head: Image | None) -> None:
         """What HEAD had reached was committed, and acks of it may still be on their way."""
         device.restored = True
+        device.undone, device.undone_us = device.head_epoch or "", t_us
         device.old_epoch = device.head_epoch or ""
         device.idle = 0
         device.replaced_us = []  # HEAD's count is that of the copy

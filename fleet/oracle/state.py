@@ -121,12 +121,15 @@ class Device:
         "reach",
         "replaced_us",
         "restored",
+        "resumed",
         "rotten",
         "sent_epoch",
         "set_back_us",
         "stale",
         "tally",
         "timed",
+        "undone",
+        "undone_us",
         "verdicts",
     )
 
@@ -150,9 +153,12 @@ class Device:
         self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot
         self.reach: dict[str, Reach] = {}
         self.restored = False
+        self.undone: str | None = None  # HEAD's epoch when disk or table were put back, until a snapshot of a later one
+        self.undone_us = 0  # when that was
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped
+        self.resumed: set[Key] = set()  # items with a period that it has sent since then
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
         self.cloned = False  # a second one of this name lives, or has lived

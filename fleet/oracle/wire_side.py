@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fleet.oracle.reach import Reach
 from fleet.oracle.restored import RestoredSide
-from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, WINDOW_US, Device, Item, Sent, Write
+from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
 from fleet.oracle.wire import Downward, Entry, Operation, Upward, downward, rev_of, upward
 
 _ACCOUNT_PUSH = b'"feed":"a'  # in the head of a JSON message of an account's feed, or of the feed of all
@@ -122,9 +122,10 @@ class WireSide(RestoredSide):
             writes = self._writes_of(t_us, d, item, op)
         if item.period_us and writes:
             first_us = writes[0][2]
-            back_us = d.set_back_us  # what an old disk held goes on as if its period had begun then
             excused = max(d.clock_us, d.epoch_us) >= first_us or not d.timed
-            excused |= back_us is not None and t_us - back_us < WINDOW_US
+            if d.set_back_us is not None and key not in d.resumed:  # a change that the old disk held, and its period
+                excused = True
+                d.resumed.add(key)
             self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)
@@ -152,9 +153,18 @@ class WireSide(RestoredSide):
             item.own = PENDING
             return writes
         restated = rev is not None and not is_delete and rev in (item.visible, item.rev)
-        if not restated and not d.restored:
+        if not restated and not (d.restored and self._may_be_old(d, item)):
             self.checks.invented.not_written(t_us, d.name, item.key, op.u, op.kind, rev)
         return []
+
+    def _may_be_old(self, d: Device, item: Item) -> bool:
+        """Whether an operation that no application has announced may come from an old disk, from before the table was
+        put back, or from a copy. Those of one item are sent in their order: none comes after, in the same epoch, one
+        that was written since."""
+        last = item.last_sent
+        if d.cloned or last is None or last.epoch != d.sent_epoch or not last.writes:
+            return True
+        return last.writes[-1][2] <= d.undone_us
 
     def _sent_again(self, t_us: int, d: Device, sent: Sent, op: Operation) -> None:
         resend = self.checks.resend
@@ -181,6 +191,9 @@ class WireSide(RestoredSide):
     def _hello(self, t_us: int, d: Device, message: Upward) -> None:
         """Its cursors are durable: what lies behind them has been applied, whether or not anybody could see it."""
         d.asked = message.n
+        own = message.feeds.get("device")
+        if d.undone is not None and own is not None and own.epoch is not None and self._is_later(d, message.epoch):
+            d.undone = None  # a new epoch begins without a place in the feed: a snapshot has given it this one
         for name, cursor in message.feeds.items():
             feed = d.feeds.get(name)
             if feed is None:
@@ -202,6 +215,10 @@ class WireSide(RestoredSide):
                 at = item.logged == item.index and (item.log_epoch, item.log_seq) <= position
                 if at and self._readable_latest(d, item):
                     self._reached(d, item, item.index, None)
+
+    def _is_later(self, d: Device, epoch: str) -> bool:
+        """Whether HEAD had never had this epoch when disk or table were put back."""
+        return epoch != d.undone and not (d.past is not None and epoch in d.past)
 
     def _readable_latest(self, d: Device, item: Item) -> bool:
         """Whether the present state of the item is what the device's applications read anyway."""

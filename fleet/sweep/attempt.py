@@ -16,7 +16,7 @@ import msgspec
 
 from fleet.run import Request, execute
 from fleet.scenario.plan import Plan
-from fleet.sweep.case import Case
+from fleet.sweep.case import Runnable
 from fleet.world.world import Progress
 from reports.result import RunResult, Violation
 from reports.summary import Threshold
@@ -43,7 +43,9 @@ class Kind(msgspec.Struct, frozen=True, order=True):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one run. `evaluated`: how often each check looked; `also`: other checks that failed; `command`: what
-    reproduces it; `result`: all that is known of a run that failed, unless it was not asked for."""
+    reproduces it; `plan`: of a run that failed; `result`: all that is known of it, unless it was not asked for.
+    `events`: in its trace. `process`, `rss_mb`: who ran it, and how much memory that one held afterwards, where
+    somebody measured it."""
 
     scenario: str
     seed: int
@@ -56,10 +58,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     evaluated: dict[str, int] = {}
     required: list[str] = []
     synced: int = 0
+    events: int = 0
     virtual_s: float = 0.0
     wall_s: float = 0.0
     cpu_s: float = 0.0
     rss_mb_max: float = 0.0
+    process: int = 0
+    rss_mb: float = 0.0
     command: str = ""
     plan: bytes = b""
     result: RunResult | None = None
@@ -89,31 +94,33 @@ def in_words(violation: Violation) -> str:
     return f"{', '.join(where)}: expected {violation.expected}, found {violation.found}"
 
 
-def attempt(case: Case, *, hashed: bool = True, until_failure: bool = False, keep: bool = True) -> Outcome:
+def attempt(case: Runnable, *, hashed: bool = True, until_failure: bool = False, keep: bool = True) -> Outcome:
     """One run of a case. `until_failure`: it ends soon after a check has failed, as much as can be judged is judged;
     `keep`: a failed run's whole result is in the outcome."""
     command = case.command()
+    plan = None
     try:
         plan = case.plan()
         return run_plan(plan, case.yaml, command=command, hashed=hashed, until_failure=until_failure, keep=keep)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a power cut of the simulated world is no Exception: none may come out here
-        return failed(case, error)
+        return failed(case, error, plan)
 
 
-def failed(case: Case, error: BaseException) -> Outcome:
-    """The harness failed in this case, or the process that ran it is gone."""
+def failed(case: Runnable, error: BaseException, plan: Plan | None = None) -> Outcome:
+    """The harness failed in this case, or the process that ran it is gone. `plan`: when it is known."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "its process"
     text = f"{type(error).__name__}: {error}".strip(": \n")
     return Outcome(
-        scenario=case.source.name,
+        scenario=case.scenario,
         seed=case.seed,
         verdict="error",
         kind=Kind(HARNESS, f"{masked(text)} in {place}"),
         first="".join(traceback.format_exception(error)) if frames else text,
         command=case.command(),
+        plan=plan.encode() if plan is not None else b"",
     )
 
 
@@ -157,6 +164,7 @@ def run_plan(
         evaluated={check.name: check.checked for check in summary.checks if check.checked},
         required=plan.checks,
         synced=summary.counts.updates_synced,
+        events=result.events,
         virtual_s=summary.virtual_s,
         wall_s=summary.wall_s,
         cpu_s=summary.cpu_s,

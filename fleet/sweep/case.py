@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import msgspec
 
@@ -20,6 +21,30 @@ from fleet.scenario.load import from_values, load
 from fleet.scenario.model import Scenario
 from fleet.scenario.plan import Plan
 from fleet.sweep.swarm import drawn
+
+
+class Runnable(Protocol):
+    """What can be run, here or in another process: a case, or a plan that was kept."""
+
+    @property
+    def scenario(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def plan(self) -> Plan:
+        """Raises InputError when there is none."""
+        ...
+
+    def yaml(self) -> str:
+        """The scenario as it is run, for people."""
+        ...
+
+    def command(self) -> str:
+        """What to type to get the same run."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +94,17 @@ class Case:
     swarm: bool = False
     plant: str = ""
 
+    @property
+    def scenario(self) -> str:
+        return self.source.name
+
     def plan(self) -> Plan:
         return build_plan(scenario_of(self.source, self.seed, swarm=self.swarm), self.seed, plant=self.plant)
 
     def yaml(self) -> str:
-        """The scenario as it is run, for people."""
         return effective_yaml(scenario_of(self.source, self.seed, swarm=self.swarm))
 
     def command(self) -> str:
-        """What to type to get the same run."""
         first, *rest = self.source.arguments
         parts = ["fleet", "run", first, "--seed", str(self.seed), *rest]
         parts += ["--swarm"] if self.swarm else []

@@ -33,8 +33,10 @@ def keep(directory: Path, failures: Failures, outcome: Outcome) -> None:
     """What a bad run left behind: the first ones of a kind as run directories, more of them as plans. Raises
     RunDirError."""
     place = directory / folder(failures)
-    name = f"{outcome.scenario}-s{outcome.seed}"
     number = len(failures.runs)
+    name = f"{outcome.scenario}-s{outcome.seed}"
+    if (outcome.scenario, outcome.seed) in failures.runs[:-1]:  # the same one again, of another size or drawn
+        name += f"-{number}"
     place.mkdir(parents=True, exist_ok=True)
     if number == 1:
         (place / "first.txt").write_text(f"{outcome.first}\n{outcome.command}\n", "utf-8", "backslashreplace")
@@ -105,8 +107,8 @@ def summary_values(result: Sweep, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write(directory: Path, result: Sweep, about: dict[str, Any]) -> None:
-    """Everything but what `keep` has written."""
+def write(directory: Path, result: Sweep, about: dict[str, Any], more: dict[str, Any] | None = None) -> None:
+    """Everything but what `keep` has written. `more`: for the end of the summary, or in place of what it holds."""
     directory.mkdir(parents=True, exist_ok=True)
     kinds = list(result.failures.values())
     lines = (
@@ -114,5 +116,5 @@ def write(directory: Path, result: Sweep, about: dict[str, Any]) -> None:
         for one in result.lines
     )
     (directory / JUNIT).write_text(sweep_xml(lines), "utf-8", "replace")
-    values = msgspec.json.encode(summary_values(result, about))
+    values = msgspec.json.encode({**summary_values(result, about), **(more or {})})
     (directory / SUMMARY).write_bytes(msgspec.json.format(values, indent=2) + b"\n")

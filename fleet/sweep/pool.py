@@ -52,7 +52,14 @@ def prepare(memory_bytes: int) -> None:
 class Processes:
     """Of this machine, by pebble: it replaces one that dies, and ends one whose run takes longer than `timeout_s`."""
 
-    def __init__(self, workers: int, *, memory_bytes: int = 0, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        memory_bytes: int = 0,
+        timeout_s: float | None = None,
+        tasks_max: int = TASKS_PER_WORKER_MAX,
+    ) -> None:
         from pebble import ProcessPool
 
         self.workers = workers
@@ -60,7 +67,7 @@ class Processes:
         self._timeout_s = timeout_s
         self._pool: Any = ProcessPool(
             max_workers=workers,
-            max_tasks=TASKS_PER_WORKER_MAX,
+            max_tasks=tasks_max,
             initializer=prepare,
             initargs=(memory_bytes,),
             context=multiprocessing.get_context("spawn"),
@@ -120,10 +127,19 @@ class Here:
 
 @contextmanager
 def opened(
-    jobs: int, cluster: str = "", *, memory_bytes: int = 0, timeout_s: float | None = None
+    jobs: int,
+    cluster: str = "",
+    *,
+    memory_bytes: int = 0,
+    timeout_s: float | None = None,
+    tasks_max: int = TASKS_PER_WORKER_MAX,
 ) -> Iterator[Executor]:
-    """The processes, or the cluster, until the end of the block. Raises InputError when there is no such cluster."""
-    pool = Cluster(cluster) if cluster else Processes(jobs, memory_bytes=memory_bytes, timeout_s=timeout_s)
+    """The processes, or the cluster, until the end of the block. `tasks_max`: runs of a process before a fresh one
+    takes its place, 0: it stays. Raises InputError when there is no such cluster."""
+    if cluster:
+        pool: Cluster | Processes = Cluster(cluster)
+    else:
+        pool = Processes(jobs, memory_bytes=memory_bytes, timeout_s=timeout_s, tasks_max=tasks_max)
     try:
         yield pool
     finally:

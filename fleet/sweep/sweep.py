@@ -61,7 +61,7 @@ class Wanted:
 class Sweep:
     """What came of it. `probes`: scenario -> in how many of its runs each probe was hit; `evaluated`: in how many runs
     each check looked at something; `lacking`: in how many one that it required did not; `doubled`: cases that ran
-    twice."""
+    twice; `lines`: of all runs, or (`lines_of_all` False) of the bad ones."""
 
     planned: int = 0
     runs: int = 0
@@ -85,6 +85,7 @@ class Sweep:
     evaluated: Counter[str] = field(default_factory=Counter)
     lacking: Counter[str] = field(default_factory=Counter)
     required: dict[str, None] = field(default_factory=dict)
+    lines_of_all: bool = True
 
     @property
     def bad(self) -> int:
@@ -130,8 +131,9 @@ class Sweep:
             self.lacking.update(name for name in outcome.required if name not in outcome.evaluated)
         else:
             failures = self._count(outcome)
-        number = failures.number if failures is not None else -1
-        self.lines.append(Line(outcome.scenario, outcome.seed, outcome.verdict, outcome.wall_s, number))
+        if failures is not None or self.lines_of_all:
+            number = failures.number if failures is not None else -1
+            self.lines.append(Line(outcome.scenario, outcome.seed, outcome.verdict, outcome.wall_s, number))
         return failures
 
     def _measure(self, outcome: Outcome) -> None:

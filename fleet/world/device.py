@@ -40,7 +40,7 @@ from agent.session import NEVER, Session
 from agent.store import Store
 from fleet.oracle import Oracle
 from fleet.rng import rng
-from fleet.scenario.plan import DevicePlan, GroupPlan
+from fleet.scenario.plan import CommandPlan, DevicePlan, GroupPlan
 from fleet.trace import Trace
 from fleet.world import fuse
 from fleet.world.broker import Broker
@@ -85,6 +85,7 @@ class Surroundings:
     in_memory: bool  # whether the schema has items that are kept in memory
     orders: Oracle  # judges what commands do, also on a copy of a device
     first_rev: Callable[[str, str], int] | None  # where the schema has remote commands: numbers for their results
+    commands: CommandPlan
 
 
 class SimDevice:
@@ -488,8 +489,7 @@ class SimDevice:
             return self.database.store.outbox_rows
         if self.disk is None:
             return 0
-        rows: int = self.disk.execute("SELECT count(*) FROM outbox").fetchone()[0]
-        return rows
+        return int(self.disk.execute("SELECT count(*) FROM outbox").fetchone()[0])
 
     def outbox_first(self) -> Key | None:
         """The item of the oldest operation that is not settled."""

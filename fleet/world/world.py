@@ -132,6 +132,7 @@ class World:
             in_memory=any(model.mem for model in self.schema.models.values()),
             orders=self.oracle,
             first_rev=self.revs.first if has_commands(self.schema) else None,
+            commands=plan.commands,
         )
         self.devices: dict[str, SimDevice] = {}
         self._make_devices(surroundings)
@@ -168,6 +169,7 @@ class World:
             tallies=self.latencies.by_device(plan),
         )
         oracle.heal_within_us = self._heal_within_us()
+        oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
         return oracle
 
     def _make_devices(self, surroundings: Surroundings) -> None:

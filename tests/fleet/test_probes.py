@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
-from expected_probes import expected_probes, mixes, swept
+from expected_probes import expected_probes, lost, mixes, swept
 
 from fleet.probes import PROBES
+from fleet.sweep.attempt import attempt
+from fleet.sweep.case import Case, source_of
+from fleet.sweep.pool import Here
+from fleet.sweep.sweep import Wanted, sweep
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # Modules of the processes around the relay's logic: their figures are for operators, and no simulated world has them.
@@ -66,5 +71,17 @@ def test_what_is_expected_is_in_the_registry() -> None:
 def test_a_probe_that_used_to_be_hit_still_is(mix: str) -> None:
     result = swept(mix)
     assert (result.failed, result.errors) == (0, 0), [str(kind) for kind in result.failures]
-    hit = result.probes_hit()
-    assert [name for name in expected_probes()[mix] if not hit[name]] == []
+    assert lost(expected_probes()[mix], result) == []
+
+
+def test_a_probe_that_is_hit_no_more_is_noticed_and_listed() -> None:
+    """An agent that skips gaps never takes the path of having seen one."""
+    hit = {}
+    for plant in ("", "gap-skipped"):
+        cases = [Case(source_of("outage", (), 6), seed, plant=plant) for seed in (1, 2)]
+        result = sweep(Here(), cases, Wanted(0), function=partial(attempt, hashed=False, keep=False))
+        gone = lost(["retransmit", "gap_seen", "snapshot_sent"], result)
+        assert gone == ([] if not plant else ["gap_seen"])
+        assert ("gap_seen" in result.probes_never_hit()) is bool(plant)
+        hit[plant] = result.probes_hit()
+    assert hit[""]["gap_seen"] and hit["gap-skipped"]["retransmit"] and not hit["gap-skipped"]["gap_seen"]

@@ -1,0 +1,489 @@
+"""Beside each exception: what a restore, a copy or a race excuses passes; the same thing just outside of it fails.
+
+Outside is another device, another item, the time before it or after it. One history each, told by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from oracle_history import (
+    EPOCH,
+    FEED_EPOCH,
+    History,
+    command,
+    config,
+    fault,
+    meter,
+    notice,
+    order,
+    setting,
+    status,
+)
+
+from agent.protocol.messages import FeedState, Hello, encode
+from fleet.oracle import CheckResult
+from fleet.oracle.checks.quiet import MESSAGES_MAX
+from fleet.oracle.stored import HEAD
+
+D: Final = "home-1"
+OTHER: Final = "home-2"
+NEW: Final = "f" * 32
+LATER_FEED: Final = "1700000001000" + "0" * 16
+
+
+def begun() -> History:
+    """All devices are known to the cloud, have sent something, have heard of each feed, and know the time."""
+    h = History()
+    for device in h.devices:
+        h.head(device, 0)
+        for feed in ("device", "account"):
+            h.snapshot(device, [], feed=feed)
+        h.hello(device)
+        h.ack(device, 0, n=1, upid=None)
+        h.write(device, fault(device, "f0"), "create")
+        h.sync_up(device)
+    return h
+
+
+def set_back(h: History, device: str) -> None:
+    """The device's disk is put back to what it was a moment ago; its power stays on, as far as anybody is told."""
+    held = [(key, image["rev"]) for key, image in h.visible[device].items()]
+    h.oracle.device_restored(h.tick(), device, held)
+
+
+def copied(h: History, device: str) -> None:
+    h.oracle.device_cloned(device)
+
+
+def put_back(h: History) -> None:
+    """The table is put back to what it holds."""
+    heads = [{**head, "pk": HEAD + name, "sk": "head"} for name, head in h.heads.items()]
+    h.oracle.table_restored(h.tick(), [*h.table.values(), *heads])
+
+
+def adopted(h: History, device: str) -> None:
+    """The device begins a new epoch, and the relay takes it."""
+    h.last_u[device] = 0
+    h.private((HEAD + device, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, h.heads[device])
+
+
+def end(h: History) -> dict[str, CheckResult]:
+    h.oracle.healed(h.tick())
+    h.oracle.writes_stopped(h.tick())
+    return h.finish()
+
+
+def told(h: History, check: str) -> str:
+    return h.results()[check].status
+
+
+# ---------------------------------------------------------------- period-kept
+
+
+def early(h: History, device: str) -> None:
+    """A change of a model with a period, sent at once."""
+    h.write(device, meter(device), "update" if meter(device) in h.visible[device] else "create")
+    h.sync_up(device)
+
+
+def test_a_disk_that_was_put_back_may_end_a_period_once() -> None:
+    h = begun()
+    set_back(h, D)
+    early(h, D)
+    result = h.results()["period-kept"]
+    assert result.status == "pass" and result.detail.startswith("1 changes sent")
+    early(h, D)  # the old disk held one change of the item, and that has gone
+    assert told(h, "period-kept") == "fail"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_no_period_ends_early_before_a_disk_is_put_back_nor_on_another_device(before: bool) -> None:
+    h = begun()
+    if not before:
+        set_back(h, D)
+    early(h, D if before else OTHER)
+    assert told(h, "period-kept") == "fail"
+
+
+# ---------------------------------------------------------------- sweeps-logged
+
+
+def swept(h: History, name: str, *, race: bool = True) -> None:
+    """An order is over, and the table takes it; then a new epoch of its feed begins."""
+    h.cloud(order(D, name), life_s=5)
+    h.push(D, order(D, name))
+    h.pass_s(6)
+    h.expire(D, order(D, name))
+    h.sweep(order(D, name))
+    if race:
+        h.log(config(D), epoch=LATER_FEED, seq=1)
+
+
+def stranded(h: History, name: str) -> None:
+    h.log(order(D, name), seq=2, set={"expired": True})
+
+
+def with_config() -> History:
+    h = begun()
+    h.cloud(config(D))
+    return h
+
+
+def test_a_sweep_may_be_logged_in_an_epoch_that_nobody_reads_when_a_snapshot_shows_it() -> None:
+    h = with_config()
+    swept(h, "o1")
+    stranded(h, "o1")
+    result = end(h)["sweeps-logged"]
+    assert result.status != "fail" and result.detail.startswith("1 sweeps")
+
+
+def _of_another_item(h: History) -> None:
+    swept(h, "o1")
+    swept(h, "o2", race=False)
+    stranded(h, "o1")
+
+
+def _after_the_living_epoch_began(h: History) -> None:
+    h.cloud(order(D, "o1"), life_s=5)
+    h.push(D, order(D, "o1"))
+    h.pass_s(5)
+    h.log(config(D), epoch=LATER_FEED, seq=1)
+    h.pass_s(1)
+    h.expire(D, order(D, "o1"))
+    h.sweep(order(D, "o1"))
+    stranded(h, "o1")
+
+
+def _as_an_image(h: History) -> None:
+    swept(h, "o1")
+    h.log(order(D, "o1"), dict(h.table[config(D)]), seq=2, set={"expired": True})
+
+
+@pytest.mark.parametrize("story", [_of_another_item, _after_the_living_epoch_began, _as_an_image])
+def test_a_sweep_that_no_reader_can_know_of_is_missed(story: Callable[[History], None]) -> None:
+    h = with_config()
+    story(h)
+    assert end(h)["sweeps-logged"].status == "fail"
+
+
+# ---------------------------------------------------------------- commands
+
+
+def unanswered(excuse: Callable[[History, str], None] | None, *, first: bool, device: str = D) -> CheckResult:
+    """A command reaches D in time and is never answered; `first`: before what would excuse it."""
+    h = begun()
+    if excuse is not None and not first:
+        excuse(h, device)
+    h.order(D, "c1")
+    if excuse is not None and first:
+        excuse(h, device)
+    return end(h)["command-answered"]
+
+
+def test_a_command_is_excused_where_a_copy_lived_or_the_disk_was_put_back_since() -> None:
+    for excuse, first in ((set_back, True), (copied, True), (copied, False)):
+        result = unanswered(excuse, first=first)
+        assert result.status != "fail" and result.detail.startswith("1 commands"), excuse
+
+
+def test_a_command_is_not_excused_that_came_after_the_disk_was_put_back_nor_on_another_device() -> None:
+    assert unanswered(None, first=True).status == "fail"
+    assert unanswered(set_back, first=False).status == "fail"
+    for excuse in (set_back, copied):
+        assert unanswered(excuse, first=True, device=OTHER).status == "fail"
+
+
+@pytest.mark.parametrize(("when", "fails"), [("before", False), ("after", True), ("other", True)])
+def test_a_result_changes_only_of_a_command_that_the_old_disk_may_not_know(when: str, fails: bool) -> None:
+    h = begun()
+    if when == "after":
+        set_back(h, D)
+    h.order(D, "c1")
+    h.obey(D, "c1")
+    if when != "after":
+        set_back(h, D if when == "before" else OTHER)
+    h.answer(D, "c1", "failed")
+    assert (told(h, "command-answered") == "fail") is fails
+
+
+def rebooted(h: History, device: str, name: str) -> None:
+    h.order(device, name, 600)
+    h.obey(device, name, "reboot")
+
+
+@pytest.mark.parametrize("excuse", [set_back, copied])
+def test_two_reboots_close_together_are_excused_across_a_restore_and_on_a_copy(
+    excuse: Callable[[History, str], None],
+) -> None:
+    for device, fails in ((D, False), (OTHER, True)):
+        h = begun()
+        rebooted(h, D, "c1")
+        excuse(h, device)
+        rebooted(h, D, "c2")
+        assert (told(h, "command-reboots-spaced") == "fail") is fails
+
+
+def test_two_reboots_both_before_a_restore_or_both_after_it_are_too_close() -> None:
+    for restores_after in (0, 2):
+        h = begun()
+        for number in range(3):
+            if number == restores_after:
+                set_back(h, D)
+            if number < 2 or restores_after == 0:
+                rebooted(h, D, f"c{number}")
+        assert told(h, "command-reboots-spaced") == "fail"
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def forgotten_verdict(h: History, device: str) -> None:
+    """An operation was lost; the ack that covers it does not say so."""
+    h.write(device, setting(device), "create")
+    h.send(device)
+    u = str(h.outbox[device][-1].u)
+    h.ingest(device, {u: "lost"})
+    h.ack(device, verdicts={})
+
+
+def test_an_ack_may_have_forgotten_verdicts_where_a_copy_lives_and_nowhere_else() -> None:
+    for device, fails in ((D, False), (OTHER, True)):
+        h = begun()
+        copied(h, D)
+        forgotten_verdict(h, device)
+        assert (told(h, "no-acked-write-lost") == "fail") is fails
+    h = begun()
+    forgotten_verdict(h, D)
+    copied(h, D)
+    assert told(h, "no-acked-write-lost") == "fail", "it was before"
+
+
+def test_an_ack_of_what_was_never_committed_is_wrong_on_a_copy_too() -> None:
+    h = begun()
+    copied(h, D)
+    h.write(D, status(D), "create")
+    h.send(D)
+    h.ack(D, 2)
+    assert told(h, "no-acked-write-lost") == "fail"
+
+
+# ---------------------------------------------------------------- nothing-invented
+
+
+def unannounced(h: History, device: str, key: Any, epoch: str = EPOCH) -> None:
+    """An operation that carries a write which nobody has announced."""
+    rev = h.next_rev()
+    h._operation(device, key, "create", h.image(key, rev))
+    h.send(device, h.batch(device, h.outbox[device][-1:], epoch))
+
+
+EXCUSES: Final[dict[str, Callable[[History, str], None]]] = {
+    "disk": set_back,
+    "table": lambda h, _: put_back(h),
+}
+
+
+@pytest.mark.parametrize("excuse", [*EXCUSES.values(), copied], ids=[*EXCUSES, "copy"])
+def test_what_an_old_disk_an_old_table_or_a_copy_may_hold_may_be_sent(
+    excuse: Callable[[History, str], None],
+) -> None:
+    h = begun()
+    excuse(h, D)
+    unannounced(h, D, fault(D, "f1"))
+    assert told(h, "nothing-invented") != "fail"
+
+
+def test_what_nobody_has_announced_is_invented_before_a_restore_and_on_another_device() -> None:
+    h = begun()
+    unannounced(h, D, fault(D, "f1"))
+    set_back(h, D)
+    assert told(h, "nothing-invented") == "fail"
+    h = begun()
+    set_back(h, D)
+    unannounced(h, OTHER, fault(OTHER, "f1"))
+    assert told(h, "nothing-invented") == "fail"
+
+
+@pytest.mark.parametrize("excuse", EXCUSES.values(), ids=EXCUSES)
+def test_what_comes_after_a_newer_write_of_the_same_item_is_no_leftover(
+    excuse: Callable[[History, str], None],
+) -> None:
+    for key, fails in ((fault(D, "f1"), True), (fault(D, "f2"), False)):
+        h = begun()
+        excuse(h, D)
+        h.write(D, fault(D, "f1"), "create")
+        h.send(D)
+        unannounced(h, D, key)
+        assert (told(h, "nothing-invented") == "fail") is fails
+    unannounced(h, D, fault(D, "f1"), NEW)  # an epoch later, what was not acknowledged is sent once more
+    assert told(h, "nothing-invented") != "fail"
+
+
+# ---------------------------------------------------------------- monotone-reads, no-resurrection
+
+
+def lost_write(h: History, device: str, *, deleted: bool) -> dict[str, Any]:
+    """The device sees two states of an item, or one that goes; then a write of its own is lost. Returns the older."""
+    h.cloud(setting(device))
+    h.push(device, setting(device))
+    old = dict(h.table[setting(device)])
+    h.cloud(setting(device), "delete" if deleted else "put")
+    h.push(device, setting(device))
+    h.write(device, setting(device), "create" if deleted else "update")
+    h.send(device)
+    h.ingest(device, {str(h.outbox[device][-1].u): "lost"})
+    h.ack(device)
+    h.verdicts(device)
+    return old
+
+
+def back_to_old(h: History, device: str, *, deleted: bool) -> str:
+    old = lost_write(h, device, deleted=deleted)
+    h.see(device, setting(device))
+    h.see(device, setting(device), old)
+    return told(h, "no-resurrection" if deleted else "monotone-reads")
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+@pytest.mark.parametrize("excuse", [*EXCUSES.values(), copied], ids=[*EXCUSES, "copy"])
+def test_what_was_undone_may_show_again_until_the_snapshot_of_the_new_epoch(
+    excuse: Callable[[History, str], None], deleted: bool
+) -> None:
+    h = begun()
+    excuse(h, D)
+    assert back_to_old(h, D, deleted=deleted) != "fail"
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_nothing_old_shows_again_on_another_device_nor_before_the_disk_is_put_back(deleted: bool) -> None:
+    h = begun()
+    set_back(h, D)
+    assert back_to_old(h, OTHER, deleted=deleted) == "fail"
+    h = begun()
+    assert back_to_old(h, D, deleted=deleted) == "fail"
+    set_back(h, D)
+    assert told(h, "no-resurrection" if deleted else "monotone-reads") == "fail"
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+@pytest.mark.parametrize("excuse", EXCUSES.values(), ids=EXCUSES)
+def test_nothing_old_shows_again_after_the_snapshot_of_the_new_epoch(
+    excuse: Callable[[History, str], None], deleted: bool
+) -> None:
+    for snapshot in (True, False):
+        h = begun()
+        h.cloud(config(D))
+        h.push(D, config(D))
+        excuse(h, D)
+        adopted(h, D)
+        hello_of(h, NEW, None)
+        if snapshot:
+            hello_of(h, NEW, h.seqs[f"device#{D}"])
+        old = lost_in_new_epoch(h, deleted=deleted)
+        h.see(D, setting(D), old)
+        assert (told(h, "no-resurrection" if deleted else "monotone-reads") == "fail") is snapshot
+
+
+def hello_of(h: History, epoch: str, seq: int | None) -> None:
+    state = FeedState("n1", None if seq is None else FEED_EPOCH, seq or 0)
+    message = Hello(epoch=epoch, hn="hn", n=2, schema="0.0.1", feeds={"device": state})
+    h.oracle.wire_up(h.tick(), D, encode(message))
+
+
+def lost_in_new_epoch(h: History, *, deleted: bool) -> dict[str, Any]:
+    h.cloud(setting(D))
+    h.push(D, setting(D))
+    old = dict(h.table[setting(D)])
+    h.cloud(setting(D), "delete" if deleted else "put")
+    h.push(D, setting(D))
+    h.write(D, setting(D), "create" if deleted else "update")
+    h.send(D, h.batch(D, h.outbox[D], NEW))
+    h.head(D, 1, {"1": "lost"}, set={"epoch": NEW})
+    h.ack(D, 1, epoch=NEW)
+    h.verdicts(D)
+    h.see(D, setting(D))
+    return old
+
+
+# ---------------------------------------------------------------- digests
+
+
+def test_a_damage_has_its_bound_on_a_device_that_was_restored_or_copied_too() -> None:
+    for excuse in (set_back, copied):
+        for waited_s, fails in ((60, False), (61, True)):
+            h = begun()
+            h.cloud(config(D))
+            h.push(D, config(D))
+            excuse(h, D)
+            h.lose(D, config(D))
+            h.heal(D, config(D), waited_s)
+            assert (told(h, "digest-heals") == "fail") is fails
+
+
+def test_an_alarm_is_excused_on_a_copied_device_and_for_a_moment_after_the_heal() -> None:
+    for device, fails in ((D, False), (OTHER, True)):
+        h = begun()
+        copied(h, D)
+        h.compared(device, ["Config"])
+        assert (told(h, "no-false-alarm") == "fail") is fails
+    for model, later_s, fails in (("Config", 119, False), ("Config", 121, True), ("Setting", 1, True)):
+        h = begun()
+        h.cloud(config(D))
+        h.push(D, config(D))
+        h.lose(D, config(D))
+        h.heal(D, config(D))
+        h.pass_s(later_s)
+        h.compared(D, [model])
+        assert (told(h, "no-false-alarm") == "fail") is fails
+    h = begun()
+    h.compared(D, ["Config"])
+    copied(h, D)
+    assert told(h, "no-false-alarm") == "fail", "it was before"
+
+
+# ---------------------------------------------------------------- quiet-after-convergence
+
+
+def calm(h: History) -> None:
+    h.oracle.healed(h.tick())
+    h.oracle.writes_stopped(h.tick())
+
+
+def test_rows_that_tell_late_of_what_was_written_are_progress_and_the_same_again_is_none() -> None:
+    h = begun()
+    for n in range(MESSAGES_MAX + 8):
+        h.cloud(command(D, f"c{n}"))
+    calm(h)
+    for n in range(MESSAGES_MAX + 8):
+        h.log(command(D, f"c{n}"))
+        h.rows(D, command(D, f"c{n}"))
+    assert told(h, "quiet-after-convergence") != "fail"
+    for _ in range(MESSAGES_MAX + 1):
+        h.rows(D, command(D, "c0"))
+    assert told(h, "quiet-after-convergence") == "fail"
+
+
+def test_rows_of_what_changes_after_the_end_of_the_writes_are_no_backlog() -> None:
+    h = begun()
+    calm(h)
+    for n in range(MESSAGES_MAX + 1):
+        h.cloud(notice("main", f"n{n}"))
+        h.log(notice("main", f"n{n}"))
+        h.rows(D, notice("main", f"n{n}"))
+    assert told(h, "quiet-after-convergence") == "fail"
+
+
+def test_a_restore_begins_the_count_of_its_own_device_anew() -> None:
+    for device, fails in ((D, False), (OTHER, True)):
+        h = begun()
+        h.write(D, status(D), "create")
+        h.send(D)
+        calm(h)
+        for _ in range(MESSAGES_MAX):
+            h.send(D, h.up_payload[D])
+        set_back(h, device)
+        h.send(D, h.up_payload[D])
+        assert (told(h, "quiet-after-convergence") == "fail") is fails
