@@ -53,6 +53,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "cloud-commands": command_tables.cloud_commands,
     "cloud-arguments": command_tables.cloud_arguments,
     "shipped": scenario_tables.shipped,
+    "quota-presets": scenario_tables.presets,
     "threshold-paths": scenario_tables.threshold_paths,
     "metrics": compare_tables.metrics,
 }

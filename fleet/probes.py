@@ -1,4 +1,4 @@
-"""The probes: names of the paths that matter, each counted where the path is taken, in the agent, the relay, the world.
+"""The probes: names of the paths that matter, each counted where the path is taken, in agent, relay, world and quotas.
 
 A path that no run takes is not tested, whatever the checks say: a sweep lists the probes that it never hit. Names
 alone; tests/fleet/test_probes.py holds them against the source. Names that end in a code stand once for each code.
@@ -36,4 +36,8 @@ record_failed record_given_up record_redelivered table_restored task_timed_out t
 worker_killed_mid_batch worker_stalled zombie_resumed
 """
 
-PROBES: Final[tuple[str, ...]] = tuple(dict.fromkeys(" ".join((AGENT, COMMANDS, RELAY, WORLD)).split()))
+QUOTAS: Final = """
+connect_refused function_queued message_throttled request_throttled table_asked_again
+"""
+
+PROBES: Final[tuple[str, ...]] = tuple(dict.fromkeys(" ".join((AGENT, COMMANDS, RELAY, WORLD, QUOTAS)).split()))

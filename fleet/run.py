@@ -29,6 +29,7 @@ from fleet.native.finder import compiled
 from fleet.native.pages import of_this_process
 from fleet.oracle import CheckResult
 from fleet.plants import types_with
+from fleet.quota.setup import load_of, quotas_of
 from fleet.scenario.expect_grammar import ExpressionError, parse_threshold
 from fleet.scenario.expect_grammar import Threshold as Parsed
 from fleet.scenario.expect_measure import Finding, Measured, evaluate, from_summary
@@ -93,6 +94,7 @@ def execute(
         log=_log(world, summary),
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
+        load=load_of(world),
         phases=world.latencies.phases(),
         slots=world.latencies.slots(),
         events=world.trace.events,
@@ -182,7 +184,7 @@ def checks_of(results: Iterable[CheckResult], required: Iterable[str]) -> list[C
 
 
 def _summary(world: World, plan: Plan, request: Request, trace_hash: str, complete: bool) -> Summary:
-    oracle = world.oracle
+    oracle, quotas = world.oracle, quotas_of(world)
     return Summary(
         scenario=plan.scenario,
         seed=plan.seed,
@@ -199,6 +201,7 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         reproduce=request.reproduce,
         plant=plan.plant,
         interrupted=not complete,
+        quotas=quotas,
         groups=parts.groups(world),
         models=parts.models(world),
     )

@@ -18,6 +18,7 @@ from reports import live_text, plots, story_text
 from reports.breakdown import breakdown
 from reports.drawing import band_roles, bands
 from reports.plots import Drawing
+from reports.quota_text import quota_section
 from reports.result import DeviceRow, RunResult
 from reports.sections import Maker, Section
 from reports.summary import Percentiles, Summary, checks_in_order
@@ -27,7 +28,7 @@ from reports.text import bytes_text, clock_text, number_text, printable, printab
 if TYPE_CHECKING:
     from jinja2 import Template
 
-EXTRA: Final[tuple[Maker, ...]] = ()  # sections that only some runs have
+EXTRA: Final[tuple[Maker, ...]] = (quota_section,)  # sections that only some runs have
 DEVICES_MAX: Final = 200  # rows of the page; devices.csv has all
 ROWS_MAX: Final = 200  # of any other table
 FAULTS_MAX: Final = 200

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from reports.quotas import LoadRow
 from reports.summary import Latency, Summary
 
 Row = dict[str, int | float]  # one interval of the timeline: column -> number; columns are open-ended
@@ -95,8 +96,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     """A finished run. `log` holds lines without line ends; `versions` maps a component to its version; `violations`:
     the first of each check that failed, in the checks' order; `phases`: those that the run had, in order of time;
     `slots`: the run cut into at most 128 equal parts; `story`: what the traced replay of a failed run tells around the
-    first of the violations; `sketches`: SVG that others have put into the run directory, by file name;
-    `events`: in the trace, 0 when it was read back."""
+    first of the violations; `sketches`: SVG that others have put into the run directory, by file name; `events`: in the
+    trace, 0 when it was read back; `load`: connections second by second, of a scenario with quotas, not kept either."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -108,6 +109,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     log: list[str] = []
     versions: dict[str, str] = {}
     violations: list[Violation] = []
+    load: list[LoadRow] = []
     phases: list[LatencyPhase] = []
     slots: list[LatencySlot] = []
     story: list[StoryEvent] = []

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from reports.live import LiveRun
+from reports.quotas import Quotas
 
 Status = Literal["pass", "fail", "unknown"]
 
@@ -97,7 +98,8 @@ class Summary(msgspec.Struct, kw_only=True):
     """The run in numbers. `converged_after_s` is None when the run never converged.
 
     Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `groups` and
-    `models` (by name), `aborted` (the threshold that ended the run early)."""
+    `models` (by name), `aborted` (the threshold that ended the run early), `quotas` (where the scenario has quotas:
+    what was used of them, and what is metered)."""
 
     scenario: str
     seed: int
@@ -119,6 +121,7 @@ class Summary(msgspec.Struct, kw_only=True):
     plant: str = ""
     interrupted: bool = False
     live: LiveRun | None = None
+    quotas: Quotas | None = None
     groups: dict[str, Part] = {}
     models: dict[str, Part] = {}
     aborted: str = ""

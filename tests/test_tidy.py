@@ -52,6 +52,7 @@ class Check:
 CLOCKS: Final[dict[str, str]] = {
     "agent/system.py": "the machine's clocks, given to the database that a command or the agent opens",
     "cloud/system.py": "the machine's clock, given to the relay's logic by commands and functions",
+    "fleet/commands/capacity.py": "the time in the directory's name",
     "fleet/commands/live.py": "the time in the run directory's name",
     "fleet/commands/progress.py": "how often a line of progress is printed, and the speed that it shows",
     "fleet/commands/run.py": "the time in the run directory's name",

@@ -74,6 +74,8 @@ MODULES: Final = (
     "fleet.oracle.table_side",
     "fleet.oracle.tally",
     "fleet.oracle.wire_side",
+    "fleet.quota.broker",
+    "fleet.quota.bucket",
     "fleet.rng",
     "fleet.trace",
     "fleet.world.broker",

@@ -12,6 +12,7 @@ from fleet.scenario.expect import ALWAYS_REQUIRED
 from fleet.scenario.facts import FILLER, facts
 from fleet.scenario.model import Group, Link, Scenario, Workload
 from fleet.scenario.plan import DevicePlan, GroupPlan, LinkPlan, Plan, WorkloadPlan
+from fleet.scenario.quota_settings import quota_plan
 from fleet.scenario.settings import agent_plan, broker_plan, cloud_plan
 
 # What a fault calls for, besides what is always required.
@@ -53,6 +54,7 @@ def build_plan(scenario: Scenario, seed: int | None = None, *, plant: str = "") 
         thresholds=[one.expr for one in scenario.expect.thresholds],
         aborts=[one.expr for one in scenario.expect.thresholds if one.abort],
         plant=plant,
+        quotas=quota_plan(scenario.cloud),
     )
 
 

@@ -196,6 +196,8 @@ def _phases(draft: Draft) -> None:
 
 
 def _cloud(document: Document, cloud: CloudSettings) -> None:
+    if cloud.units is not None and not (cloud.preset or "").startswith("azure"):
+        document.complain(("cloud", "units"), "goes with a preset of Azure IoT Hub", "such as azure-iot-hub-s1")
     life_us = cloud.record_life_us + cloud.worker_life_us
     if cloud.feed_retention_us <= life_us:
         message = f"must be longer than record_life + worker_life, {format_duration(life_us)}"

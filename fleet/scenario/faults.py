@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 from pydantic import Field, PlainSerializer, WithJsonSchema
 from pydantic.functional_validators import BeforeValidator
 
-from fleet.scenario.settings import Part
+from fleet.scenario.part import Part
 from fleet.scenario.units import (
     Drift,
     Duration,

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from fleet.scenario.model import WINDOWS, Scenario
+from fleet.scenario.part import Part
 from fleet.scenario.presets import LINKS
-from fleet.scenario.settings import Part
 
 DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 

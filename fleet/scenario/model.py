@@ -21,8 +21,9 @@ from pydantic import (
 from agent.protocol.schema import Schema
 from fleet.scenario.faults import Fault, Shape
 from fleet.scenario.orders import ORDERS
+from fleet.scenario.part import Part
 from fleet.scenario.presets import LINKS
-from fleet.scenario.settings import AgentSettings, BrokerSettings, CloudSettings, Part
+from fleet.scenario.settings import AgentSettings, BrokerSettings, CloudSettings
 from fleet.scenario.units import (
     Bits,
     Drift,

@@ -24,10 +24,10 @@ from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
 from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
+from fleet.quota import setup as quota
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
-from fleet.world.broker import Broker
 from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
@@ -109,14 +109,14 @@ class World:
         self.latencies = Latencies([group.name for group in plan.groups], self.schema.models)
         self.latency_up, self.latency_down = self.latencies.up, self.latencies.down
         self.oracle = self._oracle(types.oracle)
-        self.table: WorldTable = in_memory(plan.cloud) if table is None else table
+        self.table = quota.table_of(in_memory(plan.cloud) if table is None else table, plan)
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
-        self.broker = Broker(self.clock, self._broker_settings(), self.trace)
+        self.broker = quota.broker_of(self.clock, self._broker_settings(), plan, self.trace)
         accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
         relay = self._relay(types.relay, accounts.get)
-        self.cloud = types.cloud(
+        self.cloud = quota.maker(types.cloud, plan)(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
         self.cloud.on_restored = self._restored
@@ -191,9 +191,11 @@ class World:
 
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
+        in_flight_max, payload_bytes_max = quota.limits(self.plan)
         return BrokerSettings(
             keep_alive_us=plan.keep_alive_us,
-            in_flight_max=plan.in_flight_max,
+            in_flight_max=in_flight_max,
+            payload_bytes_max=payload_bytes_max,
             queue_max=plan.queue_max,
             hop_delay_us=plan.hop_delay_us,
             hop_jitter=plan.hop_jitter,
