@@ -31,6 +31,7 @@ NAMES = [
     "clones",
     "conflict",
     "device-restore",
+    "full-disk",
     "lifetimes",
     "long-offline",
     "lossy-links",
