@@ -26,7 +26,11 @@ OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 RELAY_OPTIONS: Final = (
     ("table", "NAME", "the table; it must be one that was made for Fleet"),
     ("schema", "FILE", "the OneTable schema (JSON5)"),
-    ("broker", "URL", "mqtt://<host>[:<port>], or mqtts for TLS, with <user>@ before the host where it wants one"),
+    (
+        "broker",
+        "URL",
+        "mqtt://<host>[:<port>], with <user>@ before the host where it wants one; mqtts, mqtt+ws, mqtt+wss",
+    ),
     ("websocket", "[HOST:]PORT", "listen here for devices that need no broker; beside --broker, or instead of it"),
     ("websocket-cert", "FILE", "the certificate of that listener (PEM, with its chain): TLS"),
     ("websocket-key", "FILE", "its key (PEM)"),

@@ -48,6 +48,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     username: str | None = None
     password: str | None = None
     tls: ssl.SSLContext | None = None
+    path: str = ""  # of MQTT over WebSocket
     group: str = "fleet"
     version: str = "5"
     keep_alive_s: int = 30
@@ -89,6 +90,7 @@ class Connection:
             username=settings.username,
             password=settings.password,
             tls=settings.tls,
+            path=settings.path,
             manual_ack=True,
         )
         self._loop = PahoLoop(self.client, self._checked)

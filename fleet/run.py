@@ -23,6 +23,7 @@ import msgspec
 from agent.protocol.version import __version__
 from fleet.backends.opening import MEMORY, Backend, opened
 from fleet.native.finder import compiled
+from fleet.native.pages import of_this_process
 from fleet.oracle import CheckResult
 from fleet.plants import types_with
 from fleet.scenario.expect import parse_threshold
@@ -60,7 +61,7 @@ def execute(
     wall, cpu = time.perf_counter(), time.process_time()
     with _little_gc(request.backend.kind), opened(request.backend, plan.cloud) as table:
         world = World(plan, types_with(plan.plant), table=table, trace_path=request.trace_path, hashed=hashed)
-        complete = world.run(on_progress, stopped)
+        complete = world.run(on_progress, _looking_after_memory(stopped))
         world.finish(complete)
         trace_hash = world.trace.finish()
     summary = _summary(world, plan, request, trace_hash, complete)
@@ -81,6 +82,17 @@ def execute(
         violations=[_violation(check) for check in world.checks if check.first],
         events=world.trace.events,
     )
+
+
+def _looking_after_memory(stopped: Callable[[], bool] | None) -> Callable[[], bool]:
+    """`stopped`, which a run asks at every step, and a look at how the process has grown."""
+    pages = of_this_process()
+
+    def look() -> bool:
+        pages.look()
+        return stopped is not None and stopped()
+
+    return look
 
 
 @contextmanager

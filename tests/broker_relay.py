@@ -17,15 +17,17 @@ from paho.mqtt.enums import CallbackAPIVersion
 from relay_rig import Rig
 
 from agent.protocol.topics import sender
-from cloud.table import Item, Put
+from cloud.table import PRIVATE_PREFIX, Item, Put
 
 
 class BrokerRelay:
-    """`sizes`: of the messages that devices sent. `failure`: what ended it, to be looked at."""
+    """`sizes`: of the messages that devices sent. `order`: sort key and rev of each state of an item, as committed.
+    `failure`: what ended it, to be looked at."""
 
     def __init__(self, port: int, rig: Rig | None = None) -> None:
         self.rig = rig or Rig()
         self.sizes: list[int] = []
+        self.order: list[tuple[str, int]] = []
         self.failure: BaseException | None = None
         self._lock = threading.Lock()
         self._ready = threading.Event()
@@ -52,6 +54,9 @@ class BrokerRelay:
         for sent in self.rig.published:
             self._client.publish(sent.topic, sent.payload, 1)
         self.rig.published.clear()
+        for commit in self.rig.commits:
+            if commit.new is not None and not commit.key[0].startswith(PRIVATE_PREFIX):
+                self.order.append((commit.key[1], commit.new["rev"]))
         self.rig.commits.clear()
 
     def put(self, item: Item) -> None:

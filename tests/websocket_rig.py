@@ -270,15 +270,15 @@ def run(
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=JUMP_S))
 
 
-def certificates(folder: Path, *names: str) -> None:
-    """ca.pem, and for each name a certificate with that common name, and a key, that it has signed for loopback."""
+def certificates(folder: Path, *names: str, host: str = "IP:127.0.0.1") -> None:
+    """ca.pem, and for each name a certificate with that common name, and a key, that it has signed for that host."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
 
     new = ("req", "-newkey", "rsa:2048", "-nodes")
     openssl(*new, "-x509", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test-ca")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "names").write_text(f"subjectAltName={host}\n")
     for name in names:
         openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
         signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")

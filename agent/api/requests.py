@@ -15,6 +15,7 @@ LINE_BYTES_MAX: Final = 1 << 20
 PAGE_ITEMS_MAX: Final = 1_000
 PAGE_BYTES_MAX: Final = 512 * 1024  # of the items in one answer; the first always fits
 WATCH_WAITING_MAX: Final = 1_000  # events that a watcher has not read: one that is further behind is cut off
+REFUSED_MAX: Final = 1_000  # lines of an import that are named, of those that were refused
 VERSION: Final = 1
 
 Id = int | str | None
@@ -110,12 +111,20 @@ class Compact(Request, frozen=True, kw_only=True, tag="compact"):
     """Gives unused space of the file back: `bytes_before` and `bytes`. Others wait."""
 
 
+class Import(Request, frozen=True, kw_only=True, tag="import"):
+    """Lines of JSON from a `file` (an absolute path, which the agent may read) into the database, in one transaction;
+    answered with what was `imported`. Without `partial` nothing is where a line is refused. Others wait."""
+
+    file: str
+    partial: bool = False
+
+
 AnyRequest = (
     Hello | Status | Get | Find | Create | Update | Upsert | Remove | Watch | Rejected | Settle
-    | Backup | Compact
+    | Backup | Compact | Import
 )  # fmt: skip
 REQUESTS: Final = (
-    Hello, Status, Get, Find, Create, Update, Upsert, Remove, Watch, Rejected, Settle, Backup, Compact,
+    Hello, Status, Get, Find, Create, Update, Upsert, Remove, Watch, Rejected, Settle, Backup, Compact, Import,
 )  # fmt: skip
 
 
@@ -143,6 +152,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes: int | msgspec.UnsetType = msgspec.UNSET
     bytes_before: int | msgspec.UnsetType = msgspec.UNSET
     letters: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    imported: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     status: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     hello: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     event: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET

@@ -68,7 +68,7 @@ class Serving:
         if isinstance(request, api.Settle):
             settle = database.retry if request.how == "retry" else database.discard
             return api.Answer(ok=True, id=request.id, done=settle(request.n))
-        if isinstance(request, api.Backup | api.Compact):
+        if isinstance(request, api.Backup | api.Compact | api.Import):
             return self._whole(request)
         if isinstance(request, api.Status):
             return api.Answer(ok=True, id=request.id, status=self._status())
@@ -117,14 +117,28 @@ class Serving:
             items.append(item)
         return api.Answer(ok=True, id=request.id, items=items, more=False)
 
-    def _whole(self, request: api.Backup | api.Compact) -> api.Answer:
+    def _whole(self, request: api.Backup | api.Compact | api.Import) -> api.Answer:
         if isinstance(request, api.Compact):
             before, after = self.database.compact()
             return api.Answer(ok=True, id=request.id, bytes=after, bytes_before=before)
         if not os.path.isabs(request.file) or "\0" in request.file:
             raise CommandError(f"file: {request.file!r} is no absolute path", "the agent's folder is not the caller's")
+        if isinstance(request, api.Import):
+            return api.Answer(ok=True, id=request.id, imported=self._import(request))
         self.database.backup(request.file)
         return api.Answer(ok=True, id=request.id, bytes=os.stat(request.file).st_size)
+
+    def _import(self, request: api.Import) -> dict[str, Any]:
+        from agent.import_lines import import_lines  # seldom needed
+
+        try:
+            with open(request.file, "rb") as file:
+                done = import_lines(self.database, file, partial=request.partial)
+        except OSError as error:
+            raise CommandError(f"{request.file}: {(error.strerror or str(error)).lower()}") from None
+        del done.refused[api.REFUSED_MAX :]
+        found: dict[str, Any] = msgspec.to_builtins(done)
+        return found
 
     def _letters(self) -> list[dict[str, Any]]:
         return [letters.values(self.database.schema, letter) for letter in self.database.dead_letters()]

@@ -1,7 +1,7 @@
 """`backup compact export import`: the whole database, as a copy or as lines of JSON.
 
-Never writes over a file that is there, and leaves no half of one behind. All but `import` ask the agent, where one runs
-on the database. Called by agent.cli.
+Never writes over a file that is there, and leaves no half of one behind. All ask the agent, where one runs on the
+database. Called by agent.cli.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
 from agent.commands.items import model_of
-from agent.commands.opening import database_path, opened
+from agent.commands.opening import database_path
 from agent.commands.reaching import reached
+from agent.database import Database
+from agent.import_lines import Imported, import_lines
 from agent.protocol.commands.failure import BAD_INPUT, OK, CommandError, note, show
 from agent.protocol.commands.output import json_line, print_json
-from agent.protocol.commands.typed import parsed_json
-from agent.transfer import ImportResult
 
 STANDARD: Final = "-"
 SHOWN_MAX: Final = 20  # refused lines
@@ -88,66 +88,23 @@ def _output(name: str) -> Iterator[TextIO]:
 # --- import
 
 
-class _Refused(Exception):
-    """Undoes the transaction."""
-
-
-class _Lines:
-    """The rows of a file of JSON lines, and which line each came from. What is no JSON object is refused."""
-
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self.name = name
-        self.refused: list[tuple[int, str]] = []
-        self._file = file
-        self._line_of: list[int] = []  # number of the row, from 0 -> of its line, from 1
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for number, line in enumerate(self._file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = parsed_json(line.decode("utf-8-sig" if number == 1 else "utf-8"), float)
-            except UnicodeDecodeError:
-                self.refused.append((number, "no UTF-8"))
-            except ValueError as error:
-                self.refused.append((number, f"no JSON: {error}"))
-            else:
-                if isinstance(row, dict):
-                    self._line_of.append(number)
-                    yield row
-                else:
-                    self.refused.append((number, "expected an object with model and item"))
-
-    def refuse_rows(self, refused: list[tuple[int, str]]) -> None:
-        """`refused`: by the numbers of the rows, from 1."""
-        self.refused += [(self._line_of[row - 1], reason) for row, reason in refused]
-        self.refused.sort()
-
-
 def import_(arguments: argparse.Namespace) -> int:
-    with _input(arguments.file) as file, opened(arguments, begin=True) as database:
-        lines = _Lines(file, "standard input" if arguments.file == STANDARD else arguments.file)
-        try:
-            with database.transaction():
-                result = database.import_items(lines)
-                lines.refuse_rows(result.refused)
-                if lines.refused and not arguments.partial:
-                    raise _Refused
-        except _Refused:
-            result = ImportResult()
-            undone = True
+    with _input(arguments.file) as file, reached(arguments, begin=True) as database:
+        partial = bool(arguments.partial)
+        if isinstance(database, Database):
+            done = import_lines(database, file, partial=partial)
         else:
-            undone = False
+            done = database.import_lines(file, partial=partial)
         whose = "" if database.context.device_id else "; --device says whose items are taken"
-    counts = {"created": result.created, "updated": result.updated, "unchanged": result.unchanged}
-    refused = [{"line": line, "reason": reason} for line, reason in lines.refused]
+    counts = {"created": done.created, "updated": done.updated, "unchanged": done.unchanged}
+    refused = [{"line": line, "reason": reason} for line, reason in done.refused]
     text = ", ".join(f"{count} {name}" for name, count in counts.items())
     if not arguments.json:
-        _show_refused(lines)
-    if undone:
+        _show_refused("standard input" if arguments.file == STANDARD else arguments.file, done)
+    if done.undone:
         note(f"fleet-agent: nothing was imported (--partial keeps what can be{whose})")
-    if arguments.json or not undone:
-        text += f", {len(refused)} refused" if refused else ""
+    if arguments.json or not done.undone:
+        text += f", {done.refused_count} refused" if refused else ""
         _say(arguments, text, {**counts, "refused": refused})
     return BAD_INPUT if refused else OK
 
@@ -156,8 +113,8 @@ def _input(name: str) -> Any:
     return nullcontext(sys.stdin.buffer) if name == STANDARD else open(name, "rb")
 
 
-def _show_refused(lines: _Lines) -> None:
-    shown = [f"{lines.name}:{number}: {' '.join(reason.split())}" for number, reason in lines.refused[:SHOWN_MAX]]
-    if len(lines.refused) > SHOWN_MAX:
-        shown.append(f"and {len(lines.refused) - SHOWN_MAX} more lines are refused")
+def _show_refused(name: str, done: Imported) -> None:
+    shown = [f"{name}:{number}: {' '.join(reason.split())}" for number, reason in done.refused[:SHOWN_MAX]]
+    if done.refused_count > SHOWN_MAX:
+        shown.append(f"and {done.refused_count - SHOWN_MAX} more lines are refused")
     show(shown)

@@ -121,6 +121,11 @@ class Commander:
         store = self.store
         return self.database.clock.corrected and store.identity.adopted and "device" in store.cursors
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is to be done still; before commands may be looked at, nobody knows."""
+        return bool(not self.is_ready or self._waiting or self._running or self._ended)
+
     def receive(self, event: Event, now_ms: int) -> list[Effect]:
         """One event in, what is to be done out. `now_ms`: monotonic. To be called after each event that the session has
         handled, with LOOK, and whenever a handler has ended.

@@ -32,7 +32,8 @@ from cloud.stream_leases import Usurped
 
 OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 2, 4, 130
 PASSWORD: Final = "FLEET_BROKER_PASSWORD"
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "mqtt+ws": 80, "mqtt+wss": 443}
+_PATH: Final = "/mqtt"  # of MQTT over WebSocket, as brokers have it
 _NO_BRIDGE: Final = (
     "without a broker this relay says changes only to the devices that are connected to it: with several relays on the "
     "table, a device of another one hears of them at its next hello"
@@ -192,8 +193,11 @@ def broker_settings(settings: Settings, name: str, boot: str) -> BrokerSettings:
         port = address.port
     except ValueError:
         raise _Stop(f"--broker {text!r}: the port is no number from 1 to 65535") from None
-    if address.scheme not in _PORTS or not address.hostname or address.path.strip("/") or address.query:
-        raise _Stop(f"--broker {_hidden(text)!r}: expected mqtt://<host>[:<port>], or mqtts for TLS")
+    web = address.scheme.startswith("mqtt+ws")
+    path = address.path.strip("/")
+    if address.scheme not in _PORTS or not address.hostname or (path and not web) or address.query:
+        hint = "mqtts for TLS, mqtt+ws or mqtt+wss for a WebSocket"
+        raise _Stop(f"--broker {_hidden(text)!r}: expected mqtt://<host>[:<port>], {hint}")
     username = unquote(address.username) if address.username else None
     password = unquote(address.password) if address.password else os.environ.get(PASSWORD)
     if password and username is None:
@@ -205,7 +209,8 @@ def broker_settings(settings: Settings, name: str, boot: str) -> BrokerSettings:
         prefix=settings.relay.topic_prefix,
         username=username,
         password=password,
-        tls=_tls(settings, address.scheme == "mqtts"),
+        tls=_tls(settings, address.scheme in ("mqtts", "mqtt+wss")),
+        path=(address.path if path else _PATH) if web else "",
         group=settings.group,
         version=settings.mqtt,
         bridge=bool(settings.websocket),
@@ -217,7 +222,7 @@ def _tls(settings: Settings, secure: bool) -> ssl.SSLContext | None:
     files = {"ca": settings.ca, "cert": settings.cert, "key": settings.key}
     if not secure:
         if any(files.values()):
-            raise _Stop("--ca, --cert and --key need a broker at mqtts://")
+            raise _Stop("--ca, --cert and --key need a broker at mqtts:// or mqtt+wss://")
         return None
     if bool(settings.cert) != bool(settings.key):
         raise _Stop("--cert and --key go together: name both, or neither")

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from fleet.scenario.plan import Plan
 
 ORDER = 15
+Ca = Annotated[
+    str, typer.Option("--ca", metavar="FILE", help="Who signed that broker's certificate; default: the system's.")
+]
+Cert = Annotated[
+    str,
+    typer.Option(
+        "--cert", metavar="FILE", help="Client certificate for that broker; {device} in the name: each its own."
+    ),
+]
+PrivateKey = Annotated[str, typer.Option("--key", metavar="FILE", help="Its key; likewise.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,9 +45,12 @@ def live(
         typer.Option(
             "--broker",
             metavar="URL",
-            help="A broker that is there, such as mqtt://broker.example:1883.",
+            help="A broker that is there, such as mqtt://broker.example:1883; also mqtts, ws, wss.",
         ),
     ] = "",
+    ca: Ca = "",
+    cert: Cert = "",
+    key: PrivateKey = "",
     websocket: Annotated[
         bool, typer.Option("--websocket", help="No broker: devices connect to the relay itself, by WebSocket.")
     ] = False,
@@ -86,6 +99,9 @@ def live(
         speed=speed,
         per_device=process_per_device,
         attach=attach or [],
+        ca=ca,
+        cert=cert,
+        key=key,
     )
     _begin(scenario, devices, seed, overrides or [], plant, wanted, out, as_json=as_json, quiet=quiet)
 
@@ -143,11 +159,15 @@ def _check_plant(plant: str) -> None:
 
 
 def command(scenario: str, seed: int, devices: int | None, changes: list[str], plant: str, asked: Asked) -> str:
-    """What to type to get such a run."""
+    """What to type to get such a run; without a password."""
+    from fleet.live.broker import hidden
+
     parts = ["fleet", "live", scenario, "--seed", str(seed)]
     parts += ["--devices", str(devices)] if devices is not None else []
     parts += ["--speed", f"{asked.speed:g}"] if asked.speed != 1.0 else []
-    parts += ["--broker", asked.broker] if asked.broker else []
+    parts += ["--broker", hidden(asked.broker)] if asked.broker else []
+    for option in ("ca", "cert", "key"):
+        parts += [f"--{option}", getattr(asked, option)] if getattr(asked, option) else []
     parts += ["--websocket"] if asked.websocket else []
     parts += ["--table", asked.table] if asked.table else []
     parts += ["--process-per-device"] if asked.per_device else []

@@ -6,11 +6,14 @@ summary, with the reason. Pure; called by `fleet live` before anything is starte
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from agent.protocol.errors import InputError, Problem
+from fleet.probes import WORLD
 from fleet.scenario.plan import FaultPlan, Plan
 from reports.live import NotApplied
 
@@ -43,15 +46,14 @@ WHY_NOT: Final[dict[str, str]] = {
 }
 _LOSS: Final = "packets between processes of one machine are not lost; delays and rates of the links are kept"
 _DEVICE_HOPS: Final = frozenset(("device-to-broker", "broker-to-device"))
+_OF_SWEEPS: Final = ("row_expired",)
+_PROBE: Final = re.compile(r"probes\.(\w+)\s*>\s*0")
 KILLS: Final = ("power-cut", "reboots")
 
 
 def applied(plan: Plan) -> tuple[Plan, list[NotApplied]]:
     """The plan with what a live run can do, and what it cannot. Raises InputError where a scenario has faults and none
-    of them can be done, or gives remote commands."""
-    commands = [workload.name for workload in plan.workloads if workload.commands]
-    if commands:
-        raise _refused(plan, commands[0], "gives remote commands, which a live run does not carry out")
+    of them can be done."""
     done = [fault for fault in plan.faults if can(fault)]
     left = [
         NotApplied(name=fault.name, kind=fault.kind, why=WHY_NOT[fault.kind]) for fault in plan.faults if not can(fault)
@@ -66,6 +68,28 @@ def applied(plan: Plan) -> tuple[Plan, list[NotApplied]]:
     if any(group.link.loss for group in plan.groups):
         left.append(NotApplied(name="loss", kind="link", why=_LOSS))
     return msgspec.structs.replace(plan, faults=done, groups=groups), left
+
+
+def countable(plan: Plan, probes: Mapping[str, int]) -> tuple[Plan, list[NotApplied]]:
+    """The plan without the thresholds that want a path taken which nothing in a live run takes or counts. `probes`: of
+    its simulation, in which what a live run cannot do was left out."""
+    kept, left = [], []
+    for expr in plan.thresholds:
+        wanted = _PROBE.fullmatch(expr.strip())
+        why = "" if wanted is None else _why_not_counted(wanted[1], probes)
+        if why:
+            left.append(NotApplied(name=expr, kind="threshold", why=why))
+        else:
+            kept.append(expr)
+    return msgspec.structs.replace(plan, thresholds=kept), left
+
+
+def _why_not_counted(probe: str, probes: Mapping[str, int]) -> str:
+    if probe in WORLD.split():
+        return "only the simulated world counts it"
+    if probe in _OF_SWEEPS:
+        return "the emulator's table does not sweep items whose lives are over"
+    return "" if probes.get(probe) else "without what is not applied, the simulation does not count it either"
 
 
 def _refused(plan: Plan, key: str, message: str) -> InputError:

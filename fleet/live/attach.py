@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
@@ -44,12 +43,10 @@ class _Seen:
 class Listener:
     """Hears what these devices publish, in a thread of paho's. Raises OSError where the broker is not there."""
 
-    def __init__(self, host: str, port: int, username: str, password: str, devices: Iterable[str]) -> None:
+    def __init__(self, host: str, port: int, client: paho.Client, devices: Iterable[str]) -> None:
         self.heard: deque[tuple[str, bytes]] = deque()
         self._topics = [(from_device(device), 0) for device in devices]
-        self._client = client = paho.Client(CallbackAPIVersion.VERSION2)
-        if username:
-            client.username_pw_set(username, password or None)
+        self._client = client
         client.on_connect = self._subscribe
         client.on_message = self._hear
         client.connect(host, port)

@@ -8,7 +8,7 @@ application looks whether its last write is there, and does it again if not. Cal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from agent.files import open_file
 from agent.protocol.log import Log
 from agent.protocol.messages import Key, decode_image
 from agent.protocol.onetable.dates import from_ms
+from agent.protocol.remote import has_commands
 from agent.protocol.schema import Context, Schema
 from agent.runtime.driver import Agent, Part
 from agent.runtime.gate import Gate
@@ -31,9 +32,13 @@ from agent.runtime.parts import transport_of
 from agent.runtime.settings import load
 from agent.session import Session
 from agent.system import SystemRandom
-from fleet.live import sightings
+from agent.transport.mqtt import MqttTransport
+from agent.transport.port import Transport
+from fleet.live import orders, sightings
+from fleet.live.broker import NamedTls
 from fleet.live.clock import DeviceClock, RunClock
 from fleet.live.script import DeviceOp
+from fleet.scenario.plan import CommandPlan
 from fleet.world.device import AgentTypes
 
 _KIND_OF: Final = {"created": "create", "updated": "update", "removed": "delete"}
@@ -49,10 +54,12 @@ class DeviceSetup(msgspec.Struct, frozen=True, kw_only=True):
     offset_us: int = 0
     drift_ppb: int = 0
     ops: list[DeviceOp] = []
+    server_name: str = ""  # of a broker with TLS: it is reached through a port of loopback
 
 
 class LiveDevice:
-    """`numbers`: of the session; a configuration file does not have all that a plan may set. Raises InputError."""
+    """`numbers`: of the session; a configuration file does not have all that a plan may set. `restart`: ends this
+    process and starts another one, as a restart of the machine would. Raises InputError."""
 
     def __init__(
         self,
@@ -65,6 +72,8 @@ class LiveDevice:
         *,
         stop_ms: int,
         limiter: trio.CapacityLimiter,
+        commands: CommandPlan,
+        restart: Callable[[], Awaitable[str]],
     ) -> None:
         self.setup = setup
         self.schema = schema
@@ -82,6 +91,10 @@ class LiveDevice:
         self._random = SystemRandom()
         self._ended: trio.Event | None = None
         self._next_op = 0
+        self._commands = commands if has_commands(schema) else None
+        self._restart = restart
+        self._executor: orders.LiveExecutor | None = None
+        self._result_rev = orders.first_rev(setup.id)  # of the last result that was written
         self._lives = any(model.ttl_attribute is not None for model in schema.models.values())
         self._delete_rev = 0
         self._told: Counter[str] = Counter()
@@ -127,7 +140,10 @@ class LiveDevice:
 
     def _open(self, connection: Any, records: list[sightings.Sighting]) -> Database:
         context = Context(self.setup.id, self._settings.account)
-        database: Database = self._types.database(
+        database_type = self._types.database
+        if self._commands is not None:
+            database_type = orders.announcing(database_type, self._intends)
+        database: Database = database_type(
             connection,
             self.schema,
             context,
@@ -139,6 +155,8 @@ class LiveDevice:
         database.on("*", "*", self._changed)
         with database.lock:
             self._recall(database, records)
+            if self._commands is not None:
+                self._executor = self._executor_of(database, self._commands)
             if records:
                 self.write("device_booted", self.setup.id)
                 found = [(key, image.get("rev")) for _, key, image in database.items()]
@@ -148,29 +166,44 @@ class LiveDevice:
     def _recall(self, database: Database, records: list[sightings.Sighting]) -> None:
         """Where the application goes on: behind the last write that is there."""
         self.boots = 1 + sum(name == "device_booted" for _, name, _ in records) if records else 0
-        intent: sightings.Sighting | None = None
+        intents: dict[tuple[Any, ...], sightings.Sighting] = {}  # of what was not seen to be written
         for record in records:
-            if record[1] == sightings.INTENT:
-                intent = record
-            elif record[1] == sightings.DONE:
-                intent = None
-                self._next_op = record[2][0] + 1
-        if intent is None:
-            return
+            name, arguments = record[1], record[2]
+            if name == sightings.INTENT:
+                number, key, _, rev, _ = arguments
+                intents[*key, rev] = record
+                if number is None:
+                    self._result_rev = max(self._result_rev, rev)
+            elif name == sightings.DONE:
+                self._next_op = arguments[0] + 1
+                intents = {at: one for at, one in intents.items() if one[2][0] != arguments[0]}
+            elif name == "device_wrote":
+                seen = intents.pop((*arguments[1], arguments[3]), None)
+                if seen is not None and seen[2][0] is not None:
+                    self._next_op = seen[2][0] + 1  # all of it was seen but its end
+        for intent in intents.values():
+            self._recall_write(database, intent)
+
+    def _recall_write(self, database: Database, intent: sightings.Sighting) -> None:
+        """Of a write that was about to be made when the process was killed: whether it is there."""
         t_us, _, (number, key, kind, rev, before) = intent
-        if any(t >= t_us and name == "device_wrote" for t, name, _ in records):
-            self._next_op = number + 1  # all of it was seen but its end
-            return
         visible = database.store.visible(*key)
-        now = None if visible.image is None else decode_image(visible.image).get("rev")
-        if now == (None if kind == "delete" else rev) and now != before:
-            self.write.at(t_us, "device_wrote", self.setup.id, key, kind, rev, visible.updated, before)
+        image = None if visible.image is None else decode_image(visible.image)
+        now = None if image is None else image.get("rev")
+        if now != (None if kind == "delete" else rev) or now == before:
+            return
+        place = self.schema.locate((key[0], key[1]))
+        if self._lives and image is not None and place is not None:
+            ends = place.model.ttl_attribute or ""
+            self.write.at(t_us, "device_sets_end", key, rev, image.get(ends))
+        self.write.at(t_us, "device_wrote", self.setup.id, key, kind, rev, visible.updated, before)
+        if number is not None:
             self.write.at(t_us, sightings.DONE, number)
             self._next_op = number + 1
 
     def _agent(self, database: Database) -> Agent:
         gate = Gate(self._settings.gate, self.clock.monotonic_ms(), self._chance)
-        part = Part(self._numbers, transport_of(self._settings, self._limiter, self.clock.wall_ms), gate)
+        part = Part(self._numbers, self._transport(), gate)
         return Agent(
             database,
             part,
@@ -179,8 +212,40 @@ class LiveDevice:
             log=self._log,
             threads=trio.CapacityLimiter(1),
             stop_ms=self._stop_ms,
+            executor=self._executor,
             session_type=self._session_type(),
         )
+
+    def _transport(self) -> Transport:
+        transport = transport_of(self._settings, self._limiter, self.clock.wall_ms)
+        if self.setup.server_name and isinstance(transport, MqttTransport):
+            assert transport.settings.tls is not None
+            tls: Any = NamedTls(transport.settings.tls, self.setup.server_name)
+            transport.settings = msgspec.structs.replace(transport.settings, tls=tls)
+        return transport
+
+    def _executor_of(self, database: Database, plan: CommandPlan) -> orders.LiveExecutor:
+        commander = orders.commander_of(
+            self._types.commander,
+            database,
+            plan,
+            boot=self.boots,
+            status=lambda: {"waiting": database.store.outbox_rows, "reboots": self.boots},
+            next_rev=self._next_result_rev,
+        )
+
+        def ran(command_id: str, name: str) -> None:
+            with database.lock:
+                self.write("command_ran", self.setup.id, command_id, name)
+
+        return orders.LiveExecutor(commander, self._restart, self._log, ran)
+
+    def _next_result_rev(self) -> int:
+        self._result_rev += 1
+        return self._result_rev
+
+    def _intends(self, key: Key, kind: str, rev: int, before: int | None) -> None:
+        self.write(sightings.INTENT, None, key, kind, rev, before)
 
     def _chance(self) -> float:
         return self._random.unit()
@@ -308,21 +373,23 @@ class LiveDevice:
             "state": agent.state,
             "rows": store.outbox_rows,
             "healing": agent.session.digests.is_healing,
+            "busy": self._executor is not None and self._executor.commander.is_busy,
             "cursors": {feed: list(store.cursors.get(feed) or ()) for feed in agent.session.replica.feeds},
             "trouble": trouble,
         }
 
-    def note_final(self) -> None:
-        """The last look: all that applications can read, and what waits to be sent."""
+    def note_final(self) -> int:
+        """A last look: all that applications can read, and what waits to be sent; how much that is."""
         agent = self.agent
         if agent is None:
-            return
+            return 0
         database = agent.database
         with database.lock:
             items = [(key, image.get("rev"), image) for _, key, image in database.items()]
             sql = "SELECT pk, sk FROM outbox WHERE kind<>'sweep' ORDER BY n LIMIT 1"
             first: Key | None = database.store.execute(sql).fetchone()
             self.write(sightings.FINAL, items, database.store.outbox_rows, first)
+            return database.store.outbox_rows
 
 
 def sighted(database: Path) -> Path:

@@ -191,6 +191,17 @@ class LiveFaults:
         self.reboots += 1
         self._off.discard(name)
 
+    async def restart(self, name: str) -> None:
+        """By a command: the agent ends in good order and its process with it, and another process goes on. Nothing for
+        a device that is going off anyway."""
+        if name in self._off:
+            return
+        self._off.add(name)
+        await self._hosts.end(name)
+        await self._hosts.boot(name)
+        self.reboots += 1
+        self._off.discard(name)
+
     async def boot(self, name: str, at_us: int) -> None:
         """The first time that the device is switched on."""
         self._off.add(name)
@@ -202,11 +213,11 @@ class LiveFaults:
         jump_us = fault.params["jump_us"]
         names = self._targets(fault, event)
         for name in names:
-            await self._hosts.tell("clock", name, jump_us=jump_us)
+            await self._hosts.jump(name, jump_us)
         if event[2]:
             await self._until(event[0] + event[2])
             for name in names:
-                await self._hosts.tell("clock", name, jump_us=-jump_us)
+                await self._hosts.jump(name, -jump_us)
 
     # ---------------------------------------------------------------- cloud
 

@@ -70,8 +70,9 @@ class Following:
         return found
 
     def in_step(self, device: str, status: Mapping[str, Any]) -> bool:
-        """Nothing on its way, at the tail of every feed."""
-        ready = status["on"] and status["done"] and not status["rows"] and not status.get("healing")
+        """Nothing on its way or to be done, at the tail of every feed."""
+        busy = status["rows"] or status.get("healing") or status.get("busy")
+        ready = status["on"] and status["done"] and not busy
         return bool(ready and status["cursors"]) and not self.behind(device, status)
 
     def tail(self, device: str, feed: str) -> tuple[str, int] | None:

@@ -2,14 +2,15 @@
 
 It connects to the run's socket, says who it is, and does what it is told, one JSON object a line: `begin` (the moment
 from which times count), `start` and `stop` a device, `clock` (a device's wall clock jumps), `final` (write down what
-applications can read), `quit`. Now and then it says how its devices are. It ends when the run's end of the socket does:
-no agent outlives its run. Started by fleet.live.hosts.
+applications can read), `quit`. Now and then it says how its devices are, and with `restart` that one was ordered to. It
+ends when the run's end of the socket does: no agent outlives its run. Started by fleet.live.hosts.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from agent.system import monotonic_ms, wall_ms
 from fleet.live.clock import RunClock
 from fleet.live.device import DeviceSetup, LiveDevice
 from fleet.plants import types_with
+from fleet.scenario.plan import CommandPlan
 
 STATUS_EVERY_S: Final = 0.25
 CONNECT_THREADS: Final = 8
@@ -39,6 +41,7 @@ class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[DeviceSetup]
     numbers: AgentConfig
     stop_ms: int
+    commands: CommandPlan = CommandPlan()
     plant: str = ""
 
 
@@ -89,11 +92,18 @@ class Host:
         for device in setup.devices:
             self._busy[device.id] = trio.Lock()
             self._devices[device.id] = LiveDevice(
-                device, schema, setup.numbers, types, clock, self._log, stop_ms=setup.stop_ms, limiter=limiter
-            )
+                device, schema, setup.numbers, types, clock, self._log, stop_ms=setup.stop_ms, limiter=limiter,
+                commands=setup.commands, restart=partial(self._restart, device.id),
+            )  # fmt: skip
+
+    async def _restart(self, device: str) -> str:
+        """The run ends this process and starts another one."""
+        await self._tell({"restart": device})
+        return ""
 
     async def _obey(self, nursery: trio.Nursery, order: dict[str, Any]) -> None:
         device = self._devices[order["device"]]
+        more: dict[str, Any] = {}
         async with self._busy[order["device"]]:
             if order["do"] == "start" and not device.is_on:
                 await nursery.start(self._hold, device)
@@ -102,8 +112,8 @@ class Host:
             elif order["do"] == "clock":
                 device.clock.shift(order["jump_us"])
             elif order["do"] == "final":
-                device.note_final()
-        await self._tell({"done": order["number"]})
+                more["rows"] = device.note_final()
+        await self._tell({"done": order["number"], **more})
 
     async def _hold(self, device: LiveDevice, *, task_status: trio.TaskStatus[None]) -> None:
         await device.run(task_status.started)

@@ -11,7 +11,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -46,9 +47,11 @@ class Host:
         self.part = part
         self.status: dict[str, dict[str, Any]] = {}
         self.expected = False  # it is to run
+        self.began = False  # and knows from when times count
         self.stream: trio.SocketStream | None = None
         self.came = trio.Event()
         self.answers: dict[int, trio.Event] = {}
+        self.told: dict[int, dict[str, Any]] = {}  # with them
         self.saying = trio.Lock()
 
     @property
@@ -76,11 +79,13 @@ class Hosts:
     def __init__(self, nursery: trio.Nursery, processes: Processes, folder: Path) -> None:
         self.hosts: dict[str, Host] = {}
         self.changed = trio.Event()  # set, and made anew, whenever one tells how it is
+        self.on_restart: Callable[[str], object] = lambda _: None  # a device was ordered to restart
         self._of_device: dict[str, Host] = {}
         self._nursery = nursery
         self._processes = processes
         self._folder = folder
         self._socket = socket_in(folder)
+        self._jumps_us: Counter[str] = Counter()
         self._number = 0
         self._start_us = 0
         self._starting = trio.CapacityLimiter(STARTING_MAX)
@@ -115,6 +120,7 @@ class Hosts:
         self._start_us = start_us
         for host in self.hosts.values():
             await self._send(host, {"do": "begin", "start_us": start_us})
+            host.began = True
 
     async def _start(self, host: Host) -> None:
         async with self._starting:
@@ -154,7 +160,10 @@ class Hosts:
         if "done" in told:
             event = host.answers.pop(told["done"], None)
             if event is not None:
+                host.told[told["done"]] = told
                 event.set()
+        elif "restart" in told:
+            self.on_restart(told["restart"])
         else:
             host.status = told["status"]
         self._change()
@@ -182,12 +191,12 @@ class Hosts:
         """Whether its process holds no other."""
         return len(self._of_device[device].devices) == 1
 
-    async def tell(self, what: str, device: str, **more: Any) -> None:
-        """An order to the process that holds the device, until it is done; nothing where that does not run. Raises
-        HostFailed."""
+    async def tell(self, what: str, device: str, **more: Any) -> dict[str, Any]:
+        """An order to the process that holds the device, until it is done: what it says then. Nothing where that one
+        does not run. Raises HostFailed."""
         host = self._of_device[device]
         if not host.expected:
-            return
+            return {}
         self._number += 1
         number, done = self._number, trio.Event()
         host.answers[number] = done
@@ -196,8 +205,14 @@ class Hosts:
             await done.wait()
             if host.is_lost:
                 raise HostFailed(f"{host.setup.name} has gone{said(host)}")
-            return
+            return host.told.pop(number, {})
         raise HostFailed(f"{host.setup.name} does not {what} {device} within {LIMIT_S:.0f} s{said(host)}")
+
+    async def jump(self, device: str, jump_us: int) -> None:
+        """Its wall clock jumps, and stays so in the processes to come."""
+        self._jumps_us[device] += jump_us
+        if self._of_device[device].began:
+            await self.tell("clock", device, jump_us=jump_us)
 
     async def boot(self, device: str) -> None:
         """Starts the device; its process too, where that was killed."""
@@ -205,14 +220,27 @@ class Hosts:
         if not host.expected:
             await self._start(host)
             await self._send(host, {"do": "begin", "start_us": self._start_us})
+            host.began = True
+            if self._jumps_us[device]:
+                await self.tell("clock", device, jump_us=self._jumps_us[device])
         await self.tell("start", device)
 
     async def kill(self, device: str) -> None:
         """SIGKILL to its process, which holds no other device."""
         host = self._of_device[device]
-        host.expected = False
+        host.expected = host.began = False
         self._forget(host)
         await trio.to_thread.run_sync(host.part.kill)
+
+    async def end(self, device: str) -> None:
+        """Its agent is stopped in good order, and its process, which holds no other device, ends."""
+        host = self._of_device[device]
+        await self.tell("stop", device)
+        host.expected = host.began = False
+        with suppress(HostFailed):
+            await self._send(host, {"do": "quit"})
+        await trio.to_thread.run_sync(host.part.join)
+        self._forget(host)
 
     def _forget(self, host: Host) -> None:
         """It has ended: nobody is to wait for its answers."""

@@ -19,6 +19,7 @@ from agent.protocol.schema import Schema
 from cloud.table import PRIVATE_PREFIX, Item
 from fleet.live import sightings
 from fleet.live.clock import RunClock
+from fleet.live.script import is_answer
 from fleet.live.sightings import Sighting
 from fleet.live.table import Commit
 from fleet.oracle import CheckResult, Oracle
@@ -47,6 +48,7 @@ class Verdict:
         self.timeline: list[Row] = []
         self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
         self.state: dict[Key, int | None] = {}
+        self.answers = 0  # writes of results of commands
         self.healed: list[int] = []  # when faults were healed, as the oracle was told
 
 
@@ -72,13 +74,14 @@ def judged(
     up, down = LatencyRecorder(), LatencyRecorder()
     members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
     oracle = Oracle(schema, members, latency_up=up, latency_down=down, start_ms=clock.start_wall_us // 1000)
+    oracle.commands_are(plan.commands.keep_us, plan.commands.spacing_us)
     verdict = Verdict(oracle)
     seen = {**seen, "": _at_their_commits(seen[""], date(commits, seen, clock))}
     commits = [commit for commit in commits if not is_foreign(commit.key)]
     table = None if table is None else [item for item in table if not is_foreign((item["pk"], item["sk"]))]
     own = [record for record in seen[""] if record[1] != "cloud_wrote" or not is_foreign(_pair(record[2][0]))]
     seen = {**seen, "": own}
-    story = _Story(verdict, plan.interval_us, up, down)
+    story = _Story(verdict, schema, plan.interval_us, up, down)
     if not plan.faults:
         oracle.healed(0)
     for t_us, _, what in _in_order(seen, commits):
@@ -273,8 +276,11 @@ class _Causes:
 class _Story:
     """Tells the oracle what was seen, and keeps the counts and the timeline."""
 
-    def __init__(self, verdict: Verdict, interval_us: int, up: LatencyRecorder, down: LatencyRecorder) -> None:
+    def __init__(
+        self, verdict: Verdict, schema: Schema, interval_us: int, up: LatencyRecorder, down: LatencyRecorder
+    ) -> None:
         self._verdict = verdict
+        self._schema = schema
         self._oracle = verdict.oracle
         self._interval_us = interval_us
         self._up, self._down = up, down
@@ -303,6 +309,8 @@ class _Story:
             return
         if name in _NOT_THE_ORACLES:
             return
+        if name == "device_wrote":
+            self._verdict.answers += is_answer(self._schema, _pair(arguments[1]))
         if name == "healed":
             self._verdict.healed.append(t_us)
         if name in ("wire_up", "wire_down"):
@@ -310,7 +318,10 @@ class _Story:
             counts[f"messages_{way}"] += 1
             counts[f"bytes_{way}"] += len(arguments[1])
         call = getattr(self._oracle, name)
-        if name in _TIMELESS:
+        if name == "device_expired":
+            *before, own = _with_keys(name, arguments)
+            call(t_us, *before, own=own)
+        elif name in _TIMELESS:
             call(*_with_keys(name, arguments))
         else:
             call(t_us, *_with_keys(name, arguments))

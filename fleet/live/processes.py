@@ -207,6 +207,10 @@ class Part:
         """SIGTERM, and its exit code; one that does not end in time is killed."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
+        return self.join(limit_s)
+
+    def join(self, limit_s: float = LIMIT_S) -> int:
+        """Until it has ended by itself, and its exit code; one that does not end in time is killed."""
         process = self._process
         if process is not None:
             try:

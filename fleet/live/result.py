@@ -16,14 +16,14 @@ from typing import Final
 import msgspec
 
 from agent.protocol.schema import Schema
-from fleet.live.applied import applied
+from fleet.live.applied import applied, countable
 from fleet.live.attach import check_of
 from fleet.live.clock import monotonic_us
 from fleet.live.comparison import compared
 from fleet.live.judge import Verdict, gathered, judged
 from fleet.live.run import Finished, Live
 from fleet.live.scaling import scaled
-from fleet.live.script import CloudOp, Simulated, Totals, count_models, simulated
+from fleet.live.script import CloudOp, Simulated, Totals, applications, count_models, simulated
 from fleet.live.setup import Asked
 from fleet.run import checks_of, judge, versions
 from fleet.scenario.plan import DevicePlan, Plan
@@ -61,7 +61,8 @@ def prepared(
         raise Interrupted
     if attach:
         found.cloud_ops = sorted([*found.cloud_ops, *_for_attached(quick, attach)], key=lambda op: op.at_us)
-    return Prepared(quick, left, found)
+    quick, uncounted = countable(quick, found.probes)
+    return Prepared(quick, left + uncounted, found)
 
 
 def _for_attached(plan: Plan, attach: Sequence[str]) -> list[CloudOp]:
@@ -137,12 +138,14 @@ def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict
     probes = Counter({name: count for name, count in verdict.counts.items() if name not in _COUNTED})
     probes.update(finished.relay_counts)
     counts = verdict.counts
+    schema = Schema.parse(plan.schema_text, plan.schema_file)
     totals = Totals(
-        local_writes=oracle.local_writes,
+        local_writes=oracle.local_writes - verdict.answers,
         cloud_writes=oracle.cloud_writes,
         updates_synced=oracle.updates_synced,
-        items=count_models(Schema.parse(plan.schema_text, plan.schema_file), verdict.state),
+        items=count_models(schema, verdict.state),
     )
+    state = applications(schema, verdict.state)
     complete = finished.table is not None
     return Summary(
         scenario=plan.scenario,
@@ -180,7 +183,7 @@ def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict
             processes=finished.processes,
             not_applied=ready.not_applied,
             attached=finished.attached,
-            comparison=compared(totals, verdict.state, verdict.latency_up, verdict.latency_down, ready.simulated)
+            comparison=compared(totals, state, verdict.latency_up, verdict.latency_down, ready.simulated)
             if complete
             else None,
         ),

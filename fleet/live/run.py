@@ -21,7 +21,7 @@ from agent.protocol.errors import InputError
 from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
 from agent.runtime.limits import LimitError, allow_open_files
-from fleet.live import sightings
+from fleet.live import orders, sightings
 from fleet.live.applied import killed
 from fleet.live.attach import Attachments, Listener
 from fleet.live.clock import RunClock, monotonic_us, wall_us
@@ -170,13 +170,14 @@ class Live:
 
     def _add_hosts(self, proxy: Proxy, schema_file: Path) -> None:
         numbers = self._numbers()
-        alone = killed(self.plan)
+        alone = {**killed(self.plan), **orders.restarted(self.plan)}
         names = [device.id for device in self.plan.devices]
         for number, share in enumerate(shares(names, alone, per_device=self._asked.per_device), 1):
             setups = [
                 self.cloud.setup(name, proxy.doors[name].port, self._simulated.device_ops[name]) for name in share
             ]
-            self.hosts.add(f"agents-{number}", setups, schema_file, numbers, stop_ms=STOP_MS, plant=self.plan.plant)
+            more = {"stop_ms": STOP_MS, "plant": self.plan.plant, "commands": self.plan.commands}
+            self.hosts.add(f"agents-{number}", setups, schema_file, numbers, **more)
 
     def _numbers(self) -> AgentConfig:
         plan = self.plan.agent
@@ -221,6 +222,7 @@ class Live:
     async def _run(self) -> Finished:
         converged = False
         async with trio.open_nursery() as nursery:
+            self.hosts.on_restart = lambda name: nursery.start_soon(self._faults.restart, name)
             for task in (self._follow, self._count, self._observe):
                 nursery.start_soon(task)
             nursery.start_soon(self._mind, nursery.cancel_scope)
@@ -295,15 +297,9 @@ class Live:
             if not self._interrupted:
                 if self._before_final is not None:
                     await self._before_final(self)
-                for device in self.plan.devices:
-                    if status[device.id]["on"]:
-                        await hosts.tell("final", device.id)
-                table = await trio.to_thread.run_sync(lambda: list(cloud.table.scan()))
-            await trio.to_thread.run_sync(self._watch.look)
+                table = await self._read_all([name for name, one in status.items() if one["on"]])
+            await self._look_at_stream()
             await trio.to_thread.run_sync(self._figures.look)
-        late = self._watch.commits[len(self._commits) :]
-        self._following.take(late)
-        self._attachments.take(late)
         if self._listener is not None:
             await trio.to_thread.run_sync(self._listener.close)
         broker = "websocket" if self._asked.websocket else self._asked.broker or "mosquitto"
@@ -326,6 +322,29 @@ class Live:
             touched={name: len(devices) for name, devices in self._faults.touched.items()},
         )
 
+    async def _read_all(self, devices: list[str]) -> list[Any]:
+        """Every item of the table, after each of these devices has written down what it has. Lives of items go on to
+        end when nobody writes any more: read again while something is on its way because of one."""
+        lives = any(model.ttl_attribute is not None for model in self.schema.models.values())
+        limit_us = self._clock.now_us() + self.plan.converge_within_us
+        while True:
+            await self._look_at_stream()
+            before, waiting = self._following.changes, 0
+            for device in devices:
+                waiting += int((await self.hosts.tell("final", device)).get("rows", 0))
+            table = await trio.to_thread.run_sync(lambda: list(self.cloud.table.scan()))
+            await self._look_at_stream()
+            is_still = not waiting and self._following.changes == before
+            if is_still or not lives or self._clock.now_us() >= limit_us:
+                return table
+            await trio.sleep(LOOK_S)
+
+    async def _look_at_stream(self) -> None:
+        fresh = await trio.to_thread.run_sync(self._watch.look)
+        self._following.take(fresh)
+        self._attachments.take(fresh)
+        self._commits += fresh
+
     def is_foreign(self, key: Key) -> bool:
         """Whether an item of the table is an attached device's, which the oracle knows nothing of."""
         return self._attachments.owner(key) is not None
@@ -334,12 +353,9 @@ class Live:
 
     async def _follow(self) -> None:
         while True:
-            fresh = await trio.to_thread.run_sync(self._watch.look)
-            self._following.take(fresh)
-            self._attachments.take(fresh)
+            await self._look_at_stream()
             if self._listener is not None:
                 self._attachments.listen(self._listener.heard, self._clock.now_us())
-            self._commits += fresh
             await trio.sleep(STREAM_S)
 
     async def _count(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fleet.scenario.plan import AgentPlan, BrokerPlan, CloudPlan, DevicePlan, FaultPlan, Plan, WorkloadPlan
+from fleet.scenario.plan import AgentPlan, BrokerPlan, CloudPlan, CommandPlan, DevicePlan, FaultPlan, Plan, WorkloadPlan
 
 # Least values, of what must not be shorter than a message's way through a broker, a relay and an emulator.
 FLOORS_MS: Final = {
@@ -31,6 +31,7 @@ LEASE_MIN_US: Final = 5_000_000
 CONVERGE_MIN_US: Final = 90_000_000  # machines do not get faster by being hurried
 QUIESCE_MIN_US: Final = 3_000_000
 INTERVAL_MIN_US: Final = 500_000
+SETTLE_MIN_US: Final = 500_000  # of commands after a boot: news from the cloud has a way to go
 _CLOUD_WAITS: Final = ("record_life_us", "worker_life_us", "sweep_every_us", "sweep_delay_us")
 _FEED_WAITS: Final = ("feed_retention_ms", "ttl_margin_ms", "future_bound_ms")
 _WORKLOAD_TIMES: Final = (
@@ -53,6 +54,7 @@ def scaled(plan: Plan, speed: float) -> Plan:
         cloud=_cloud(plan.cloud, speed),
         broker=_broker(plan.broker, speed),
         agent=_agent(plan.agent, speed),
+        commands=_commands(plan.commands, speed),
     )
 
 
@@ -93,6 +95,15 @@ def _cloud(cloud: CloudPlan, speed: float) -> CloudPlan:
 def _broker(broker: BrokerPlan, speed: float) -> BrokerPlan:
     keep_alive_us = max(min(broker.keep_alive_us, KEEP_ALIVE_MIN_US), _us(broker.keep_alive_us, speed))
     return msgspec.structs.replace(broker, keep_alive_us=keep_alive_us)
+
+
+def _commands(commands: CommandPlan, speed: float) -> CommandPlan:
+    return CommandPlan(
+        keep_us=_us(commands.keep_us, speed),
+        spacing_us=_us(commands.spacing_us, speed),
+        settle_us=max(min(commands.settle_us, SETTLE_MIN_US), _us(commands.settle_us, speed)),
+        second_us=max(1, _us(commands.second_us, speed)),
+    )
 
 
 def _agent(agent: AgentPlan, speed: float) -> AgentPlan:

@@ -15,6 +15,7 @@ import msgspec
 
 from agent.database import Database
 from agent.protocol.onetable.dates import from_ms
+from agent.protocol.remote import COMMAND, RESULT, has_commands
 from agent.protocol.schema import Schema
 from cloud.table import Delete, Get, Put, Update, Write
 from fleet.oracle.payload import REV
@@ -59,7 +60,8 @@ class CloudOp(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What must come out the same, however long it takes. `items`: in the table at the end, by model."""
+    """What must come out the same, however long it takes. `local_writes`: of applications; what devices write of
+    commands depends on when these come. `items`: in the table at the end, by model."""
 
     local_writes: int = 0
     cloud_writes: int = 0
@@ -77,6 +79,7 @@ class Simulated(msgspec.Struct, kw_only=True):
     latency_down: LatencyRecorder
     verdict_ok: bool
     state: dict[tuple[str, str], int | None]
+    probes: dict[str, int]
     converged: bool
     virtual_s: float
 
@@ -96,11 +99,14 @@ def simulated(plan: Plan, stopped: Callable[[], bool] | None = None) -> Simulate
         return None
     world.finish()
     state = {(item["pk"], item["sk"]): item.get(REV) for item in world.table.scan()}
+    local_writes = world.oracle.local_writes
+    if has_commands(world.schema):
+        local_writes = sum(map(len, recorder.device_ops.values()))
     return Simulated(
         device_ops=recorder.device_ops,
         cloud_ops=recorder.cloud_ops,
         totals=Totals(
-            local_writes=world.oracle.local_writes,
+            local_writes=local_writes,
             cloud_writes=world.oracle.cloud_writes,
             updates_synced=world.oracle.updates_synced,
             items=count_models(world.schema, state),
@@ -108,7 +114,8 @@ def simulated(plan: Plan, stopped: Callable[[], bool] | None = None) -> Simulate
         latency_up=world.latency_up,
         latency_down=world.latency_down,
         verdict_ok=not any(check.failed for check in world.checks),
-        state=state,
+        state=applications(world.schema, state),
+        probes=dict(world.probes),
         converged=world.converged_us is not None,
         virtual_s=world.clock.now / 1e6,
     )
@@ -122,6 +129,19 @@ def count_models(schema: Schema, keys: Mapping[tuple[str, str], object]) -> dict
         if place is not None:
             found[place.model.name] += 1
     return {name: count for name, count in found.items() if count}
+
+
+def applications(schema: Schema, state: Mapping[tuple[str, str], int | None]) -> dict[tuple[str, str], int | None]:
+    """The items that applications write: without devices' answers to commands, which say when what was done."""
+    if not has_commands(schema):
+        return dict(state)
+    return {key: rev for key, rev in state.items() if not is_answer(schema, key)}
+
+
+def is_answer(schema: Schema, key: tuple[str, str]) -> bool:
+    """Whether it is the result of a command."""
+    place = schema.locate(key)
+    return place is not None and place.model.name == RESULT
 
 
 class _Recorder:
@@ -207,11 +227,13 @@ class _Recorder:
 
 
 def shifted(image: Mapping[str, Any], model: Any, now_ms: int, by_ms: int) -> dict[str, Any]:
-    """An image that the simulation has made, as an application would write it now: its stamp, and the end of its life.
-    `by_ms`: what the time of the live run is ahead of that of the simulation."""
+    """An image that the simulation has made, as an application would write it now: its stamp, the end of its life, and
+    when a command expires. `by_ms`: what the time of the live run is ahead of that of the simulation."""
     found = dict(image)
     ends = model.ttl_attribute
     if ends is not None and type(found.get(ends)) is int:
         found[ends] += by_ms // 1000
+    if model.name == COMMAND and type(found.get("expires")) is int:
+        found["expires"] += by_ms
     stamped: dict[str, Any] = dict(model.stamp(found, now_ms))
     return stamped

@@ -10,16 +10,16 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from agent.protocol.errors import InputError, Problem
 from agent.protocol.topics import PREFIX, valid_id
+from agent.transport.address import address_of
 from cloud.access import mosquitto_acl
 from cloud.dynamodb_table import on_this_machine
 from cloud.system import device_token
 from fleet.live.attach import Listener
+from fleet.live.broker import EXAMPLE, RELAY, GivenBroker, check_files, check_reached, given_broker, hidden, refused
 from fleet.live.device import DeviceSetup
 from fleet.live.parts import Mosquitto, MotoServer, NotInstalled, RelayPart, free_port, program
 from fleet.live.processes import Part, Processes
@@ -27,7 +27,6 @@ from fleet.live.script import DeviceOp
 from fleet.live.table import REGION, LiveTable
 from fleet.scenario.plan import Plan
 
-RELAY: Final = "relay"  # its user at the broker
 RELAYS_MAX: Final = 2  # each is a process that asks the emulator several times a second
 PASSWORD: Final = "FLEET_BROKER_PASSWORD"
 
@@ -41,34 +40,39 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 1.0
     per_device: bool = False
     attach: list[str] = []
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    def given(self) -> GivenBroker | None:
+        """The broker that is there. Raises InputError."""
+        return given_broker(self.broker, self.ca, self.cert, self.key) if self.broker else None
 
 
 def checked(asked: Asked, plan: Plan) -> tuple[Asked, str]:
     """What can be had of it, and a line that says so where something else is taken. Starts nothing. Raises
     InputError."""
     if asked.broker and asked.websocket:
-        raise _refused("--websocket", "", "without a broker; with --broker there is one", "leave one of them out")
+        raise refused("--websocket", "", "without a broker; with --broker there is one", "leave one of them out")
     if not 0.01 <= asked.speed <= 1000:
-        raise _refused("--speed", f"{asked.speed:g}", "expected a number from 0.01 to 1000")
+        raise refused("--speed", f"{asked.speed:g}", "expected a number from 0.01 to 1000")
     for device in asked.attach:
         if not valid_id(device):
-            raise _refused("--attach", device, "is no id", "1 to 128 letters, digits and :_.- , and not 'all'")
+            raise refused("--attach", device, "is no id", "1 to 128 letters, digits and :_.- , and not 'all'")
     if asked.broker:
-        parts = urlsplit(asked.broker)
-        if parts.scheme != "mqtt" or not parts.hostname:
-            raise _refused(
-                "--broker",
-                asked.broker,
-                "expected an address such as mqtt://broker.example:1883",
-            )
+        broker = given_broker(asked.broker, asked.ca, asked.cert, asked.key)
         for fault in plan.faults:
             if fault.kind == "broker-outage":
                 message = f"the fault {fault.name!r} takes the broker away, and this one was not started by the run"
-                raise _refused("--broker", asked.broker, message, "leave the fault or the broker out")
+                raise refused("--broker", hidden(asked.broker), message, "leave the fault or the broker out")
+        check_files(broker, [device.id for device in plan.devices])
+    for option in ("ca", "cert", "key"):
+        if getattr(asked, option) and not asked.broker:
+            raise refused(f"--{option}", getattr(asked, option), "goes with --broker", f"--broker {EXAMPLE}")
     _without_a_name_twice(asked, plan)
     if asked.table and not (asked.table.startswith("http://") and on_this_machine(asked.table)):
         message = "not on this machine: a live run makes and deletes a table, on emulators here only"
-        raise _refused("--table", asked.table, message, "http://127.0.0.1:PORT of one, or leave --table out for moto")
+        raise refused("--table", asked.table, message, "http://127.0.0.1:PORT of one, or leave --table out for moto")
     if not asked.table:
         _look_for_moto()
     if asked.broker or asked.websocket:
@@ -85,18 +89,14 @@ def _without_a_name_twice(asked: Asked, plan: Plan) -> None:
     taken = {device.id for device in plan.devices}
     for device in asked.attach:
         if device in taken:
-            raise _refused("--attach", device, "is a device of the scenario, which the run starts itself")
+            raise refused("--attach", device, "is a device of the scenario, which the run starts itself")
 
 
 def _look_for_moto() -> None:
     from importlib.util import find_spec
 
     if find_spec("moto") is None or find_spec("flask") is None:
-        raise _refused("--table", "", "moto's server is not installed", "pip install 'fleet-sync[moto]'")
-
-
-def _refused(option: str, value: str, message: str, hint: str = "") -> InputError:
-    return InputError([Problem(option, 0, 0, value, message, hint)])
+        raise refused("--table", "", "moto's server is not installed", "pip install 'fleet-sync[moto]'")
 
 
 class Cloud:
@@ -113,6 +113,7 @@ class Cloud:
         self._plan = plan
         self._schema = schema
         self._asked = asked
+        self._given = asked.given()
         self.attached = dict.fromkeys(asked.attach, plan.groups[0].account)  # device -> account
         self._accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
         self._accounts.update(self.attached)
@@ -120,6 +121,8 @@ class Cloud:
     def start(self, wall_ms: int) -> None:
         """Raises NotReady, NotInstalled and InputError."""
         asked = self._asked
+        if self._given is not None:
+            check_reached(self._given)
         address = asked.table
         if not address:
             moto = MotoServer(self._processes, self._folder)
@@ -163,9 +166,9 @@ class Cloud:
             count, port = 1, free_port()
             more += ["--websocket", f"127.0.0.1:{port}"]
             self.target = ("127.0.0.1", port)
-        elif asked.broker:
-            parts = urlsplit(asked.broker)
-            url, self.target = asked.broker, (parts.hostname or "", parts.port or 1883)
+        elif self._given is not None:
+            url, self.target = self._given.url_of(RELAY), (self._given.address.host, self._given.address.port)
+            more += self._given.relay_options()
         else:
             url = f"mqtt://{RELAY}@127.0.0.1:{self.target[1]}"
         for number in range(count):
@@ -180,26 +183,32 @@ class Cloud:
                 more=more,
                 name=f"relay-{number + 1}",
             )
-            if not asked.broker and url:
-                relay.environment[PASSWORD] = self.secrets[RELAY]
+            password = self.secrets[RELAY] if self._given is None and url else self._password()
+            if password:
+                relay.environment[PASSWORD] = password
             relay.start()
             relay.ready = _is_up  # started again while the broker is away, it has not failed
             self.relays.append(relay)
+
+    def _password(self) -> str:
+        """At the broker that was given."""
+        return "" if self._given is None else self._given.password
 
     def listener(self) -> Listener | None:
         """Of the attached devices' messages; None without a broker."""
         asked = self._asked
         if asked.websocket or not self.attached:
             return None
-        parts = urlsplit(asked.broker)
-        username, password = unquote(parts.username or ""), unquote(parts.password or "")
-        if not asked.broker:
-            username, password = RELAY, self.secrets[RELAY]
+        given = self._given or GivenBroker(
+            address=address_of(f"mqtt://{self.target[0]}:{self.target[1]}"),
+            username=RELAY,
+            password=self.secrets[RELAY],
+        )
         try:
-            return Listener(*self.target, username, password, self.attached)
+            return Listener(*self.target, given.client(RELAY), self.attached)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise _refused("--broker", asked.broker, reason, "start it, or leave --broker out") from None
+            raise refused("--broker", hidden(asked.broker), reason, "start it, or leave --broker out") from None
 
     def invitation(self, device: str, port: int) -> Path:
         """The configuration with which an attached device comes through that port of loopback."""
@@ -221,21 +230,18 @@ class Cloud:
             offset_us=plan.clock_offset_us,
             drift_ppb=plan.clock_drift_ppb,
             ops=ops,
+            server_name=self._given.address.host if self._given is not None and self._given.address.secure else "",
         )
 
     def _config(self, device: str, account: str, port: int, **session: Any) -> str:
-        asked = self._asked
-        scheme = "ws" if asked.websocket else "mqtt"
         keep_alive = f"{max(5_000, self._plan.broker.keep_alive_us // 1000)}ms"
-        connection: dict[str, Any] = {"url": f"{scheme}://127.0.0.1:{port}", "keep_alive": keep_alive}
-        parts = urlsplit(asked.broker)
-        if asked.websocket:
-            connection["token"] = self.secrets[device]
-        elif not asked.broker:
-            connection["password"] = self.secrets[device]
-        elif parts.username:
-            connection["username"] = unquote(parts.username)
-            connection["password"] = unquote(parts.password or "")
+        connection: dict[str, Any] = {"keep_alive": keep_alive}
+        if self._asked.websocket:
+            connection.update(url=f"ws://127.0.0.1:{port}", token=self.secrets[device])
+        elif self._given is None:
+            connection.update(url=f"mqtt://127.0.0.1:{port}", password=self.secrets[device])
+        else:
+            connection.update(self._given.connection(device, port))
         sections: Mapping[str, Mapping[str, Any]] = {
             "device": {"id": device, "account": account},
             "database": {"file": f"{device}.db", "schema": str(self._schema)},

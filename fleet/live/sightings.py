@@ -21,7 +21,8 @@ Sighting = tuple[
 ]  # time of the run in microseconds, the oracle's call, its arguments after the time
 
 # Not calls of the oracle, but what the run has to know.
-INTENT: Final = "intent"  # number of the operation, key, kind, rev, what could be read before: about to be written
+# About to be written: number of the operation (None: the result of a command), key, kind, rev, rev before.
+INTENT: Final = "intent"
 DONE: Final = "done"  # number of the operation: it has returned
 MINTED: Final = "minted"  # the device has minted an epoch, after its first one was adopted
 COUNTED: Final = "counted"  # how often since the last such record, by name: probes, connects, disconnects

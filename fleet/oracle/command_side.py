@@ -24,9 +24,11 @@ COMMAND: Final = "Command"
 RESULT: Final = "CommandResult"
 REBOOT: Final = "reboot"
 STARTED: Final = "started"
-KEEP_US: Final = 10 * 60_000_000  # simulated devices keep results so long; of older commands they say nothing
+KEEP_US: Final = 10 * 60_000_000  # devices keep results so long, and say nothing of older commands
 FORGET_US: Final = 3_600_000_000  # a withdrawn command that nobody has done is forgotten: done, it fails anyway
-LOOK_US: Final = 90_000_000  # a device's clock may be wrong by a minute, and it waits for a moment before it looks
+# A device's clock may be wrong by a tenth of that, and it waits for a moment before it looks: 90 s of ten minutes.
+LOOK_PERCENT: Final = 15
+LOOK_MIN_US: Final = 10_000_000
 
 Image = Mapping[str, Any]
 Name = tuple[str, str]  # device, id
@@ -64,11 +66,17 @@ class CommandSide(FinalSide):
     ) -> None:
         super().__init__(schema, devices, latency_up=latency_up, latency_down=latency_down, start_ms=start_ms)
         self._takes_commands = RESULT in self._schema.models
+        self._keep_us = KEEP_US
         self._orders: dict[Name, Order] = {}
         self._rebooted_us: dict[str, int] = {}
         self._withdrawn: deque[tuple[int, Name]] = deque()
         self._restarts_us: dict[str, int] = {}  # by device: its last boot
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
+
+    def commands_are(self, keep_us: int, spacing_us: int) -> None:
+        """How long devices keep results, and the least time between two restarts by command."""
+        self._keep_us = keep_us
+        self.checks.spaced.spacing_us = spacing_us
 
     # ------------------------------------------------------------------ what is told
 
@@ -103,7 +111,8 @@ class CommandSide(FinalSide):
         if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
             return False
         heard_us = t_us if order.heard_us is None else order.heard_us
-        return heard_us > order.expires_us + KEEP_US - LOOK_US
+        look_us = max(LOOK_MIN_US, self._keep_us * LOOK_PERCENT // 100)
+        return heard_us > order.expires_us + self._keep_us - look_us
 
     def _restarted(self, device: str, order: Order) -> int:
         """A restart was ordered, and there was one, for whatever reason: the order is carried out."""

@@ -159,6 +159,16 @@ class AgentPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     digest_heal_ms: int = 3_600_000
 
 
+class CommandPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Remote commands on a device, where the schema has them. Results are dropped within a run, so that their commands
+    come back to devices that have forgotten them."""
+
+    keep_us: int = 600_000_000  # how long a result outlives its command
+    spacing_us: int = 600_000_000  # least time between two restarts by command
+    settle_us: int = 3_000_000  # after a boot, until commands are looked at
+    second_us: int = 1_000_000  # what the command `work` takes for each second that it names
+
+
 class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """All that a run needs. The run: writes and faults until duration_us, every fault healed by then; at least
     quiesce_us of quiet; at most converge_within_us, from duration_us on, until all is equal."""
@@ -184,6 +194,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     agent: AgentPlan
     checks: list[str]  # that must have been evaluated
     thresholds: list[str] = []
+    commands: CommandPlan = CommandPlan()
     plant: str = ""  # the planted bug that is switched on
 
     def encode(self) -> bytes:

@@ -40,7 +40,7 @@ from agent.session import NEVER, Session
 from agent.store import Store
 from fleet.oracle import Oracle
 from fleet.rng import rng
-from fleet.scenario.plan import DevicePlan, GroupPlan
+from fleet.scenario.plan import CommandPlan, DevicePlan, GroupPlan
 from fleet.trace import Trace
 from fleet.world import disk, fuse
 from fleet.world.broker import Broker
@@ -85,6 +85,7 @@ class Surroundings:
     in_memory: bool  # whether the schema has items that are kept in memory
     orders: Oracle  # judges what commands do, also on a copy of a device
     first_rev: Callable[[str, str], int] | None  # where the schema has remote commands: numbers for their results
+    commands: CommandPlan
 
 
 class SimDevice:

@@ -16,13 +16,12 @@ from agent.events import DISCONNECTED, ONLINE
 from agent.remote.events import LOOK, CommandConfig, Effect, Event, Reboot, Reconnect, Run, WakeAt
 from agent.remote.handlers import Handlers, perform
 from fleet.rng import rng
+from fleet.scenario.plan import CommandPlan
 from fleet.world import disk, fuse
 
 if TYPE_CHECKING:
     from fleet.world.device import SimDevice
 
-# Results are dropped within a run, so that their commands come back to devices that have forgotten them.
-CONFIG: Final = CommandConfig(allow_reboot=True, running_max=2, result_bytes_max=1024, keep_ms=10 * 60_000)
 _LARGE: Final = "x" * 2048
 _QUICK_US: Final = 1_000_000  # what ends at once takes up to so long
 _REBOOT_US: Final = (5_000_000, 20_000_000)
@@ -40,21 +39,42 @@ def _fails(_: Any) -> None:
     raise RuntimeError("the device's hardware does not answer")
 
 
-def handlers_of(device: SimDevice) -> Handlers:
-    """What the application on a simulated device can do."""
+def config_of(plan: CommandPlan) -> CommandConfig:
+    """What a device of a run allows."""
+    return CommandConfig(
+        allow_reboot=True,
+        running_max=2,
+        result_bytes_max=1024,
+        keep_ms=plan.keep_us // 1000,
+        reboot_spacing_ms=plan.spacing_us // 1000,
+        settle_ms=plan.settle_us // 1000,
+    )
+
+
+def handlers_of(status: Callable[[], dict[str, Any]], work: Callable[[Work], object]) -> Handlers:
+    """What the application on a device of a run can do. `work`: called while a command of that name is done."""
+
+    def works(wanted: Work) -> dict[str, Any]:
+        work(wanted)
+        return {"seconds": wanted.seconds}
+
     handlers = Handlers()
     handlers.add("blink", lambda blink: {"times": blink.times}, Blink)
-    handlers.add("work", lambda work: {"seconds": work.seconds}, Work)
+    handlers.add("work", works, Work)
     handlers.add("fail", _fails)
     handlers.add("large", lambda _: {"text": _LARGE})
-    handlers.add("status", lambda _: {"waiting": device.outbox_rows(), "reboots": device.reboots})
+    handlers.add("status", lambda _: status())
     return handlers
+
+
+def _at_once(_: Work) -> None:
+    """Virtual time passes when the handler has returned."""
 
 
 class Executor:
     """Of one device, from a boot until its power goes."""
 
-    __slots__ = ("_device", "_do", "_handlers", "_stream", "_tie", "commander")
+    __slots__ = ("_device", "_do", "_handlers", "_second_us", "_stream", "_tie", "commander")
 
     def __init__(self, device: SimDevice, boot: int, next_rev: Callable[[], int]) -> None:
         world = device.world
@@ -62,11 +82,12 @@ class Executor:
         self._device = device
         self._tie = device.tie
         self._stream = rng(world.seed, device.device_id, f"commands/{boot}")
-        self._handlers = handlers_of(device)
+        self._second_us = world.commands.second_us
+        self._handlers = handlers_of(lambda: {"waiting": device.outbox_rows(), "reboots": device.reboots}, _at_once)
         self.commander = world.types.commander(
             device.database,
             self._handlers,
-            CONFIG,
+            config_of(world.commands),
             boot_id=str(boot),
             probes=world.probes,
             extra=lambda: {"rev": next_rev()},
@@ -112,7 +133,7 @@ class Executor:
     def _run(self, run: Run) -> None:
         self._ran(run.id, run.name)
         ended = perform(self._handlers, run.id, run.name, run.arguments)
-        work_us = run.arguments.seconds * 1_000_000 if isinstance(run.arguments, Work) else 0
+        work_us = run.arguments.seconds * self._second_us if isinstance(run.arguments, Work) else 0
         takes_us = work_us + self._stream.below(_QUICK_US)
         self._device.world.clock.post_in(takes_us, self._tie, self.give, ended)
 

@@ -108,10 +108,7 @@ class World:
         self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
         self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
         members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-        self.oracle = Oracle(
-            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
-        )
-        self.oracle.heal_within_us = self._heal_within_us()
+        self.oracle = self._oracle(members)
         self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
@@ -137,6 +134,7 @@ class World:
             in_memory=any(model.mem for model in self.schema.models.values()),
             orders=self.oracle,
             first_rev=self.revs.first if has_commands(self.schema) else None,
+            commands=plan.commands,
         )
         self.devices: dict[str, SimDevice] = {}
         self._make_devices(surroundings)
@@ -161,6 +159,14 @@ class World:
         self.checks: list[CheckResult] = []
 
     # ---------------------------------------------------------------- making
+
+    def _oracle(self, members: list[tuple[str, str]]) -> Oracle:
+        oracle = Oracle(
+            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
+        )
+        oracle.heal_within_us = self._heal_within_us()
+        oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
+        return oracle
 
     def _make_devices(self, surroundings: Surroundings) -> None:
         plan = self.plan

@@ -132,6 +132,29 @@ def test_the_whole_file_can_be_asked_for(tmp_path: Path, served: tuple[str, Data
         assert sizes["bytes_before"] >= sizes["bytes"] > 0
 
 
+def test_lines_of_a_file_are_imported_all_or_what_can_be(
+    tmp_path: Path, served: tuple[str, Database, list[Any]]
+) -> None:
+    path, database, _ = served
+    database.create("Setting", {"name": "a", "rev": 1})
+    (row,) = database.export_items()
+    lines = tmp_path / "lines.jsonl"
+    text = json.dumps(row).replace("setting#a", "setting#b").replace('"name": "a"', '"name": "b"')
+    lines.write_text(f"{text}\n" + "no JSON\n" * (api.REFUSED_MAX + 5))
+    waiting = database.pending()
+    with Client(path, LIMIT_S) as client:
+        done = client.ask("import", file=str(lines))["imported"]
+        assert (done["created"], done["undone"], done["refused_count"]) == (0, True, api.REFUSED_MAX + 5)
+        assert len(done["refused"]) == api.REFUSED_MAX and done["refused"][0][0] == 2
+        assert database.pending() == waiting and database.get("Setting", {"name": "b"}) is None
+        done = client.ask("import", file=str(lines), partial=True)["imported"]
+        assert (done["created"], done["undone"]) == (1, False)
+        assert database.pending() == waiting + 1, "it is an own write, which goes to the cloud"
+        for name, said in ((str(tmp_path / "none"), "no such file"), ("lines.jsonl", "no absolute path")):
+            with pytest.raises(CommandError, match=said):
+                client.ask("import", file=name)
+
+
 def test_every_request_has_a_test_above() -> None:
     text = Path(__file__).read_text()
     for request in api.REQUESTS:

@@ -184,6 +184,9 @@ def test_a_password_is_taken_from_the_environment_and_never_shown(monkeypatch: p
     monkeypatch.setenv(PASSWORD, "secret")
     found = broker_settings(settings_of(given, None), "one", "boot")
     assert (found.username, found.password, found.port, found.tls) == ("anna", "secret", 1884, None)
+    for broker, path, port in (("mqtt+ws://broker.example", "/mqtt", 80), ("mqtt+ws://broker.example:9/a", "/a", 9)):
+        found = broker_settings(settings_of({**given, "broker": broker}, None), "one", "boot")
+        assert (found.host, found.port, found.path, found.tls) == ("broker.example", port, path, None)
     found = broker_settings(settings_of({**given, "broker": f"{scheme}a%40b:p%3Aw@localhost"}, None), "one", "boot")
     assert (found.username, found.password, found.port) == ("a@b", "p:w", 1883)
     assert _hidden(f"{scheme}anna:secret@localhost") == f"{scheme}anna@localhost"

@@ -12,13 +12,14 @@ from scenario_rig import write
 from typer.testing import CliRunner
 
 from agent.protocol.errors import InputError
+from agent.protocol.schema import Schema
 from fleet.cli import build_app
 from fleet.live import setup
-from fleet.live.applied import WHY_NOT, applied, can, killed
+from fleet.live.applied import WHY_NOT, applied, can, countable, killed
 from fleet.live.hosts import SHARED_MAX, shares, socket_in
 from fleet.live.parts import NotInstalled
-from fleet.live.scaling import FLOORS_MS, scaled
-from fleet.live.script import simulated
+from fleet.live.scaling import FLOORS_MS, SETTLE_MIN_US, scaled
+from fleet.live.script import shifted, simulated
 from fleet.live.setup import Asked, checked
 from fleet.scenario.build import build_plan
 from fleet.scenario.faults import KINDS
@@ -71,6 +72,42 @@ def test_what_has_no_counterpart_is_left_out_and_named(busy: Plan) -> None:
     assert done.checks == busy.checks, "what the scenario calls for is still called for"
 
 
+def test_thresholds_that_only_a_simulated_world_meets_are_left_out_and_named(busy: Plan) -> None:
+    wanted = [
+        "probes.worker_killed > 0",
+        "probes.conflict_lost > 0",
+        "probes.row_expired > 0",
+        "probes.retransmit > 0",
+        "probes.rejected < 5",
+    ]
+    plan, left = countable(msgspec.structs.replace(busy, thresholds=wanted), {"retransmit": 3, "row_expired": 2})
+    assert plan.thresholds == wanted[3:]
+    assert {one.name: one.why for one in left} == {
+        wanted[0]: "only the simulated world counts it",
+        wanted[1]: "without what is not applied, the simulation does not count it either",
+        wanted[2]: "the emulator's table does not sweep items whose lives are over",
+    }
+
+
+def test_a_scenario_that_gives_commands_is_carried_out_at_its_speed() -> None:
+    plan = build_plan(load("remote-commands", [], 5))
+    done, left = applied(plan)
+    assert "table-restore" in {one.kind for one in left} and done.workloads == plan.workloads
+    quick = scaled(done, 20.0).commands
+    assert (quick.keep_us, quick.spacing_us, quick.second_us) == (30_000_000, 30_000_000, 50_000)
+    assert quick.settle_us == SETTLE_MIN_US
+    found = simulated(scaled(done, 60.0))
+    assert found is not None
+    orders = [op for op in found.cloud_ops if op.image.get("_type") == "Command"]
+    assert orders and all(type(op.image["expires"]) is int for op in orders)
+    model = Schema.parse(plan.schema_text, plan.schema_file).models["Command"]
+    moved = shifted(orders[0].image, model, 0, 1_000)
+    assert moved["expires"] == orders[0].image["expires"] + 1_000
+    ops = [op for ops in found.device_ops.values() for op in ops]
+    assert len(ops) == found.totals.local_writes and not [op for op in ops if op.model == "CommandResult"]
+    assert found.totals.items["CommandResult"] and not [key for key in found.state if "command-result#" in key[1]]
+
+
 def test_devices_that_lose_power_have_a_process_of_their_own(busy: Plan) -> None:
     names = [device.id for device in busy.devices]
     alone = killed(busy)
@@ -118,9 +155,13 @@ def test_without_mosquitto_devices_connect_to_the_relay_and_a_line_says_so(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["remote-commands"], "gives remote commands"),
         (["outage", "--broker", "mqtt://broker.example"], "takes the broker away"),
-        (["baseline", "--broker", "http://broker.example"], "expected an address"),
+        (["baseline", "--broker", "http://broker.example"], "expected one of mqtt"),
+        (["baseline", "--broker", "mqtt://broker.example:many"], "the port is no number"),
+        (["baseline", "--broker", "mqtt://broker.example", "--ca", "ca.pem"], "goes with a broker at mqtts://"),
+        (["baseline", "--broker", "mqtts://broker.example", "--cert", "c.pem"], "go together"),
+        (["baseline", "--broker", "mqtts://broker.example", "--ca", "none.pem"], "no such file"),
+        (["baseline", "--cert", "c.pem"], "goes with --broker"),
         (["baseline", "--broker", "mqtt://broker.example", "--websocket"], "without a broker"),
         (["baseline", "--table", "http://table.example"], "not on this machine"),
         (["baseline", "--speed", "0"], "expected a number"),

@@ -13,6 +13,7 @@ from agent_rig import AgentProcess, Application
 from live_rig import LIMIT_S, ROOT, Mosquitto, RelayProcess, Table, table_name, until
 from relay_rig import config, stored
 
+from agent.api.client import remote
 from cloud.table import Put
 
 ACCOUNTS = {"home-1": "main", "home-2": "main"}
@@ -82,10 +83,33 @@ def test_the_commands_ask_the_agent_that_runs_and_the_file_when_it_is_stopped(
         assert fleet_agent(agent, "get", "Setting", "volume").returncode == 2
         out, err = watching.communicate(timeout=LIMIT_S)
         assert [json.loads(line)["event"] for line in out.splitlines()] == ["created", "updated", "removed"], err
-        assert fleet_agent(agent, "import").returncode == 2  # the file is the agent's
         assert agent.terminate() == 0
         assert json.loads(fleet_agent(agent, "status", "--json").stdout)["state"] == "stopped"
         assert fleet_agent(agent, "create", "Setting", "bass", "rev=1").returncode == 0
+
+
+def test_what_is_imported_while_the_agent_runs_is_in_the_cloud(tmp_path: Path, broker: Mosquitto, table: Table) -> None:
+    count = 300
+    with RelayProcess(tmp_path, table, broker.url) as relay, AgentProcess(tmp_path, over(broker)) as agent:
+        relay.ready()
+        agent.start().wait("connected")
+        assert fleet_agent(agent, "create", "Setting", "volume", "rev=1").returncode == 0
+        (line,) = fleet_agent(agent, "export", "--model", "Setting").stdout.splitlines()
+        lines = tmp_path / "lines.jsonl"
+        names = [f"s{n:03}" for n in range(count)]
+        lines.write_text("".join(line.replace("volume", name) + "\n" for name in names) + "no JSON\n")
+        refused = fleet_agent(agent, "import", str(lines))
+        assert refused.returncode == 2 and f"{lines}:{count + 1}: no JSON" in refused.stderr
+        assert "nothing was imported" in refused.stderr
+        assert len(fleet_agent(agent, "find", "Setting").stdout.splitlines()) == 1
+        done = fleet_agent(agent, "import", str(lines), "--partial", "--json")
+        assert json.loads(done.stdout)["created"] == count, done
+        again = fleet_agent(agent, "import", str(lines), "--partial")
+        assert again.stdout == f"0 created, 0 updated, {count} unchanged, 1 refused\n"
+        until(lambda: agent.status()["pending"] == 0, "all is acknowledged", agent.pause)
+        assert settings_in(table).keys() == {"volume", *names}
+        assert not [path.name for path in agent.folder.iterdir() if "import" in path.name], "no copy stays"
+        assert agent.terminate() == 0 and not agent.odd
 
 
 def test_the_whole_database_is_copied_while_the_agent_runs_and_an_application_writes(tmp_path: Path) -> None:
@@ -105,8 +129,9 @@ def test_the_whole_database_is_copied_while_the_agent_runs_and_an_application_wr
         assert fleet_agent(agent, "compact").returncode == 0
         application.wait(20)
         application.end()
-        with agent.client() as client:
-            now = {item["id"] for item in client.ask("find", model="Fault", limit=1_000)["items"]}
+        whole = remote(agent.socket)
+        now = {item["id"] for item in whole.find("Fault", {})}
+        whole.client.close()
         left = sorted(path.name for path in agent.folder.iterdir() if "copy" in path.name)
         assert not left, "nothing of it stays beside the database"
         assert agent.terminate() == 0
