@@ -72,6 +72,7 @@ MODULES: Final = (
     "fleet.oracle.restored",
     "fleet.oracle.state",
     "fleet.oracle.table_side",
+    "fleet.oracle.tally",
     "fleet.oracle.wire_side",
     "fleet.rng",
     "fleet.trace",

@@ -50,6 +50,7 @@ class AppSide(WireSide):
             return
         d = self._devices[device]
         self.local_writes += 1
+        d.tally.writes[item.model.name] += 1
         checks = self.checks
         checks.direction.checked += 1
         sends = item.sends

@@ -17,6 +17,7 @@ from agent.protocol.messages import Key
 from agent.protocol.schema import Model
 from fleet.oracle.reach import Reach
 from fleet.oracle.stored import NO_VERDICTS
+from fleet.oracle.tally import Tally
 
 HOUR_US: Final = 3_600_000_000
 WINDOW_US: Final = 600_000_000  # superseded states and dead items are kept this long
@@ -126,15 +127,17 @@ class Device:
         "sent_epoch",
         "set_back_us",
         "stale",
+        "tally",
         "timed",
         "undone",
         "undone_us",
         "verdicts",
     )
 
-    def __init__(self, name: str, account: str) -> None:
+    def __init__(self, name: str, account: str, tally: Tally) -> None:
         self.name = name
         self.account = account
+        self.tally = tally
         self.index: dict[str, int] = {}  # kind of feed -> place among its members
         self.feeds: dict[str, Feed] = {}
         self.items: dict[Key, Item] = {}  # those that belong to this device alone

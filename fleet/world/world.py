@@ -22,6 +22,7 @@ from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
+from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
@@ -36,10 +37,10 @@ from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
+from fleet.world.reseed import reseed
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
-from reports.histogram import LatencyRecorder
 
 NEVER_MS: Final = 1 << 62
 INCARNATION_MS: Final = 60_000  # a relay's own default
@@ -48,11 +49,12 @@ LOOK_EVERY_US: Final = 1_000_000  # while converging
 
 @dataclass(slots=True)
 class Types:
-    """What a world is made of: the real classes, or one with a planted bug."""
+    """What a world is made of: the real classes, one with a planted bug, or ones that look on."""
 
     agent: AgentTypes = field(default_factory=AgentTypes)
     relay: type[Relay] = Relay
     cloud: type[CloudWorld] = CloudWorld
+    oracle: type[Oracle] = Oracle
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,15 @@ class World:
         self.revs = Revs()
         self.trace = (Trace if hashed or trace_path else NoTrace)(self.clock, trace_path)
         self.probes: Counter[str] = Counter()
-        self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
-        self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
-        members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-        self.oracle = self._oracle(members)
+        self.latencies = Latencies([group.name for group in plan.groups], self.schema.models)
+        self.latency_up, self.latency_down = self.latencies.up, self.latencies.down
+        self.oracle = self._oracle(types.oracle)
         self.table: WorldTable = in_memory(plan.cloud) if table is None else table
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
         self.broker = Broker(self.clock, self._broker_settings(), self.trace)
-        accounts = dict(members)
+        accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
         relay = self._relay(types.relay, accounts.get)
         self.cloud = types.cloud(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
@@ -154,15 +155,23 @@ class World:
             damage=self.damage.strike,
         )
         self.timeline = Timeline(self)
+        if plan.reseed is not None:  # last of all: what is drawn and ordered before is as without
+            self.clock.post_at(plan.reseed.at_us, self.clock.tie("reseed"), self._reseed, plan.reseed.number)
         self.converged_us: int | None = None
         self.not_done: list[NotDone] = []
         self.checks: list[CheckResult] = []
 
     # ---------------------------------------------------------------- making
 
-    def _oracle(self, members: list[tuple[str, str]]) -> Oracle:
-        oracle = Oracle(
-            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
+    def _oracle(self, kind: type[Oracle]) -> Oracle:
+        plan = self.plan
+        oracle = kind(
+            self.schema,
+            [(device.id, plan.groups[device.group].account) for device in plan.devices],
+            latency_up=self.latency_up,
+            latency_down=self.latency_down,
+            start_ms=START_MS,
+            tallies=self.latencies.by_device(plan),
         )
         oracle.heal_within_us = self._heal_within_us()
         oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
@@ -263,6 +272,9 @@ class World:
 
     # ---------------------------------------------------------------- while it runs
 
+    def _reseed(self, number: int) -> None:
+        reseed(self, self.plan.seed, number)
+
     def now_ms(self) -> int:
         return START_MS + self.clock._now // 1000
 
@@ -310,6 +322,18 @@ class World:
             if device.database is not None:
                 rows += device.database.store.outbox_rows
         return rows
+
+    def waiting(self) -> tuple[int, int]:
+        """(What `outbox` says, devices in step: with power, nothing of their own waiting, nothing missing)."""
+        behind = self.oracle.behind()
+        rows = in_step = 0
+        for name, device in self.devices.items():
+            if device.database is not None:
+                waiting = device.database.store.outbox_rows
+                rows += waiting
+                if not waiting and name not in behind:
+                    in_step += 1
+        return rows, in_step
 
     # ---------------------------------------------------------------- phases
 
