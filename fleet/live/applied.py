@@ -43,6 +43,7 @@ WHY_NOT: Final[dict[str, str]] = {
     "clone": "a second copy of a device is not started",
     "device-restore": "the agent's files are not set back to an older copy",
     "factory-reset": "the agent's files are not wiped",
+    "disk-full": "the agents' files may grow as long as this machine has room",
 }
 _LOSS: Final = "packets between processes of one machine are not lost; delays and rates of the links are kept"
 _DEVICE_HOPS: Final = frozenset(("device-to-broker", "broker-to-device"))

@@ -34,6 +34,7 @@ from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
 from fleet.world.damage import Damage
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
+from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
 from fleet.world.reseed import reseed
@@ -453,7 +454,7 @@ class World:
             self.table.scan(),
             {name: device.outbox_rows() for name, device in self.devices.items()},
             {name: device.identity_changes() for name, device in self.devices.items()},
-            {name: key for name, device in self.devices.items() if (key := device.outbox_first()) is not None},
+            {name: key for name, device in self.devices.items() if (key := first_operation(device.disk)) is not None},
         )
 
     def _device_items(self, name: str) -> Iterator[tuple[Key, Any, dict[str, Any]]]:

@@ -33,6 +33,7 @@ NAMES = [
     "conflict",
     "device-restore",
     "firmware-wave",
+    "full-disk",
     "hot-item",
     "lifetimes",
     "long-offline",
