@@ -58,7 +58,8 @@ def build_app() -> typer.Typer:
         cls=help_text.PlainGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
     app.callback(help=help_text.filled(_options.__doc__ or ""))(_options)
-    names = sorted(path.stem for path in Path(fleet.commands.__path__[0]).glob("[a-z]*.py"))
+    found = sorted(path.stem for path in Path(fleet.commands.__path__[0]).glob("[a-z]*.py"))
+    names = [name for name in found if not name.endswith("_output")]  # what one command shows: loaded when it does
     modules = [importlib.import_module(f"fleet.commands.{name}") for name in names]
     commands = [module for module in modules if hasattr(module, "register")]
     for module in sorted(commands, key=lambda module: module.ORDER):
