@@ -108,7 +108,12 @@ def test_a_delete_of_an_application_in_the_cloud_is_told_when_it_is_carried_out(
 
 
 def test_what_a_device_did_after_its_last_look_is_left_out() -> None:
-    saw, final, wrote = (1, "device_saw", []), (2, sightings.FINAL, [[], 0, None]), (3, "device_wrote", [])
+    told: list[sightings.Sighting] = [
+        (1, "device_saw", []),
+        (2, sightings.FINAL, [[], 0, None]),
+        (3, "device_wrote", []),
+    ]
+    saw, final, wrote = told
     assert until_final([saw, final, wrote]) == [saw, final]
     assert until_final([saw, final, wrote, final, wrote]) == [saw, final, wrote, final]
     assert until_final([saw, wrote]) == [saw, wrote]
