@@ -23,7 +23,7 @@ help:
 	@echo "make slow    the tests that take minutes"
 	@echo "make bench   the benchmarks"
 	@echo "make docs    write the parts of the documents that come from the code"
-	@echo "make picture run the outage and picture its report in docs/report.png (needs chromium)"
+	@echo "make picture run two scenarios and picture their reports in docs/report*.png (needs chromium)"
 	@echo "make clean   remove .venv and all caches; runs/ stays"
 
 run: $(VENV)/.for-run $(VENV)/.native
@@ -73,12 +73,12 @@ $(BIN)/python:
 # The stamp of the tools covers a run as well, so that a run after a test installs nothing.
 $(VENV)/.for-run: pyproject.toml | $(BIN)/python
 	@echo "Installing Fleet into $(VENV) (about a minute, once)"
-	@$(PIP) install --editable '.[fleet,native]'
+	@$(PIP) install --editable '.[fleet,report,native]'
 	@touch $@
 
 $(VENV)/.for-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing Fleet and its test tools into $(VENV) (about a minute, once)"
-	@$(PIP) install --editable '.[fleet,native,dev]'
+	@$(PIP) install --editable '.[fleet,report,native,dev]'
 	@touch $(VENV)/.for-run $@
 
 # Once, and not again when the source changes: then everything runs interpreted until `make native`. A machine without a

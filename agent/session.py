@@ -174,10 +174,11 @@ class Session(Receiving):
     def on_disconnected(self, _: Event) -> None:
         config = self.config
         self.state = State.WAITING
-        # Full jitter; the back-off starts anew only after a connection that held (accept-then-drop must not flap).
+        # Full jitter, unless configured; the back-off starts anew only after a connection that held (no flapping).
         ceiling = min(config.connect_cap_ms, config.connect_base_ms << min(self._connect_attempts, 20))
         self._connect_attempts += 1
-        self._connect_at = self._now + int(self.random.unit() * ceiling)
+        spread = self.random.unit() * ceiling * config.connect_jitter
+        self._connect_at = self._now + int(ceiling * (1.0 - config.connect_jitter) + spread)
         self.forget_connection()
 
     def on_stop(self, _: Event) -> None:

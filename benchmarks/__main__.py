@@ -39,6 +39,7 @@ SUBJECTS: Final = {
     "relay": "relay",
     "tracing": "tracing",
     "latency": "latency",
+    "report": "report",
 }
 PROFILE: Final = {"profile": "sampling"}
 SIMULATED: Final = frozenset({"end-to-end", "memory", "tracing", "profile"})  # as `fleet run` does, with its SQLite

@@ -5,20 +5,23 @@ The tables come from the JSON Schema that `fleet schema` prints. Called by docs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from docs.markdown import code, table
+from fleet.quota.presets import PRESETS
 from fleet.scenario.build import build_plan
-from fleet.scenario.expect import PATHS
+from fleet.scenario.expect import COLUMNS, LATENCY_PATHS, PART_PATHS, PATHS, RECOVERED
 from fleet.scenario.faults import KINDS, Background, FaultBase, Lasting, Occurring
 from fleet.scenario.json_schema import json_schema
 from fleet.scenario.load import load
 from fleet.scenario.presets import LINKS
+from fleet.scenario.quota_settings import QuotaSettings
 from fleet.scenario.shipped import header, scenario_paths
 from fleet.scenario.units import format_duration
 
 Entry = Mapping[str, Any]
+QUOTAS: Final = tuple(field.alias or name for name, field in QuotaSettings.model_fields.items())
 
 # The first example of a unit -> what the unit is called.
 UNITS: Final = {
@@ -43,6 +46,7 @@ PARTS: Final = {
     "BrokerSettings": "broker",
     "AgentSettings": "agent",
     "Expect": "expect",
+    "Threshold": "expect: thresholds",
     "Target": "target: devices",
     "Regions": "target: regions",
     "Return": "back and stagger",
@@ -129,7 +133,10 @@ def keys() -> str:
     for name, heading in PARTS.items():
         if not heading.startswith(("target", "back")):
             definition = _definition(schema, name)
-            parts.append(f"### {heading}\n\n{definition['description']}\n\n{table(head, _rows(definition))}")
+            rows = _rows(definition, QUOTAS if name == "CloudSettings" else ())
+            parts.append(f"### {heading}\n\n{definition['description']}\n\n{table(head, rows)}")
+    quotas = [row for row in _rows(_definition(schema, "CloudSettings")) if row[0].strip("`") in QUOTAS]
+    parts.append(f"### cloud: quotas\n\n{' '.join((QuotaSettings.__doc__ or '').split())}\n\n{table(head, quotas)}")
     return "\n\n".join(parts)
 
 
@@ -186,6 +193,29 @@ def shipped() -> str:
     return "\n\n".join(parts)
 
 
+def presets() -> str:
+    """The quotas of each preset, with the mark of its source."""
+    keys = [key for key in QUOTAS if any(key in values or f"{key}_us" in values for values in PRESETS.values())]
+    rows = []
+    for key in keys:
+        cells = []
+        for values in PRESETS.values():
+            value, mark = values.get(key, values.get(f"{key}_us", ("", "")))
+            shown = format_duration(value) if key == "table_doubling" and value else value
+            cells.append(f"{shown:,} ({mark})" if isinstance(shown, int) else f"{shown} ({mark})" if mark else "")
+        rows.append([code(key), *cells])
+    return table(["quota", *map(code, PRESETS)], rows)
+
+
 def threshold_paths() -> str:
     """What a threshold may name."""
-    return ", ".join(code(path) for path in PATHS) + ", and `probes.NAME`"
+
+    def listed(paths: Iterable[str]) -> str:
+        return ", ".join(code(path) for path in paths)
+
+    parts = [
+        f"- of one {part}: `latency_s...` as above, {listed(path for path in paths if path not in LATENCY_PATHS)}"
+        for part, paths in PART_PATHS.items()
+    ]
+    whole = f"- of the whole run: {listed(PATHS)}, and `probes.NAME`"
+    return "\n".join([whole, *parts, f"- in a window: {listed(COLUMNS)}; after a heal also `{RECOVERED}`"])

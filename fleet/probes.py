@@ -1,4 +1,4 @@
-"""The probes: names of the paths that matter, each counted where the path is taken, in the agent, the relay, the world.
+"""The probes: names of the paths that matter, each counted where the path is taken, in agent, relay, world and quotas.
 
 A path that no run takes is not tested, whatever the checks say: a sweep lists the probes that it never hit. Names
 alone; tests/fleet/test_probes.py holds them against the source. Names that end in a code stand once for each code.
@@ -30,10 +30,15 @@ snapshot_sent stamp_cut sweep_kept sweep_overtaken sweep_removed sweep_run trans
 """
 
 WORLD: Final = """
-answer_lost damage_found_nothing damage_healed damaged_in_table damaged_on_device expired_on_device lease_taken_over
+answer_lost damage_found_nothing damage_healed damaged_in_table damaged_on_device disk_full_boot_failed
+disk_full_session_ended disk_full_write_refused expired_on_device lease_taken_over
 message_failed message_lost_with_worker message_redelivered power_cut_at_statement quarantine_over queue_full
 record_failed record_given_up record_redelivered table_restored task_timed_out throttled worker_killed
 worker_killed_mid_batch worker_stalled zombie_resumed
 """
 
-PROBES: Final[tuple[str, ...]] = tuple(dict.fromkeys(" ".join((AGENT, COMMANDS, RELAY, WORLD)).split()))
+QUOTAS: Final = """
+connect_refused function_queued message_throttled request_throttled table_asked_again
+"""
+
+PROBES: Final[tuple[str, ...]] = tuple(dict.fromkeys(" ".join((AGENT, COMMANDS, RELAY, WORLD, QUOTAS)).split()))

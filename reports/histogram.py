@@ -8,13 +8,47 @@ then does the percentiles. Called by the oracle; reads no clock.
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
 
 from reports.summary import Percentiles
 
 _BITS: Final = 11  # 1 / 2**11 < 0.0005: three digits
+_COARSE_BITS: Final = 7
 _US: Final = 1e-6
+
+
+def quantile_us(counts: Sequence[tuple[int, int]], share: float) -> int:
+    """The nearest rank among (value, how often) in rising order of the values; 0 among none."""
+    rank = max(1, math.ceil(round(share * sum(count for _, count in counts), 6)))  # ints; 0.99 * 100 is above 99
+    for value_us, count in counts:
+        rank -= count
+        if rank <= 0:
+            return value_us
+    return 0
+
+
+class CoarseCounts:
+    """What `LatencyRecorder.coarse` says, in 16 bytes for each counter: for a run's many parts, of which most only wait
+    for its end."""
+
+    __slots__ = ("_counts", "_values")
+
+    def __init__(self, pairs: Sequence[tuple[int, int]] = ()) -> None:
+        self._values = array("q", [value_us for value_us, _ in pairs])
+        self._counts = array("q", [count for _, count in pairs])
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(value in microseconds, how often), in rising order of the values."""
+        return list(zip(self._values, self._counts, strict=True))
+
+    def plus(self, other: CoarseCounts) -> CoarseCounts:
+        found = defaultdict(int, self.pairs())
+        for value_us, count in other.pairs():
+            found[value_us] += count
+        return CoarseCounts(sorted(found.items()))
 
 
 class LatencyRecorder:
@@ -53,6 +87,15 @@ class LatencyRecorder:
     def counts(self) -> list[tuple[int, int]]:
         """(value in microseconds, how often), in rising order of the values."""
         return sorted(self._counts.items())
+
+    def coarse(self) -> list[tuple[int, int]]:
+        """The same with 7 significant bits, each value in the middle of what it stands for: to 1 %, in at most 64
+        counters for each doubling. For what is drawn and kept in a file."""
+        found: defaultdict[int, int] = defaultdict(int)
+        for value_us, count in self._counts.items():
+            shift = value_us.bit_length() - _COARSE_BITS
+            found[value_us if shift <= 0 else (value_us >> shift << shift) + (1 << shift - 1)] += count
+        return sorted(found.items())
 
     def percentiles(self) -> Percentiles:
         """The distribution in seconds. Raises ValueError when a latency was negative: an effect before its cause."""

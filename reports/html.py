@@ -7,14 +7,20 @@ Fills the template with values that are ready to show; everything is escaped by 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from reports import live_text, plots
-from reports.result import DeviceRow, FaultWindow, RunResult
+from reports import live_text, plots, story_text
+from reports.breakdown import breakdown
+from reports.drawing import band_roles, bands
+from reports.plots import Drawing
+from reports.quota_text import quota_section
+from reports.result import DeviceRow, RunResult
+from reports.sections import Maker, Section
 from reports.summary import Percentiles, Summary, checks_in_order
 from reports.terminal import healing
 from reports.text import bytes_text, clock_text, number_text, printable, printable_lines, seconds_text
@@ -22,13 +28,21 @@ from reports.text import bytes_text, clock_text, number_text, printable, printab
 if TYPE_CHECKING:
     from jinja2 import Template
 
+EXTRA: Final[tuple[Maker, ...]] = (quota_section,)  # sections that only some runs have
 DEVICES_MAX: Final = 200  # rows of the page; devices.csv has all
+ROWS_MAX: Final = 200  # of any other table
 FAULTS_MAX: Final = 200
 TEXT_MAX: Final = 400
 SCENARIO_CHARS_MAX: Final = 100_000
 DETAIL_MAX: Final = 2_000
+SKETCH_BYTES_MAX: Final = 400_000
+_SKETCHES: Final = {
+    "plan.min.svg": "The smallest plan that still fails",
+    "plan.when.svg": "From which moment on the failure is likely",
+}
 _SAYS: Final = {"pass": "Passed", "fail": "Failed", "unknown": "Unknown"}
 _MARKS: Final = {"pass": "✓", "fail": "✗", "unknown": "?"}
+DRAWERS: Final = ("matplotlib", "pandas", "numpy")  # what the extra `report` brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +53,40 @@ class Fact:
 
 
 def render(result: RunResult) -> str:
-    """The page. Reads only `result`; the same result gives the same page."""
+    """The page. Reads only `result`; the same result gives the same page. Without the extra `report` it has no plots
+    and no tables by group and model, and says so."""
     summary = result.summary
-    end_s = max([summary.virtual_s, 1e-6, *(row.get("t_s", 0.0) for row in result.timeline)])
-    roles = plots.band_roles(result.faults)
-    return _template().render(
+    end_s = _end_s(result)
+    drawings, parts = _drawn(result, end_s)
+    story = [drawings[name] for name in plots.STORY if name in drawings]
+    checks = checks_in_order(summary.checks)
+    return template("report.html.jinja").render(
         summary=summary,
         says=_SAYS,
         marks=_MARKS,
         reason=_reason(summary),
         facts=_facts(summary),
-        checks=checks_in_order(summary.checks),
+        checks=[check for check in checks if check.status != "unknown" or check.required],
+        idle=[check for check in checks if check.status == "unknown" and not check.required],
         counts=_counts(summary),
         latencies=_latencies(summary),
         live=live_text,
         scale=_Scale(summary),
+        failure=story_text.failure_of(result) if summary.verdict == "fail" else None,
+        sketches=[_sketch(name, svg) for name, svg in sorted(result.sketches.items())],
         faults=sorted(result.faults, key=lambda fault: (fault.start_s, fault.name))[:FAULTS_MAX],
         faults_more=max(0, len(result.faults) - FAULTS_MAX),
-        roles=roles,
+        roles=band_roles(result.faults),
         healing=healing,
-        windows=plots.draw_windows(result.faults, end_s) if result.faults else "",
-        drawings=plots.draw(result.timeline, result.faults, end_s),
-        hidden_bands=_hidden(result.faults, end_s),
+        is_plain=parts is None,
+        drawings=drawings,
+        first=story[:1],
+        story=story[1:],
+        hidden_bands=len(result.faults) - len(bands(result.faults, end_s)),
+        phases=result.phases,
+        parts=parts or [],
+        extra=[section for make in EXTRA if (section := make(result)) is not None],
+        rows_max=ROWS_MAX,
         probes=sorted(summary.probes.items()),
         devices=result.devices[:DEVICES_MAX],
         devices_more=max(0, len(result.devices) - DEVICES_MAX),
@@ -70,11 +96,45 @@ def render(result: RunResult) -> str:
     )
 
 
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined  # here, so that starting a command does not pay for it
+def pngs(result: RunResult) -> Iterator[tuple[str, bytes]]:
+    """The plots of the page as PNG: (name, file)."""
+    return plots.pngs(result, _end_s(result))
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+def _end_s(result: RunResult) -> float:
+    return max([result.summary.virtual_s, 1e-6, *(row.get("t_s", 0.0) for row in result.timeline)])
+
+
+def _sketch(name: str, svg: bytes) -> tuple[str, str, str]:
+    """(File, title, address of the picture: empty when it is too large for the page). It is shown as a picture of its
+    own: no style of it touches the page, and nothing in it can run."""
+    url = f"data:image/svg+xml;base64,{b64encode(svg).decode()}" if len(svg) <= SKETCH_BYTES_MAX else ""
+    return name, _SKETCHES.get(name, name), url
+
+
+def _drawn(result: RunResult, end_s: float) -> tuple[dict[str, Drawing], list[Section] | None]:
+    """Plots by name, and the tables by group and model. None for the tables: what draws them is not installed."""
+    try:
+        return plots.draw(result, end_s), breakdown(result.summary)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").split(".")[0] not in DRAWERS:
+            raise
+        return {}, None
+
+
+@cache
+def template(name: str) -> Template:
+    """A page of reports/templates, with the filters that make text harmless."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined  # here: starting a command does not pay for it
+
+    folder = files("reports").joinpath("templates")
+    environment = Environment(
+        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(
         number=number_text,
         seconds=seconds_text,
@@ -82,8 +142,7 @@ def _template() -> Template:
         line=lambda text, length=TEXT_MAX: printable(str(text), length),
         detail=lambda text: _cut(printable_lines(text), DETAIL_MAX),
     )
-    source = files("reports").joinpath("templates/report.html.jinja").read_text("utf-8")
-    return environment.from_string(source)
+    return environment.get_template(name)
 
 
 def _cut(text: str, length: int) -> str:
@@ -213,11 +272,6 @@ def _decade_text(decade: int) -> str:
     if decade < -3:
         return f"{10 ** (decade + 6):g} µs"
     return f"{10 ** (decade + 3):g} ms" if decade < 0 else f"{10**decade:,} s"
-
-
-def _hidden(faults: Sequence[FaultWindow], end_s: float) -> int:
-    """How many windows the plots do not shade."""
-    return len(faults) - len(plots.bands(faults, end_s))
 
 
 def _reasons(devices: Sequence[DeviceRow]) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from reports import plots
+from reports.panels import Panel, draw_panels
 
 HISTORY: Final = "history.jsonl"
 PICTURE: Final = "trend.svg"
@@ -128,13 +128,13 @@ def picture(rows: Sequence[NightRow]) -> str:
     if len(rows) < 2:
         return ""
     panels = [
-        plots.Panel("Events in a second of CPU time, of the reference", {"a": [row.events_per_s for row in rows]}),
-        plots.Panel("Updates synced in a second of CPU time, all runs", {"c": [row.updates_per_s for row in rows]}),
-        plots.Panel("Memory of a worker, MB", {"d": [row.rss_mb for row in rows]}),
-        plots.Panel("Plans of the corpus that fail", {"f1": [float(row.failing) for row in rows]}),
-        plots.Panel("Probes hit", {"b": [float(len(row.probes)) for row in rows]}),
+        Panel("Events in a second of CPU time, of the reference", {"a": [row.events_per_s for row in rows]}),
+        Panel("Updates synced in a second of CPU time, all runs", {"c": [row.updates_per_s for row in rows]}),
+        Panel("Memory of a worker, MB", {"d": [row.rss_mb for row in rows]}),
+        Panel("Plans of the corpus that fail", {"f1": [float(row.failing) for row in rows]}),
+        Panel("Probes hit", {"b": [float(len(row.probes)) for row in rows]}),
     ]
-    return plots.draw_panels("nights", "Nights", [row.night for row in rows], panels)
+    return draw_panels("nights", "Nights", [row.night for row in rows], panels)
 
 
 def write_trend(directory: Path, rows: Sequence[NightRow], known: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import IO, Final, TypeVar
 import msgspec
 
 from reports import html, junit, tables
-from reports.result import Checkpoint, FaultWindow, RunResult, Violation
+from reports.result import Checkpoint, FaultWindow, LatencyPhase, LatencySlot, RunResult, StoryEvent, Violation
 from reports.summary import EXIT_HARNESS, EXIT_INPUT, Summary
 from reports.text import printable, printable_lines
 
@@ -33,6 +33,8 @@ HTML: Final = "report.html"
 TRACE: Final = "trace.jsonl.gz"
 LOG: Final = "log.txt"
 CHECKPOINTS: Final = "checkpoints.json"
+FIGURES: Final = "figures.json"
+SKETCHES: Final = ("plan.min.svg", "plan.when.svg")  # of `fleet shrink`
 _TEMPORARY: Final = ".part"
 _FILE_BYTES_MAX: Final = 1 << 30  # of a file that is read back whole
 
@@ -54,6 +56,14 @@ class _SummaryFile(Summary, kw_only=True):
     faults: list[FaultWindow] = msgspec.field(default_factory=list)
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     violations: list[Violation] = msgspec.field(default_factory=list)
+
+
+class _Figures(msgspec.Struct, kw_only=True):
+    """`figures.json`: what only the report draws."""
+
+    phases: list[LatencyPhase] = []
+    slots: list[LatencySlot] = []
+    story: list[StoryEvent] = []
 
 
 def default_directory(root: Path, scenario: str, seed: int, now: datetime) -> Path:
@@ -88,25 +98,46 @@ def write_run(result: RunResult, directory: Path, trace_lines: Iterable[bytes] |
     Raises RunDirError: exit code 2 when the directory holds something, 4 when it cannot be written; then nothing that
     was written is left."""
     check_out(directory)
-    files: list[tuple[str, Write]] = [
-        (SCENARIO, _text(printable_lines(result.scenario_yaml))),
-        (PLAN, _bytes(result.plan_json)),
-        (TIMELINE, _text(tables.timeline_csv(result.timeline))),
-        (DEVICES, _text(tables.devices_csv(result.devices))),
-        (LOG, _text("".join(f"{printable(line)}\n" for line in result.log))),
-        (CHECKPOINTS, _bytes(msgspec.json.encode(result.checkpoints))),
-        *_derived(result),
-    ]
+    values = _values(result)
+    files = [(name, _bytes(data)) for name, data in values.items() if name != SUMMARY]
+    files += _derived(_result(values.__getitem__))
     if trace_lines is not None:
         files.append((TRACE, _gzip(trace_lines)))
-    files.append((SUMMARY, _bytes(summary_json(result))))
+    files.append((SUMMARY, _bytes(values[SUMMARY])))
     _write_all(directory, files, fresh=True)
     return directory
 
 
-def write_report(result: RunResult, directory: Path) -> None:
-    """Builds again what is drawn from the values of a run directory: the report and the JUnit file."""
-    _write_all(directory, _derived(result), fresh=False)
+def write_report(directory: Path) -> RunResult:
+    """Builds again, from the values of a run directory alone, what people and other programs read: report.html,
+    junit.xml and the tables. Byte for byte what the run has written. Raises RunDirError."""
+    result = load_run(directory)
+    csv = [
+        (TIMELINE, _text(tables.timeline_csv(result.timeline))),
+        (DEVICES, _text(tables.devices_csv(result.devices))),
+    ]
+    _write_all(directory, [*csv, *_derived(result)], fresh=False)
+    return result
+
+
+def write_pngs(result: RunResult, directory: Path) -> None:
+    """Every plot of the report as a file of its own. Raises RunDirError (exit code 4)."""
+    _write_all(directory, [(f"{name}.png", _bytes(data)) for name, data in html.pngs(result)], fresh=False)
+
+
+def _values(result: RunResult) -> dict[str, bytes]:
+    """The files that hold a run's values: everything else is made from these, so that it can be made again."""
+    figures = _Figures(phases=result.phases, slots=result.slots, story=result.story)
+    return {
+        SCENARIO: _encoded(printable_lines(result.scenario_yaml)),
+        PLAN: result.plan_json,
+        TIMELINE: _encoded(tables.timeline_csv(result.timeline)),
+        DEVICES: _encoded(tables.devices_csv(result.devices)),
+        LOG: _encoded("".join(f"{printable(line)}\n" for line in result.log)),
+        CHECKPOINTS: msgspec.json.encode(result.checkpoints),
+        FIGURES: msgspec.json.encode(_speakable(msgspec.to_builtins(figures))),
+        SUMMARY: summary_json(result),
+    }
 
 
 def write_trace(directory: Path, trace_lines: Iterable[bytes]) -> Path:
@@ -144,8 +175,12 @@ def _bytes(data: bytes) -> Write:
     return write
 
 
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
 def _text(text: str) -> Write:
-    return _bytes(text.encode("utf-8", "replace"))
+    return _bytes(_encoded(text))
 
 
 def _gzip(lines: Iterable[bytes]) -> Write:
@@ -227,20 +262,49 @@ def load_run(directory: Path) -> RunResult:
         raise RunDirError(f"{directory}: no such run directory", EXIT_INPUT)
     if not (directory / SUMMARY).is_file():
         raise RunDirError(f"{directory}: no {SUMMARY}: not the directory of a finished run", EXIT_INPUT)
-    whole = _read(directory / SUMMARY, lambda data: msgspec.json.decode(data, type=_SummaryFile))
-    values = {name: getattr(whole, name) for name in Summary.__struct_fields__}
-    has_checkpoints = (directory / CHECKPOINTS).exists()
+
+    def read(name: str) -> bytes:
+        path = directory / name
+        if name in _LATER and not path.exists():
+            return _LATER[name]
+        return _read(path, bytes)
+
+    result = _result(read, directory)
+    for name in SKETCHES:
+        if (directory / name).exists():
+            result.sketches[name] = _read(directory / name, bytes)
+    return result
+
+
+_LATER: Final = {CHECKPOINTS: b"[]", FIGURES: b"{}"}  # files that runs of earlier releases do not have
+
+
+def _result(read: Callable[[str], bytes], directory: Path = Path()) -> RunResult:
+    """What the files of `_values` hold. Raises RunDirError naming the file in `directory`."""
+
+    def parsed(name: str, parse: Callable[[bytes], T]) -> T:
+        data = read(name)
+        try:
+            return parse(data)
+        except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
+            raise RunDirError(f"{directory / name}: {_reason(error)}", EXIT_INPUT) from error
+
+    whole = parsed(SUMMARY, lambda data: msgspec.json.decode(data, type=_SummaryFile))
+    figures = parsed(FIGURES, lambda data: msgspec.json.decode(data, type=_Figures))
     return RunResult(
-        summary=Summary(**values),
-        timeline=_read(directory / TIMELINE, lambda data: tables.parse_timeline(data.decode())),
+        summary=Summary(**{name: getattr(whole, name) for name in Summary.__struct_fields__}),
+        timeline=parsed(TIMELINE, lambda data: tables.parse_timeline(data.decode())),
         faults=whole.faults,
-        devices=_read(directory / DEVICES, lambda data: tables.parse_devices(data.decode())),
-        scenario_yaml=_read(directory / SCENARIO, bytes.decode),
-        plan_json=_read(directory / PLAN, _checked_json),
-        checkpoints=_read(directory / CHECKPOINTS, _checkpoints) if has_checkpoints else [],
-        log=_read(directory / LOG, lambda data: data.decode().split("\n")[:-1]),
+        devices=parsed(DEVICES, lambda data: tables.parse_devices(data.decode())),
+        scenario_yaml=parsed(SCENARIO, bytes.decode),
+        plan_json=parsed(PLAN, _checked_json),
+        checkpoints=parsed(CHECKPOINTS, _checkpoints),
+        log=parsed(LOG, lambda data: data.decode().split("\n")[:-1]),
         versions=whole.versions,
         violations=whole.violations,
+        phases=figures.phases,
+        slots=figures.slots,
+        story=figures.story,
     )
 
 

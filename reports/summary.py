@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from reports.live import LiveRun
+from reports.quotas import Quotas
 
 Status = Literal["pass", "fail", "unknown"]
 
@@ -60,6 +61,14 @@ class Latency(msgspec.Struct, kw_only=True):
     down: Percentiles = msgspec.field(default_factory=Percentiles)
 
 
+class Part(msgspec.Struct, kw_only=True):
+    """What belongs to one group of devices, or to one model. `counts`: those of the names in `Counts` that can be told
+    apart so; of a group also `devices` and `not_in_step` (at the end)."""
+
+    counts: dict[str, int] = {}
+    latency_s: Latency = msgspec.field(default_factory=Latency)
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One check of the oracle. `checked`: how often it was evaluated; `failures`: how often it did not hold.
 
@@ -74,17 +83,23 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
-    """One expression of the scenario. `actual` is None when there was nothing to measure (status unknown)."""
+    """One expression of the scenario. `actual` is None when there was nothing to measure (status unknown); its unit is
+    the limit's (a rate: a second; a share: 0 to 1). `detail`: the same in words, with where and when, or why there was
+    nothing. `abort`: it ends a run early when it fails."""
 
     expr: str
     status: Status
     actual: float | None = None
+    detail: str = ""
+    abort: bool = False
 
 
 class Summary(msgspec.Struct, kw_only=True):
     """The run in numbers. `converged_after_s` is None when the run never converged.
 
-    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run)."""
+    Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `groups` and
+    `models` (by name), `aborted` (the threshold that ended the run early), `quotas` (where the scenario has quotas:
+    what was used of them, and what is metered)."""
 
     scenario: str
     seed: int
@@ -106,6 +121,10 @@ class Summary(msgspec.Struct, kw_only=True):
     plant: str = ""
     interrupted: bool = False
     live: LiveRun | None = None
+    quotas: Quotas | None = None
+    groups: dict[str, Part] = {}
+    models: dict[str, Part] = {}
+    aborted: str = ""
 
 
 def verdict(checks: Iterable[Check], thresholds: Iterable[Threshold], required: Iterable[str] = ()) -> Status:

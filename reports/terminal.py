@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Iterable
 from typing import IO, Final
 
 from rich.cells import cell_len, set_cell_size
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from reports.live_text import attached_of, distance_of, items_of, parts_of, quantiles_of, verdict_of
+from reports.quota_text import quota_lines
 from reports.result import FaultWindow, RunResult
 from reports.summary import Check, Percentiles, Status, Summary, Threshold, checks_in_order
 from reports.text import bytes_text, clock_text, number_text, printable, seconds_text
@@ -39,6 +41,8 @@ _DEVICES_MAX: Final = 8
 _FAILURES_MAX: Final = 3
 _DETAIL_CELLS_MAX: Final = 4 * WIDTH
 _PROBE_CELLS_MAX: Final = 40
+_EXPR_CELLS_MIN: Final = 40
+_EXPR_CELLS_MAX: Final = 56
 _GAP: Final = 3
 
 
@@ -52,6 +56,7 @@ def summary_lines(result: RunResult, width: int = WIDTH) -> list[Text]:
     lines += _live(summary)
     lines += _counts(summary)
     lines += _faults(result.faults)
+    lines += quota_lines(summary.quotas)
     lines += _devices(result)
     lines += _probes(summary.probes, width)
     lines += [Text(), *_command(printable(summary.reproduce, 400), width)]
@@ -69,27 +74,32 @@ def summary_text(result: RunResult, width: int = WIDTH) -> str:
 
 
 def print_summary(result: RunResult, file: IO[str]) -> None:
-    """Writes the summary to `file`: coloured on a terminal, plain elsewhere, ASCII where the encoding is not UTF."""
+    """Writes the summary to `file`, as wide as that is, but not wider than WIDTH."""
     probe = Console(file=file, highlight=False)
-    width = min(WIDTH, probe.width) if probe.is_terminal else WIDTH
+    print_lines(summary_lines(result, max(40, min(WIDTH, probe.width)) if probe.is_terminal else WIDTH), file)
+
+
+def print_lines(lines: Iterable[Text], file: IO[str]) -> None:
+    """Coloured on a terminal, plain elsewhere, ASCII where the encoding is not UTF."""
+    probe = Console(file=file, highlight=False)
     if not probe.is_terminal:
-        text = summary_text(result, width)
-        file.write(text if _speaks_utf(file) else to_ascii(text))
+        text = "".join(f"{line.plain.rstrip()}\n" for line in lines)
+        file.write(text if speaks_utf(file) else to_ascii(text))
         return
     buffer = io.StringIO()
     system = probe.color_system
     inner = Console(
         file=buffer,
-        width=width + 1,
+        width=max(WIDTH, probe.width) + 1,
         force_terminal=True,
         color_system=system,  # type: ignore[arg-type]  # a name that rich itself gave
         highlight=False,
         soft_wrap=True,
     )
-    for line in summary_lines(result, max(40, width)):
+    for line in lines:
         inner.print(line, soft_wrap=True)
     text = buffer.getvalue()
-    file.write(text if _speaks_utf(file) else to_ascii(text))
+    file.write(text if speaks_utf(file) else to_ascii(text))
 
 
 def to_ascii(text: str) -> str:
@@ -97,7 +107,7 @@ def to_ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode()
 
 
-def _speaks_utf(file: IO[str]) -> bool:
+def speaks_utf(file: IO[str]) -> bool:
     encoding = getattr(file, "encoding", None) or "utf-8"
     return encoding.lower().replace("-", "").startswith("utf")
 
@@ -146,6 +156,8 @@ def _headline(summary: Summary) -> Text:
         line.append(f"  plant {printable(summary.plant, 32)}", "yellow")
     if summary.interrupted:
         line.append("  interrupted", "yellow")
+    if summary.aborted:
+        line.append("  stopped early", "yellow")
     return line
 
 
@@ -192,9 +204,12 @@ def _thresholds(thresholds: list[Threshold]) -> list[Text]:
     if not thresholds:
         return []
     lines = _title("THRESHOLDS")
+    longest = max(cell_len(printable(one.expr)) for one in thresholds)
+    cells = min(max(longest, _EXPR_CELLS_MIN), _EXPR_CELLS_MAX)
     for threshold in thresholds:
         said = f"is {number_text(threshold.actual)}" if threshold.status != "unknown" else "nothing to measure"
-        expr = _pad(printable(threshold.expr), 40)
+        said = printable(threshold.detail, _DETAIL_CELLS_MAX) or said
+        expr = _pad(printable(threshold.expr), cells)
         lines.append(Text.assemble("     ", _mark(threshold.status), " ", expr, " ", (said, "dim")))
     return lines
 

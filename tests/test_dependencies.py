@@ -35,9 +35,9 @@ ROOMS: Final = {
     "agent": ("",),
     "cloud": ("", "cloud"),
     "fleet": ("", "cloud", "fleet", "moto", "cluster"),
-    "reports": ("", "fleet"),
-    "benchmarks": ("", "cloud", "fleet", "dev"),
-    "tests": ("", "cloud", "fleet", "dev"),
+    "reports": ("", "cloud", "fleet", "report"),
+    "benchmarks": ("", "cloud", "fleet", "report", "dev"),
+    "tests": ("", "cloud", "fleet", "report", "dev"),
 }
 # Used by command, or by pytest and mypy when they find it: nobody imports these.
 TOOLS: Final = ("hatchling", "import-linter", "mypy", "pytest-timeout", "pytest-xdist", "ruff")
@@ -108,7 +108,7 @@ def test_what_the_cloud_shares_beside_the_protocol_imports_nothing_of_this_proje
         assert not [name for name in imported(tree) if name.split(".")[0] in OWN], module
 
 
-@pytest.mark.parametrize("extra", ["", "cloud", "fleet", "moto", "cluster", "dev"])
+@pytest.mark.parametrize("extra", ["", "cloud", "fleet", "report", "moto", "cluster", "dev"])
 def test_nothing_is_installed_that_nobody_uses(extra: str) -> None:
     modules = {module for room, extras in ROOMS.items() if extra in extras for module in outside(room)}
     unused = [

@@ -1,4 +1,4 @@
-"""The README's picture of a report: it is there, and `python -m docs.picture` makes it as it says."""
+"""The pictures of reports in the documents: they are there, and `python -m docs.picture` makes them as it says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs import picture
+from docs.picture import PICTURES
 
 ROOT = Path(__file__).parents[1]
 BROWSER = """#!/bin/sh
@@ -22,28 +23,35 @@ cp "$page" "$target"
 """
 
 
-def test_the_readme_shows_the_picture_in_its_size() -> None:
-    assert "](docs/report.png)" in (ROOT / "README.md").read_text("utf-8")
-    head = picture.TARGET.read_bytes()[:24]
+@pytest.mark.parametrize("one", PICTURES, ids=lambda one: one.name)
+def test_a_document_shows_each_picture_in_its_size(one: picture.Picture) -> None:
+    texts = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/reports.md")]
+    assert any(f"]({place}{one.name})" in text for text, place in zip(texts, ("docs/", ""), strict=True))
+    head = (picture.FOLDER / one.name).read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">II", head[16:24]) == (picture.WIDTH_PX, picture.HEIGHT_PX)
+    assert struct.unpack(">II", head[16:24]) == (picture.WIDTH_PX, one.height_px)
 
 
-def test_the_command_shows_the_report_of_a_run_to_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_the_reports_of_runs_to_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = tmp_path / "bin" / "chromium"
     browser.parent.mkdir()
     browser.write_text(BROWSER)
     browser.chmod(0o755)
     monkeypatch.setenv("PATH", str(browser.parent), prepend=":")
-    assert picture.main(["--devices", "2", "--to", str(tmp_path / "shown.html")]) == 0
-    page = (tmp_path / "shown.html").read_text("utf-8")
-    assert "fleet run scenarios/outage.yaml --seed 1 --devices 2" in page and "The run in time" in page
+    monkeypatch.setattr(picture, "prepare", lambda: None)  # this process has its SQLite already
+    assert picture.main(["--devices", "2", "--to", str(tmp_path)]) == 0
+    pages = {one.name: (tmp_path / one.name).read_text("utf-8") for one in PICTURES}
+    assert "fleet run scenarios/outage.yaml --seed 1 --devices 2" in pages["report.png"]
+    assert "First bad event" in pages["report-failure.png"] and 'tr class="fail"' in pages["report-failure.png"]
+    for one in PICTURES:
+        assert f'id="{one.section}"' in pages[one.name] or not one.section
+        assert (f":not(#{one.section})" in pages[one.name]) == bool(one.section)
 
 
 def test_without_a_browser_the_command_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert picture.main(["--to", str(tmp_path / "none.png")]) == 2
+    assert picture.main(["--to", str(tmp_path)]) == 2
     assert "no browser: none of chromium" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ is looked at, and how many requests the service refuses and gets again. Called b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 from cloud.metered import MeteredTable
@@ -15,11 +16,8 @@ from fleet.plants import types_with
 from fleet.scenario.plan import Plan
 from fleet.world.table import retain_ms
 from fleet.world.world import World
+from reports.cost import AWS, REGION
 
-# US dollars; AWS's price list for on-demand tables in us-east-1, late 2025, by second-hand copies. Regions differ.
-WRITE_UNITS_MILLION: Final = 0.625
-READ_UNITS_MILLION: Final = 0.125
-STREAM_READS_100K: Final = 0.02
 LOOKS: Final = 6  # reads of the stream for one write: some shards, and a second look now and then
 
 
@@ -31,16 +29,14 @@ class Estimate:
 
     @property
     def dollars(self) -> float:
-        return (
-            self.write_units * WRITE_UNITS_MILLION / 1e6
-            + self.read_units * READ_UNITS_MILLION / 1e6
-            + self.stream_reads * STREAM_READS_100K / 1e5
-        )
+        """By the one price table, reports.cost."""
+        units = {"write_units": self.write_units, "read_units": self.read_units, "stream_reads": self.stream_reads}
+        return float(sum((AWS[name].cost(Fraction(number)) for name, number in units.items()), Fraction(0)))
 
     def __str__(self) -> str:
         return (
             f"about {self.write_units:,} write units, {self.read_units:,} read units and {self.stream_reads:,} reads "
-            f"of the stream: ${max(0.01, self.dollars):.2f} by the list prices of us-east-1, on demand"
+            f"of the stream: ${max(0.01, self.dollars):.2f} by the list prices of {REGION}, on demand"
         )
 
 

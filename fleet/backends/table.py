@@ -81,6 +81,10 @@ class EmulatedTable:
             self._follow(request, now_ms)
         return answer
 
+    def peek(self, key: Key) -> Item | None:
+        """One item as the stream has told it; asks the emulator nothing."""
+        return self._items.get(key)
+
     # The sweep: the service's own is off, because it would come at moments of real time.
 
     def sweep(self, now_ms: int, limit: int = 1000, pick: Callable[[int], int] | None = None) -> int:

@@ -154,6 +154,7 @@ def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_js
     from fleet.backends.failure import BackendFailed
     from fleet.commands.progress import ProgressLine
     from fleet.run import execute
+    from reports.failure import story_of
     from reports.rundir import read_trace
 
     with tempfile.TemporaryDirectory(prefix="fleet-") as scratch, interruptible() as interrupt:
@@ -189,5 +190,7 @@ def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_js
                 )
                 raise typer.Exit(EXIT_HARNESS)
         kept = read_trace(Path(scratch)) if traced.exists() else None
+        if traced.exists() and result.violations:
+            result.story = story_of(result.violations, read_trace(Path(scratch)))
         keep(result, directory, kept)
     show(result, directory, as_json=as_json, quiet=quiet)

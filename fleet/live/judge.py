@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
 from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
 from cloud.table import PRIVATE_PREFIX, Item
+from fleet.latencies import Latencies, Phases
 from fleet.live import sightings
 from fleet.live.clock import RunClock
 from fleet.live.script import is_answer
@@ -26,7 +28,6 @@ from fleet.oracle import CheckResult, Oracle
 from fleet.oracle.stored import HEAD, LOG, OP, head_device
 from fleet.oracle.wire import upward
 from fleet.scenario.plan import Plan
-from reports.histogram import LatencyRecorder
 from reports.result import Row
 
 _NOT_THE_ORACLES: Final = (
@@ -41,12 +42,13 @@ _SEEN, _COMMIT = 0, 1
 class Verdict:
     """What the oracle says, and what was counted on the way."""
 
-    def __init__(self, oracle: Oracle) -> None:
+    def __init__(self, oracle: Oracle, latencies: Latencies) -> None:
         self.oracle = oracle
+        self.latencies = latencies
         self.checks: list[CheckResult] = []
         self.counts: Counter[str] = Counter()
         self.timeline: list[Row] = []
-        self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
+        self.latency_up, self.latency_down = latencies.up, latencies.down
         self.state: dict[Key, int | None] = {}
         self.answers = 0  # writes of results of commands
         self.healed: list[int] = []  # when faults were healed, as the oracle was told
@@ -71,18 +73,25 @@ def judged(
 ) -> Verdict:
     """`table`: all items at the end; None: the run was interrupted, and has no end to be judged. `is_foreign`: whether
     an item is none of these devices', and left out."""
-    up, down = LatencyRecorder(), LatencyRecorder()
+    latencies = Latencies([group.name for group in plan.groups], schema.models)
     members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-    oracle = Oracle(schema, members, latency_up=up, latency_down=down, start_ms=clock.start_wall_us // 1000)
+    oracle = Oracle(
+        schema,
+        members,
+        latency_up=latencies.up,
+        latency_down=latencies.down,
+        start_ms=clock.start_wall_us // 1000,
+        tallies=latencies.by_device(plan),
+    )
     oracle.commands_are(plan.commands.keep_us, plan.commands.spacing_us)
-    verdict = Verdict(oracle)
+    verdict = Verdict(oracle, latencies)
     seen = {name: until_final(records) for name, records in seen.items()}
     seen = {**seen, "": _at_their_commits(seen[""], date(commits, seen, clock))}
     commits = [commit for commit in commits if not is_foreign(commit.key)]
     table = None if table is None else [item for item in table if not is_foreign((item["pk"], item["sk"]))]
     own = [record for record in seen[""] if record[1] != "cloud_wrote" or not is_foreign(_pair(record[2][0]))]
     seen = {**seen, "": own}
-    story = _Story(verdict, schema, plan.interval_us, up, down)
+    story = _Story(verdict, schema, plan.interval_us, Phases(plan))
     if not plan.faults:
         oracle.healed(0)
     for t_us, _, what in _in_order(seen, commits):
@@ -283,14 +292,12 @@ class _Causes:
 class _Story:
     """Tells the oracle what was seen, and keeps the counts and the timeline."""
 
-    def __init__(
-        self, verdict: Verdict, schema: Schema, interval_us: int, up: LatencyRecorder, down: LatencyRecorder
-    ) -> None:
+    def __init__(self, verdict: Verdict, schema: Schema, interval_us: int, phases: Phases) -> None:
         self._verdict = verdict
         self._schema = schema
         self._oracle = verdict.oracle
         self._interval_us = interval_us
-        self._up, self._down = up, down
+        self._phases = phases
         self._next_us = interval_us
         self._before: Counter[str] = Counter()
         self._values: dict[str, int] = {ONLINE: 0, "outbox": 0, "converged": 0}
@@ -298,12 +305,13 @@ class _Story:
     def until(self, t_us: int) -> None:
         """Closes the intervals that end before."""
         while t_us >= self._next_us:
-            self._row(self._next_us - self._interval_us)
+            self._row(self._next_us - self._interval_us, self._next_us)
             self._next_us += self._interval_us
 
     def close(self, end_us: int) -> None:
         self.until(end_us)
-        self._row(self._next_us - self._interval_us)
+        self._row(self._next_us - self._interval_us, end_us)
+        self._verdict.latencies.finish()
 
     def tell(self, record: Sighting) -> None:
         t_us, name, arguments = record
@@ -333,7 +341,7 @@ class _Story:
         else:
             call(t_us, *_with_keys(name, arguments))
 
-    def _row(self, start_us: int) -> None:
+    def _row(self, start_us: int, end_us: int) -> None:
         verdict, oracle = self._verdict, self._oracle
         now = Counter(verdict.counts)
         now.update(writes_device=oracle.local_writes, writes_cloud=oracle.cloud_writes, synced=oracle.updates_synced)
@@ -341,14 +349,10 @@ class _Story:
         for name in COUNTERS:
             row[name] = now[_PROBES.get(name, name)] - self._before[_PROBES.get(name, name)]
         row.update(self._values)
-        for way, interval, total in (
-            ("up", self._up, verdict.latency_up),
-            ("down", self._down, verdict.latency_down),
-        ):
-            if len(interval):
-                row[f"{way}_p50_s"], row[f"{way}_p99_s"] = interval.quantiles_s(50.0, 99.0)
-            total.merge(interval)
-            interval.clear()
+        quantiles = verdict.latencies.close(self._phases.of(start_us, end_us), (end_us - start_us) / 1e6)
+        for way, values in zip(("up", "down"), quantiles, strict=True):
+            if not isnan(values[0]):
+                row[f"{way}_p50_s"], row[f"{way}_p90_s"], row[f"{way}_p99_s"] = values
         verdict.timeline.append(row)
         self._before = now
 

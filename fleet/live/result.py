@@ -113,16 +113,19 @@ def perform(
     summary.wall_s = round((monotonic_us() - began_us) / 1e6, 3)
     summary.cpu_s = round(_cpu_s() - cpu_s, 3)
     summary.rss_mb_max = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-    judge(summary, plan)
+    windows = _windows(plan, finished, verdict)
+    judge(summary, plan, verdict.timeline, windows)
     rows = _rows(plan, finished)
     return RunResult(
         summary=summary,
         timeline=verdict.timeline,
-        faults=_windows(plan, finished, verdict),
+        faults=windows,
         devices=rows,
         scenario_yaml=scenario_yaml,
         plan_json=plan.encode(),
         log=_log(summary, finished, rows),
+        phases=verdict.latencies.phases(),
+        slots=verdict.latencies.slots(),
         versions=versions(),
     )
 
@@ -175,6 +178,8 @@ def _summary(ready: Prepared, asked: Asked, finished: Finished, verdict: Verdict
         checks=checks_of(verdict.checks, plan.checks) + ([check_of(finished.attached)] if finished.attached else []),
         plant=plan.plant,
         interrupted=not complete,
+        groups=verdict.latencies.by_group(),
+        models=verdict.latencies.by_model(),
         live=LiveRun(
             speed=asked.speed,
             broker=finished.broker,

@@ -16,8 +16,9 @@ from agent.protocol.schema import Schema
 from fleet.oracle.check import CheckResult
 from fleet.oracle.final import DeviceItems
 from fleet.oracle.final import Final as FinalSide
-from fleet.oracle.ledger import Recorder, TableRecord
+from fleet.oracle.ledger import TableRecord
 from fleet.oracle.state import Device, Item
+from fleet.oracle.tally import Recorder, Tally
 from fleet.oracle.wire import Downward
 
 COMMAND: Final = "Command"
@@ -63,8 +64,11 @@ class CommandSide(FinalSide):
         latency_up: Recorder,
         latency_down: Recorder,
         start_ms: int = 0,
+        tallies: Mapping[str, Tally] | None = None,
     ) -> None:
-        super().__init__(schema, devices, latency_up=latency_up, latency_down=latency_down, start_ms=start_ms)
+        super().__init__(
+            schema, devices, latency_up=latency_up, latency_down=latency_down, start_ms=start_ms, tallies=tallies
+        )
         self._takes_commands = RESULT in self._schema.models
         self._keep_us = KEEP_US
         self._orders: dict[Name, Order] = {}

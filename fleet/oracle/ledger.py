@@ -5,24 +5,22 @@ No judgement here. Extended by the sides that watch the table, the wire and the 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
 from fleet.oracle.checks import Checks
 from fleet.oracle.state import ABSENT, NO_WRITES, SWEPT, WINDOW_US, Device, Feed, Item, Sent
 from fleet.oracle.stored import FeedId
+from fleet.oracle.tally import Recorder, Tally, undivided
+
+_LOOKS_MAX: Final = 30_000  # at (item, member) pairs of one feed, for `behind`
+_ITEMS_MIN: Final = 4
 
 # HEAD of a device moved from `low` to `high`: (device, low, high, verdicts, t_us)
 Move = tuple[Device, int, int, Mapping[str, str], int]
-
-
-class Recorder(Protocol):
-    """Takes latencies in microseconds."""
-
-    def add(self, value_us: int, /) -> None: ...
 
 
 class TableRecord(Protocol):
@@ -49,17 +47,18 @@ class Ledger:
         latency_up: Recorder,
         latency_down: Recorder,
         start_ms: int = 0,
+        tallies: Mapping[str, Tally] | None = None,
     ) -> None:
-        """`devices`: (name, account). `start_ms`: since 1970, at the start of the run."""
+        """`devices`: (name, account). `start_ms`: since 1970, at the start of the run. `tallies`: device -> where it is
+        counted, instead of in the two recorders."""
         self.checks = Checks()
         self.updates_synced = 0
         self.local_writes = 0
         self.cloud_writes = 0
+        self.cloud_writes_of: Counter[str] = Counter()  # by model
         self.messages_unreadable = 0
         self._schema = schema
         self._start_us = start_ms * 1000
-        self._up = latency_up
-        self._down = latency_down
         self._devices: dict[str, Device] = {}
         self._feeds: dict[FeedId, Feed] = {}
         self._items: dict[Key, Item] = {}
@@ -72,11 +71,12 @@ class Ledger:
         self._is_quiet = False
         self._heals: list[list[int]] = []  # [heal, time of the last sync of a write from before it], ascending
         self._booted_us = 0
+        tally = undivided(schema.models, latency_up, latency_down)
         for name, account in devices:
-            self._add(name, account)
+            self._add(name, account, tally if tallies is None else tallies[name])
 
-    def _add(self, name: str, account: str) -> None:
-        device = self._devices[name] = Device(name, account)
+    def _add(self, name: str, account: str, tally: Tally) -> None:
+        device = self._devices[name] = Device(name, account, tally)
         for feed_id in (("device", name), ("account", account), ("all", "")):
             feed = self._feeds.get(feed_id)
             if feed is None:
@@ -93,6 +93,32 @@ class Ledger:
     def recovered_s(self, healed_us: int) -> float | None:
         """The same for one heal, by the time that `healed` was told; None when there was no such heal."""
         return next(((last - at) / 1e6 for at, last in self._heals if at == healed_us), None)
+
+    def behind(self) -> set[str]:
+        """Devices whose applications read something else than what the table holds for them. Of a feed with very many
+        items that some of its very many members lack, only the few that most of them lack are looked at: this is asked
+        every interval."""
+        found: set[str] = set()
+        for feed in self._feeds.values():
+            unsettled = feed.unsettled
+            if not unsettled:
+                continue
+            kind, members = feed.id[0], feed.members
+            if kind == "device":
+                device = members[0]
+                if any(self._readable(device, item) != item.rev for item in unsettled.values()):
+                    found.add(device.name)
+                continue
+            items = [item for item in unsettled.values() if item.lagging]
+            most = max(_ITEMS_MIN, _LOOKS_MAX // len(members))
+            if len(items) > most:
+                items = sorted(items, key=_lagging, reverse=True)[:most]
+            for item in items:
+                if item.wide is not None:
+                    index = item.index
+                    late = [members[n] for n, seen in enumerate(item.wide) if seen != index]
+                    found.update([device.name for device in late if self._readable(device, item) != item.rev])
+        return found
 
     def failures(self) -> int:
         """Violations so far, over all checks."""
@@ -196,6 +222,10 @@ class Ledger:
             return device.stale[item.key]
         seen = item.wide[device.index[item.feed.id[0]]] if item.feed is not None else ABSENT
         return item.at(seen)
+
+
+def _lagging(item: Item) -> int:
+    return item.lagging
 
 
 def _is_settled(item: Item) -> bool:

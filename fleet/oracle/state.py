@@ -17,6 +17,7 @@ from agent.protocol.messages import Key
 from agent.protocol.schema import Model
 from fleet.oracle.reach import Reach
 from fleet.oracle.stored import NO_VERDICTS
+from fleet.oracle.tally import Tally
 
 HOUR_US: Final = 3_600_000_000
 WINDOW_US: Final = 600_000_000  # superseded states and dead items are kept this long
@@ -104,6 +105,7 @@ class Device:
         "epoch_us",
         "feeds",
         "floors",
+        "full_until_us",
         "fuzzy",
         "head_epoch",
         "head_id",
@@ -125,15 +127,17 @@ class Device:
         "sent_epoch",
         "set_back_us",
         "stale",
+        "tally",
         "timed",
         "undone",
         "undone_us",
         "verdicts",
     )
 
-    def __init__(self, name: str, account: str) -> None:
+    def __init__(self, name: str, account: str, tally: Tally) -> None:
         self.name = name
         self.account = account
+        self.tally = tally
         self.index: dict[str, int] = {}  # kind of feed -> place among its members
         self.feeds: dict[str, Feed] = {}
         self.items: dict[Key, Item] = {}  # those that belong to this device alone
@@ -158,6 +162,7 @@ class Device:
         self.resumed: set[Key] = set()  # items with a period that it has sent since then
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
+        self.full_until_us = 0  # its disk has no room until then
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour
         self.idle = 0  # messages with content since this device's last progress

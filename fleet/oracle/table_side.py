@@ -25,6 +25,7 @@ class TableSide(LogSide):
         if item is None:
             return
         self.cloud_writes += 1
+        self.cloud_writes_of[item.model.name] += 1
         is_delete = kind == "delete"
         if not is_delete:
             item.cloud = (rev, False)
@@ -130,8 +131,10 @@ class TableSide(LogSide):
         elif not own:
             feed.unsettled[item.key] = item
         else:
+            assert item.owner is not None  # the feed is its owner's
+            recorder = item.owner.tally.down[item.model.name]
             for n in range(max(0, item.seen + 1 - item.base), len(item.history) - 1):
-                self._synced(self._down, item.history[n][1], t_us)
+                self._synced(recorder, item.history[n][1], t_us)
             item.seen = item.index
             feed.unsettled.pop(item.key, None)
 
@@ -294,7 +297,7 @@ class TableSide(LogSide):
                 item.op_u = u
                 item.op_index = sent.index
                 for write in sent.writes:
-                    self._synced(self._up, write[2], t_us)
+                    self._synced(device.tally.up[item.model.name], write[2], t_us)
                 if not sent.applied:
                     folded.append(sent)
             elif sent.applied:

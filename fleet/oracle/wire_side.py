@@ -235,8 +235,9 @@ class WireSide(RestoredSide):
         if t_us is None:
             self.updates_synced += max(0, index + 1 - first)
         else:
+            recorder = d.tally.down[item.model.name]
             for n in range(first - item.base, index + 1 - item.base):
-                self._synced(self._down, item.history[n][1], t_us)
+                self._synced(recorder, item.history[n][1], t_us)
         latest = item.index
         if item.wide is None:
             item.seen = index

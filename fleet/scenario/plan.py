@@ -131,6 +131,36 @@ class CloudPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     sweep_delay_us: int  # how late an expired item may be swept
 
 
+class QuotaPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The cloud's quotas, as `cloud:` sets them. 0: no limit, it is only measured. Rates are a second."""
+
+    preset: str = ""
+    connects_per_s: float = 0.0
+    client_connects_per_s: float = 0.0
+    connections: int = 0
+    refusal: Literal["code", "silent"] = "code"
+    publishes_in_per_s: float = 0.0  # of the account: from devices and from the relay
+    publishes_out_per_s: float = 0.0
+    client_publishes_per_s: float = 0.0  # of a connection, each way
+    over_publishes: Literal["drop", "delay"] = "drop"  # what happens to those over the account's quota
+    client_bytes_per_s: int = 0
+    client_in_flight: int = 0
+    payload_bytes: int = 0
+    message_bytes: int = 5120  # metered in steps of so many
+    messages_per_day: int = 0
+    partition_writes_per_s: float = 0.0
+    partition_reads_per_s: float = 0.0
+    table_writes_per_s: float = 0.0  # of a new on-demand table
+    table_reads_per_s: float = 0.0
+    table_doubling_us: int = 0  # the table takes twice the peak of the last such time; 0: it does not grow
+    table_most_per_s: float = 0.0
+    stream_reads_per_s: float = 0.0  # of a shard
+    functions: int = 0  # at once
+    functions_per_10s: int = 0  # by so many more at once
+    shared: float = 1.0  # a share of the fleet stands for the whole: keys that devices share have so much of a quota
+    sources: dict[str, str] = {}  # field -> v, 2, a, scenario
+
+
 class BrokerPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     keep_alive_us: int
     in_flight_max: int
@@ -157,6 +187,15 @@ class AgentPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     digest_period_ms: int = 0  # off: the agent's own default is longer than most runs
     digest_retry_ms: int = 60_000
     digest_heal_ms: int = 3_600_000
+    connect_jitter: float = 1.0
+
+
+class Reseed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """From this time on all that a run draws for itself is drawn anew; `number` says which draws these are. What comes
+    before is as without."""
+
+    at_us: int
+    number: int
 
 
 class CommandPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -194,8 +233,11 @@ class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     agent: AgentPlan
     checks: list[str]  # that must have been evaluated
     thresholds: list[str] = []
+    aborts: list[str] = []  # those of the thresholds that end the run when they fail
     commands: CommandPlan = CommandPlan()
     plant: str = ""  # the planted bug that is switched on
+    reseed: Reseed | None = None  # for finding the moment from which on a failure cannot be avoided
+    quotas: QuotaPlan | None = None  # of the cloud; None: there are none, and nothing is metered
 
     def encode(self) -> bytes:
         return _encoder.encode(self) + b"\n"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from agent.config import AgentConfig
+from fleet.scenario.part import Part
 from fleet.scenario.plan import AgentPlan, BrokerPlan, CloudPlan
+from fleet.scenario.quota_settings import QuotaSettings
 from fleet.scenario.units import Duration, PositiveDuration, Share, Size
 
 _AGENT: Final = AgentConfig()
@@ -21,18 +23,12 @@ _M: Final = 60 * _S
 _DAY: Final = 24 * 60 * _M
 
 
-class Part(BaseModel):
-    """A part of a scenario: unknown keys are errors, types are not guessed, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
-
-
 def field(alias: str, default: Any, description: str, **limits: Any) -> Any:
     return Field(alias=alias, default=default, description=description, **limits)
 
 
-class CloudSettings(Part):
-    """The simulated table, its change stream and the relay's workers."""
+class CloudSettings(QuotaSettings):
+    """The simulated table, its change stream and the relay's workers; and its quotas."""
 
     workers: int = field("workers", 2, "Relay workers (processes).", ge=1, le=1000)
     concurrency: int = field("concurrency", 100, "Tasks that one worker runs at once.", ge=1, le=100_000)
@@ -117,6 +113,9 @@ class AgentSettings(Part):
     connect_cap_us: PositiveDuration = field(
         "connect_cap", _AGENT.connect_cap_ms * _MS, "Longest back-off of a connection."
     )
+    connect_jitter: Share = field(
+        "connect_jitter", _AGENT.connect_jitter, "Share of that back-off that is drawn; 0%: all wait the same time."
+    )
     stable_us: Duration = field(
         "stable", _AGENT.stable_ms * _MS, "Time of connection after which back-off starts anew."
     )
@@ -194,4 +193,5 @@ def agent_plan(settings: AgentSettings) -> AgentPlan:
         digest_period_ms=settings.digest_every_us // _MS,
         digest_retry_ms=settings.digest_retry_us // _MS,
         digest_heal_ms=settings.digest_heal_us // _MS,
+        connect_jitter=settings.connect_jitter,
     )

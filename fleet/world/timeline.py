@@ -8,34 +8,18 @@ reports.result names.
 from __future__ import annotations
 
 from array import array
-from math import isnan, nan
+from math import isnan
 from typing import TYPE_CHECKING, Final
 
-from fleet.scenario.plan import Plan
-from reports.histogram import LatencyRecorder
+from fleet.intervals import COUNTERS, LATENCIES, VALUES, interval_us
+from fleet.latencies import Phases
 
 if TYPE_CHECKING:
     from fleet.world.world import World
 
 Row = dict[str, int | float]
 
-ROWS_MAX: Final = 2_000
-COUNTERS: Final = (
-    "writes_device", "writes_cloud", "synced", "messages_up", "messages_down", "messages_lost", "connects",
-    "disconnects", "retransmits", "conflicts",
-)  # fmt: skip
-VALUES: Final = ("online", "outbox", "feed_lag")
-LATENCIES: Final = ("up_p50_s", "up_p99_s", "down_p50_s", "down_p99_s")  # missing where nothing was measured
 _WHOLE: Final = len(COUNTERS) + len(VALUES)  # so many columns are whole numbers
-
-
-def interval_us(plan: Plan) -> int:
-    """The plan's own, doubled until the longest run has at most ROWS_MAX of them."""
-    longest = plan.duration_us + plan.converge_within_us + plan.quiesce_us
-    interval = plan.interval_us
-    while longest > interval * ROWS_MAX:
-        interval *= 2
-    return interval
 
 
 class Timeline:
@@ -43,6 +27,7 @@ class Timeline:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._phases = Phases(world.plan)
         self._interval_us = interval_us(world.plan)
         self._start_us = 0
         self._before = self._counters()
@@ -61,23 +46,31 @@ class Timeline:
             broker.disconnects,
             probes["retransmit"],
             probes["conflict_lost"],
+            probes["snapshot_loaded"],
+            probes["duplicate_dropped"] + probes["duplicate_batch"],
+            probes["throttled"],
         )
 
     @property
     def rows(self) -> list[Row]:
         """Those of the intervals that are over."""
-        return [_row(index * self._interval_us, numbers) for index, numbers in enumerate(self._rows)]
+        return self.rows_from(0)
+
+    def rows_from(self, first: int) -> list[Row]:
+        """Those of the intervals that are over, without the first so many."""
+        return [_row((first + n) * self._interval_us, numbers) for n, numbers in enumerate(self._rows[first:])]
 
     def close(self) -> None:
         """The interval ends now."""
         world = self._world
         counters = self._counters()
         numbers = array("d", (now - before for now, before in zip(counters, self._before, strict=True)))
-        numbers.extend((world.online(), world.outbox(), world.cloud.backlog()))
-        for interval, total in ((world.interval_up, world.latency_up), (world.interval_down, world.latency_down)):
-            numbers.extend(interval.quantiles_s(50.0, 99.0) if len(interval) else (nan, nan))
-            total.merge(interval)
-            interval.clear()
+        outbox, in_step = world.waiting()
+        numbers.extend((world.online(), outbox, world.cloud.backlog(), in_step))
+        now_us = world.clock.now
+        phase = self._phases.of(self._start_us, now_us)
+        for quantiles in world.latencies.close(phase, (now_us - self._start_us) / 1e6):
+            numbers.extend(quantiles)
         self._rows.append(numbers)
         self._before = counters
         self._start_us = self.next_us
@@ -85,16 +78,12 @@ class Timeline:
 
     def close_last(self) -> None:
         """The last interval may be a short one."""
-        if self._world.clock.now > self._start_us:
+        world = self._world
+        if world.clock.now > self._start_us:
             self.close()
-        else:
-            _merge(self._world.latency_up, self._world.interval_up)
-            _merge(self._world.latency_down, self._world.interval_down)
-
-
-def _merge(total: LatencyRecorder, interval: LatencyRecorder) -> None:
-    total.merge(interval)
-    interval.clear()
+        else:  # what came at the very end of the interval before
+            world.latencies.close(self._phases.of(self._start_us - 1, self._start_us), 0.0)
+        world.latencies.finish()
 
 
 def _row(start_us: int, numbers: array[float]) -> Row:

@@ -22,23 +22,25 @@ from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
+from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
+from fleet.quota import setup as quota
 from fleet.rng import rng
 from fleet.scenario.plan import Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
-from fleet.world.broker import Broker
 from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
 from fleet.world.damage import Damage
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
+from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
+from fleet.world.reseed import reseed
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
-from reports.histogram import LatencyRecorder
 
 NEVER_MS: Final = 1 << 62
 INCARNATION_MS: Final = 60_000  # a relay's own default
@@ -47,11 +49,12 @@ LOOK_EVERY_US: Final = 1_000_000  # while converging
 
 @dataclass(slots=True)
 class Types:
-    """What a world is made of: the real classes, or one with a planted bug."""
+    """What a world is made of: the real classes, one with a planted bug, or ones that look on."""
 
     agent: AgentTypes = field(default_factory=AgentTypes)
     relay: type[Relay] = Relay
     cloud: type[CloudWorld] = CloudWorld
+    oracle: type[Oracle] = Oracle
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +107,17 @@ class World:
         self.revs = Revs()
         self.trace = (Trace if hashed or trace_path else NoTrace)(self.clock, trace_path)
         self.probes: Counter[str] = Counter()
-        self.latency_up, self.latency_down = LatencyRecorder(), LatencyRecorder()
-        self.interval_up, self.interval_down = LatencyRecorder(), LatencyRecorder()
-        members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-        self.oracle = self._oracle(members)
-        self.table: WorldTable = in_memory(plan.cloud) if table is None else table
+        self.latencies = Latencies([group.name for group in plan.groups], self.schema.models)
+        self.latency_up, self.latency_down = self.latencies.up, self.latencies.down
+        self.oracle = self._oracle(types.oracle)
+        self.table = quota.table_of(in_memory(plan.cloud) if table is None else table, plan)
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
-        self.broker = Broker(self.clock, self._broker_settings(), self.trace)
-        accounts = dict(members)
+        self.broker = quota.broker_of(self.clock, self._broker_settings(), plan, self.trace)
+        accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
         relay = self._relay(types.relay, accounts.get)
-        self.cloud = types.cloud(
+        self.cloud = quota.maker(types.cloud, plan)(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
         self.cloud.on_restored = self._restored
@@ -153,15 +155,23 @@ class World:
             damage=self.damage.strike,
         )
         self.timeline = Timeline(self)
+        if plan.reseed is not None:  # last of all: what is drawn and ordered before is as without
+            self.clock.post_at(plan.reseed.at_us, self.clock.tie("reseed"), self._reseed, plan.reseed.number)
         self.converged_us: int | None = None
         self.not_done: list[NotDone] = []
         self.checks: list[CheckResult] = []
 
     # ---------------------------------------------------------------- making
 
-    def _oracle(self, members: list[tuple[str, str]]) -> Oracle:
-        oracle = Oracle(
-            self.schema, members, latency_up=self.interval_up, latency_down=self.interval_down, start_ms=START_MS
+    def _oracle(self, kind: type[Oracle]) -> Oracle:
+        plan = self.plan
+        oracle = kind(
+            self.schema,
+            [(device.id, plan.groups[device.group].account) for device in plan.devices],
+            latency_up=self.latency_up,
+            latency_down=self.latency_down,
+            start_ms=START_MS,
+            tallies=self.latencies.by_device(plan),
         )
         oracle.heal_within_us = self._heal_within_us()
         oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
@@ -182,9 +192,11 @@ class World:
 
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
+        in_flight_max, payload_bytes_max = quota.limits(self.plan)
         return BrokerSettings(
             keep_alive_us=plan.keep_alive_us,
-            in_flight_max=plan.in_flight_max,
+            in_flight_max=in_flight_max,
+            payload_bytes_max=payload_bytes_max,
             queue_max=plan.queue_max,
             hop_delay_us=plan.hop_delay_us,
             hop_jitter=plan.hop_jitter,
@@ -262,6 +274,9 @@ class World:
 
     # ---------------------------------------------------------------- while it runs
 
+    def _reseed(self, number: int) -> None:
+        reseed(self, self.plan.seed, number)
+
     def now_ms(self) -> int:
         return START_MS + self.clock._now // 1000
 
@@ -309,6 +324,18 @@ class World:
             if device.database is not None:
                 rows += device.database.store.outbox_rows
         return rows
+
+    def waiting(self) -> tuple[int, int]:
+        """(What `outbox` says, devices in step: with power, nothing of their own waiting, nothing missing)."""
+        behind = self.oracle.behind()
+        rows = in_step = 0
+        for name, device in self.devices.items():
+            if device.database is not None:
+                waiting = device.database.store.outbox_rows
+                rows += waiting
+                if not waiting and name not in behind:
+                    in_step += 1
+        return rows, in_step
 
     # ---------------------------------------------------------------- phases
 
@@ -427,7 +454,7 @@ class World:
             self.table.scan(),
             {name: device.outbox_rows() for name, device in self.devices.items()},
             {name: device.identity_changes() for name, device in self.devices.items()},
-            {name: key for name, device in self.devices.items() if (key := device.outbox_first()) is not None},
+            {name: key for name, device in self.devices.items() if (key := first_operation(device.disk)) is not None},
         )
 
     def _device_items(self, name: str) -> Iterator[tuple[Key, Any, dict[str, Any]]]:

@@ -108,12 +108,9 @@ def test_a_delete_of_an_application_in_the_cloud_is_told_when_it_is_carried_out(
 
 
 def test_what_a_device_did_after_its_last_look_is_left_out() -> None:
-    told: list[sightings.Sighting] = [
-        (1, "device_saw", []),
-        (2, sightings.FINAL, [[], 0, None]),
-        (3, "device_wrote", []),
-    ]
-    saw, final, wrote = told
+    saw: Any = (1, "device_saw", [])
+    final: Any = (2, sightings.FINAL, [[], 0, None])
+    wrote: Any = (3, "device_wrote", [])
     assert until_final([saw, final, wrote]) == [saw, final]
     assert until_final([saw, final, wrote, final, wrote]) == [saw, final, wrote, final]
     assert until_final([saw, wrote]) == [saw, wrote]

@@ -33,7 +33,7 @@ MADE_OF_CODES: Final = (
 
 def counted() -> Iterator[str]:
     """Names under which the agent, the relay's logic or the world count something."""
-    for room in ("agent", "cloud", "fleet/world"):
+    for room in ("agent", "cloud", "fleet/world", "fleet/quota"):
         for path in sorted((ROOT / room).rglob("*.py")):
             if room == "cloud" and path.stem.startswith(NOT_SIMULATED):
                 continue

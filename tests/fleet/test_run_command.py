@@ -70,7 +70,7 @@ def copied(run: Path, to: Path, leave_out: str = "") -> Path:
 
 def test_a_run_directory_holds_every_file_and_no_other(traced: Path) -> None:
     assert files(traced) >= FILES | {TRACE}
-    assert files(traced) - FILES - {TRACE} == {"checkpoints.json"}
+    assert files(traced) - FILES - {TRACE} == {"checkpoints.json", "figures.json"}
     summary = summary_of(traced)
     assert set(Summary.__struct_fields__) <= set(summary)
     assert (summary["scenario"], summary["seed"], summary["verdict"], summary["devices"]) == ("busy", 3, "pass", 6)

@@ -7,8 +7,18 @@ from collections.abc import Callable
 
 import pytest
 
-from reports.result import Checkpoint, DeviceRow, FaultWindow, Row, RunResult
-from reports.summary import Check, Counts, Latency, Percentiles, Summary, Threshold, verdict
+from reports.result import (
+    Checkpoint,
+    DeviceRow,
+    FaultWindow,
+    LatencyPhase,
+    LatencySlot,
+    Row,
+    RunResult,
+    StoryEvent,
+    Violation,
+)
+from reports.summary import Check, Counts, Latency, Part, Percentiles, Summary, Threshold, verdict
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&]]>\x1b[31m\n=cmd|' /C calc'!A0 $\\frac{1$ \u202eevil 名前" + "x" * 3000
 
@@ -69,15 +79,71 @@ def sample_timeline(rows: int = 360, step_s: float = 10.0) -> list[Row]:
                 "synced": round(sent + burst + 50),
                 "outbox": round(outbox + 12 + 6 * _wobble(t, 2) + (412 * (t - 2100) / 60 if 2100 <= t < 2460 else 0)),
                 "feed_lag": round(30 + 12 * _wobble(t, 4) + (3100 * (t - 900) / 612 if 900 <= t < 1512 else 0)),
+                "converged": max(0, round(online - outbox / 4)),
+                "snapshots": 4 if t < 60 else 0,
+                "duplicates": round(storm / 9),
+                "throttled": 2 if storm else 0,
                 "connects": round(storm * 3 if 1512 <= t < 1600 else 2 + _wobble(t, 7)),
                 "disconnects": 2000 if t == 900 else round(2 + _wobble(t, 8)),
                 "up_p50_s": 0.11 * slow,
                 "up_p99_s": (0.8 + 0.2 * _wobble(t, 1)) * slow,
+                "up_p90_s": 0.4 * slow,
+                "down_p90_s": 0.9 * slow,
                 "down_p50_s": 0.35 * slow,
                 "down_p99_s": (1.4 + 0.5 * _wobble(t, 6)) * slow,
             }
         )
     return timeline
+
+
+def sample_counts(middle_us: int, spread: float = 0.7, total: int = 4000) -> list[tuple[int, int]]:
+    """A distribution about `middle_us` with a long tail: (value, how often)."""
+    found = []
+    for step in range(-30, 60):
+        count = round(total * math.exp(-((step / 10) ** 2) / (2 * spread**2)) * (0.2 if step > 20 else 1))
+        if count or step % 7 == 0:
+            found.append((max(1, round(middle_us * 10 ** (step / 10))), max(1, count)))
+    return found
+
+
+def _latency(p50: float) -> Latency:
+    values = Percentiles(count=4_000, p50=p50, p90=3 * p50, p99=10 * p50, p999=300 * p50, max=900 * p50)
+    return Latency(up=values, down=values)
+
+
+def _phases() -> list[LatencyPhase]:
+    return [
+        LatencyPhase(
+            name=name, seconds=seconds, latency_s=_latency(us / 1e6), up=sample_counts(us), down=sample_counts(3 * us)
+        )
+        for name, seconds, us in (("before", 900.0, 110_000), ("during", 1170.0, 600_000), ("after", 1530.0, 130_000))
+    ]
+
+
+def _parts(*names: str) -> dict[str, Part]:
+    counts = {
+        "local_writes": 65_602, "updates_synced": 81_655, "devices": 1_000, "not_in_step": 1, "messages_up": 70_055,
+        "messages_down": 85_935, "messages_lost": 1_405, "bytes_up": 30_616_560,
+        "bytes_down": 24_000_772, "reboots": 80,
+    }  # fmt: skip
+    return {name: Part(counts=counts, latency_s=_latency(0.11)) for name in names}
+
+
+ITEM = "device#home-0417/setting#heat"
+
+
+def _story() -> list[StoryEvent]:
+    up = '{"t":"up","first_u":88,"ops":[{"u":88,"kind":"update","key":["device#home-0417","setting#heat"]}]}'
+    events = (
+        (1_490_000_000, "boot", "home-0417", ""),
+        (1_498_200_000, "write", "home-0417", "setting#heat 9123"),
+        (1_499_000_000, "connect", "home-0417", ""),
+        (1_499_100_000, "to-cloud", "home-0417", up),
+        (1_499_200_000, "commit", "device#home-0417", "setting#heat 9123"),
+        (1_507_000_000, "commit", "device#home-0417", "setting#heat None"),
+        (1_508_000_000, "fault", "power cut", "home-0417"),
+    )
+    return [StoryEvent(t_us=t_us, kind=kind, entity=entity, detail=detail) for t_us, kind, entity, detail in events]
 
 
 def _checks(failing: bool) -> list[Check]:
@@ -133,6 +199,8 @@ def build_sample(failing: bool = False, rows: int = 360) -> RunResult:
         checks=checks,
         thresholds=thresholds,
         reproduce="fleet run scenarios/outage.yaml --seed 7",
+        groups=_parts("home", "van"),
+        models=_parts("Status", "Setting"),
     )  # fmt: skip
     stuck = [
         DeviceRow(device=f"home-{i:04d}", group="home", reason="outbox not empty: last ack 612 s ago", state="backoff",
@@ -148,6 +216,22 @@ def build_sample(failing: bool = False, rows: int = 360) -> RunResult:
         plan_json=b'{"seed":7,"devices":[]}',
         checkpoints=[Checkpoint(100_000, 91_000_000, "aa11"), Checkpoint(200_000, 180_400_000, "bb22")],
         log=["0s  2,000 devices boot", "15m  region down: broker outage"],
+        phases=_phases(),
+        slots=[LatencySlot(30.0 * n, sample_counts(110_000), sample_counts(350_000)) for n in range(120)],
+        violations=[
+            Violation(check="convergence", t_s=3600.0, device="home-0901"),
+            Violation(
+                check="no-acked-write-lost",
+                t_s=1507.0,
+                device="home-0417",
+                item=ITEM,
+                expected="rev 9123",
+                found="none",
+            ),
+        ]
+        if failing
+        else [],
+        story=_story() if failing else [],
         versions={"fleet-sync": "0.1.0", "python": "3.12.1", "sqlite": "3.45.1"},
     )
 
@@ -157,6 +241,15 @@ def build_hostile() -> RunResult:
     old = result.summary
     old.scenario = old.reproduce = old.backend = old.plant = old.trace_hash = HOSTILE
     old.probes = {HOSTILE: 1}
+    old.groups = _parts(HOSTILE)
+    old.models = _parts(HOSTILE)
+    result.violations = [
+        Violation(check=HOSTILE, t_s=1507.0, device=HOSTILE, item=HOSTILE, expected=HOSTILE, found=HOSTILE)
+    ]
+    kinds = ("write", "commit", "to-cloud", "deliver", "fault", HOSTILE)
+    result.story = [StoryEvent(t_us=n, kind=kind, entity=HOSTILE, detail=HOSTILE) for n, kind in enumerate(kinds)]
+    phase = result.phases[0]
+    result.phases = [LatencyPhase(name=HOSTILE, seconds=9.0, latency_s=phase.latency_s, up=phase.up, down=phase.down)]
     old.checks = [Check(name=HOSTILE, status="fail", checked=1, detail=HOSTILE, failures=1), *old.checks]
     old.thresholds = [Threshold(expr=HOSTILE, status="fail", actual=float("1e300"))]
     result.faults = [FaultWindow(name=HOSTILE, kind=HOSTILE, start_s=900, end_s=1500, healed_s=1512, recovered_s=1561)]

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +16,12 @@ import pytest
 from reports import plots
 from reports.html import render
 from reports.result import DeviceRow, FaultWindow, RunResult
+from reports.rundir import write_report, write_run
 from reports.summary import Summary
 
 Sample = Callable[..., RunResult]
 Browser = Callable[..., tuple[str, str]]
+PLOTS_OF_A_SAMPLE = 1 + len(plots.STORY) + 2 + 2  # windows, the run in time, latencies, recoveries
 CONSOLE = re.compile(r"CONSOLE[:(].*")
 
 
@@ -88,8 +89,28 @@ def test_nothing_sticks_out_and_no_plot_is_missing(
     scroll_width, images, count, least = map(int, found.groups())
     assert scroll_width <= width
     assert images == 0  # no planted <img> became one
-    assert count == 1 + len(plots.PLOTS)
+    assert count == PLOTS_OF_A_SAMPLE
     assert least > 20
+
+
+SKETCH = b"""<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300" viewBox="0 0 900 300">
+<style>text { font-size: 99px }</style>
+<script>document.title = "ran"</script><text x="9" y="99">a &amp; b</text></svg>"""
+
+
+def test_a_sketch_in_the_run_directory_is_shown_and_nothing_in_it_runs(
+    sample: Sample, browser: Browser, tmp_path: Path
+) -> None:
+    directory = write_run(sample(failing=True, rows=30), tmp_path / "run")
+    assert "fleet shrink" in (directory / "report.html").read_text("utf-8")
+    (directory / "plan.min.svg").write_bytes(SKETCH)
+    (directory / "plan.when.svg").write_bytes(b" " * 500_000)
+    write_report(directory)
+    page = (directory / "report.html").read_text("utf-8")
+    assert "<script" not in page and "too large" in page.lower() and len(page) < 2_000_000
+    out, console = browser(MEASURE.format(width=400, page=stdlib_html.escape(page)), "--dump-dom")
+    found = re.search(r"<title>w=(\d+) images=1 plots=", out)
+    assert console == "" and found is not None and int(found.group(1)) <= 400
 
 
 def test_hostile_text_is_escaped_everywhere(hostile: RunResult) -> None:
@@ -124,59 +145,9 @@ def test_an_empty_run_has_a_page() -> None:
     assert "Unknown" in page and "<svg" not in page and "None" in page
 
 
-def test_every_plot_is_well_formed_and_its_ids_are_its_own(sample: Sample) -> None:
-    result = sample()
-    drawings = plots.draw(result.timeline, result.faults, 3600.0)
-    assert [drawing.name for drawing in drawings] == [plot.name for plot in plots.PLOTS]
-    seen: set[str] = set()
-    for drawing in drawings:
-        ET.fromstring(drawing.svg)
-        ids = set(re.findall(r' id="([^"]+)"', drawing.svg))
-        assert ids and not ids & seen
-        seen |= ids
-        for target in re.findall(r'(?:url\(#|href="#)([^)"]+)', drawing.svg):
-            assert target in ids
-
-
-def test_every_colour_of_a_plot_has_a_role(sample: Sample) -> None:
-    """Else it would stay as it is on a dark page."""
-    result = sample()
-    svgs = [drawing.svg for drawing in plots.draw(result.timeline, result.faults, 3600.0)]
-    for svg in (*svgs, plots.draw_windows(result.faults, 3600.0)):
-        bare = re.sub(r"var\(--\w+, #[0-9a-f]{6}\)", "", svg)
-        assert re.findall(r"(?:fill|stroke|color): ?#[0-9a-f]+", bare) == []
-        for text in re.findall(r"<text[^>]*>", svg):
-            assert "fill: var(" in text, text
-
-
-def test_fault_windows_are_labelled_on_every_plot(sample: Sample) -> None:
-    result = sample()
-    for drawing in plots.draw(result.timeline, result.faults, 3600.0):
-        for name in ("region down", "tower 3", "power cut", "relay crash"):
-            assert f">{name}</text>" in drawing.svg, (drawing.name, name)
-        assert "bursty loss" not in drawing.svg  # it acted throughout
-
-
-def test_a_fault_that_acts_most_of_the_run_is_no_window_on_the_plots() -> None:
-    window = FaultWindow(name="out", kind="broker-outage", start_s=1200.0, end_s=1800.0)
-    background = FaultWindow(name="loss", kind="messages", start_s=180.0, end_s=3600.0)
-    assert plots.bands([background, window], 4400.0) == [window]
-    assert plots.bands([background], 36_000.0) == [background]
-
-
-def test_long_timelines_keep_their_peaks_and_rates() -> None:
-    rows: list[dict[str, int | float]] = [{"t_s": i, "n": 0, "count": 2} for i in range(5000)]
-    rows[1234]["n"] = 99
-    curve = plots.Curve("n", "n", "a", "max")
-    times, values = plots.series(rows, curve, 1.0)
-    assert len(times) <= plots.POINTS_MAX and max(values) == 99
-    _, rates = plots.series(rows, plots.Curve("count", "n", "a", "rate"), 1.0)
-    assert set(rates) == {2.0}
-
-
 IMPORTS = """
 import sys
-import reports, reports.terminal, reports.histogram, reports.html
+import reports, reports.terminal, reports.histogram, reports.html, reports.rundir, reports.failure
 heavy = sorted({"matplotlib", "jinja2", "numpy", "pandas", "hdrh"} & set(sys.modules))
 sys.exit(f"imported too early: {heavy}" if heavy else 0)
 """
@@ -186,10 +157,3 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     root = Path(plots.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=root, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("name", ["$x_1$", "$\\frac{1$", "a_b $ c^2"])
-def test_a_dollar_in_a_fault_name_is_a_letter_and_no_formula(sample: Sample, name: str) -> None:
-    faults = [FaultWindow(name=name, kind="k", start_s=900, end_s=1500)]
-    for svg in (plots.draw_windows(faults, 3600.0), plots.draw(sample().timeline, faults, 3600.0)[0].svg):
-        assert f">{name}</text>" in svg

@@ -22,7 +22,7 @@ from reports.rundir import RunDirError, check_out, default_directory, load_run, 
 Sample = Callable[..., RunResult]
 FILES = {
     "scenario.effective.yaml", "plan.json", "summary.json", "junit.xml", "timeline.csv", "devices.csv", "report.html",
-    "log.txt", "checkpoints.json",
+    "log.txt", "checkpoints.json", "figures.json",
 }  # fmt: skip
 NOW = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
 
@@ -60,7 +60,7 @@ def test_the_summary_is_renamed_last(sample: Sample, tmp_path: Path, monkeypatch
     assert order[-1] == "summary.json" and len(order) == len(FILES) + 1
 
 
-@pytest.mark.parametrize("good_files", range(10))
+@pytest.mark.parametrize("good_files", range(11))
 @pytest.mark.parametrize("existed", [False, True])
 def test_a_full_disk_leaves_nothing(
     sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good_files: int, existed: bool
@@ -214,6 +214,7 @@ def test_a_hostile_run_is_written_and_read_back(hostile: RunResult, tmp_path: Pa
         ("plan.json", b"not json", "plan.json"),
         ("log.txt", b"\xff\xfe", "not UTF-8"),
         ("checkpoints.json", b"[[1]]", "checkpoints.json"),
+        ("figures.json", b'{"phases": 1}', "figures.json"),
     ],
 )
 def test_a_broken_directory_is_named_with_file_and_reason(
