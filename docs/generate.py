@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs import agent_tables, command_tables, protocol_tables, scenario_tables, source_tables
+from docs import agent_tables, command_tables, compare_tables, protocol_tables, scenario_tables, source_tables
 
 FOLDER: Final = Path(__file__).resolve().parent
 PARTS: Final[dict[str, Callable[[], str]]] = {
@@ -55,6 +55,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "shipped": scenario_tables.shipped,
     "quota-presets": scenario_tables.presets,
     "threshold-paths": scenario_tables.threshold_paths,
+    "metrics": compare_tables.metrics,
 }
 _PART: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end: \2 -->)", re.S)
 

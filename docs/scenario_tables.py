@@ -5,13 +5,13 @@ The tables come from the JSON Schema that `fleet schema` prints. Called by docs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from docs.markdown import code, table
 from fleet.quota.presets import PRESETS
 from fleet.scenario.build import build_plan
-from fleet.scenario.expect import PATHS
+from fleet.scenario.expect import COLUMNS, LATENCY_PATHS, PART_PATHS, PATHS, RECOVERED
 from fleet.scenario.faults import KINDS, Background, FaultBase, Lasting, Occurring
 from fleet.scenario.json_schema import json_schema
 from fleet.scenario.load import load
@@ -46,6 +46,7 @@ PARTS: Final = {
     "BrokerSettings": "broker",
     "AgentSettings": "agent",
     "Expect": "expect",
+    "Threshold": "expect: thresholds",
     "Target": "target: devices",
     "Regions": "target: regions",
     "Return": "back and stagger",
@@ -208,4 +209,13 @@ def presets() -> str:
 
 def threshold_paths() -> str:
     """What a threshold may name."""
-    return ", ".join(code(path) for path in PATHS) + ", and `probes.NAME`"
+
+    def listed(paths: Iterable[str]) -> str:
+        return ", ".join(code(path) for path in paths)
+
+    parts = [
+        f"- of one {part}: `latency_s...` as above, {listed(path for path in paths if path not in LATENCY_PATHS)}"
+        for part, paths in PART_PATHS.items()
+    ]
+    whole = f"- of the whole run: {listed(PATHS)}, and `probes.NAME`"
+    return "\n".join([whole, *parts, f"- in a window: {listed(COLUMNS)}; after a heal also `{RECOVERED}`"])

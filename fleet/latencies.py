@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from fleet.oracle.tally import Recorder, Tally
 from fleet.scenario.plan import FaultPlan, Plan
-from reports.histogram import LatencyRecorder
+from reports.histogram import CoarseCounts, LatencyRecorder
 from reports.result import LatencyPhase, LatencySlot
 from reports.summary import Latency, Part
 
@@ -64,8 +64,9 @@ class Latencies:
             self.tallies[group] = Tally(up, down)
         self._phases: dict[Phase, Pair] = {phase: _pair() for phase in PHASES}
         self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
-        self._slots: list[Pair] = []
-        self._slot_s = self._open_s = 0.0  # how long a slot is; how much of the last one is over
+        self._over: list[tuple[CoarseCounts, CoarseCounts]] = []  # slots
+        self._open: Pair | None = None  # the last one
+        self._slot_s = self._open_s = 0.0  # how long a slot is; how much of the last one has been
         self.up, self.down = _pair()
 
     def by_device(self, plan: Plan) -> dict[str, Tally]:
@@ -90,30 +91,36 @@ class Latencies:
     def _slot(self, seconds: float) -> Pair:
         """That of an interval so long. When there are too many slots, each two become one."""
         self._slot_s = self._slot_s or seconds
-        if not self._slots or (seconds and self._open_s + seconds > self._slot_s * 1.000_001):
-            if len(self._slots) == SLOTS_MAX:
-                for n in range(0, SLOTS_MAX, 2):
-                    for one, other in zip(self._slots[n], self._slots[n + 1], strict=True):
-                        one.merge(other)
-                self._slots = self._slots[::2]
+        if self._open is not None and seconds and self._open_s + seconds > self._slot_s * 1.000_001:
+            self._over.append(_coarse(self._open))
+            self._open, self._open_s = None, 0.0
+            if len(self._over) == SLOTS_MAX:
+                halves = zip(self._over[::2], self._over[1::2], strict=True)
+                self._over = [(one[0].plus(other[0]), one[1].plus(other[1])) for one, other in halves]
                 self._slot_s *= 2
-            self._slots.append(_pair())
-            self._open_s = 0.0
+        if self._open is None:
+            self._open = _pair()
         self._open_s += seconds
-        return self._slots[-1]
+        return self._open
 
     def slots(self) -> list[LatencySlot]:
         """The run in equal parts, the last one shorter."""
-        return [
-            LatencySlot(round(n * self._slot_s, 6), up.coarse(), down.coarse())
-            for n, (up, down) in enumerate(self._slots)
-        ]
+        found = [*self._over, _coarse(self._open)] if self._open is not None else self._over
+        return [LatencySlot(round(n * self._slot_s, 6), up.pairs(), down.pairs()) for n, (up, down) in enumerate(found)]
 
     def finish(self) -> None:
         """The last interval is over."""
         for pair in self._phases.values():
             self.up.merge(pair[0])
             self.down.merge(pair[1])
+
+    def so_far(self, way: Literal["up", "down"], group: str = "", model: str = "") -> LatencyRecorder:
+        """Up to the end of the last interval; of all groups or models, or of one."""
+        found = LatencyRecorder()
+        for (one, other), pair in self._sums.items():
+            if group in ("", one) and model in ("", other):
+                found.merge(pair[0] if way == "up" else pair[1])
+        return found
 
     def phases(self) -> list[LatencyPhase]:
         """Those that the run had."""
@@ -149,6 +156,10 @@ class Latencies:
 
 def _pair() -> Pair:
     return LatencyRecorder(), LatencyRecorder()
+
+
+def _coarse(pair: Pair) -> tuple[CoarseCounts, CoarseCounts]:
+    return CoarseCounts(pair[0].coarse()), CoarseCounts(pair[1].coarse())
 
 
 def _latency(pair: Pair) -> Latency:

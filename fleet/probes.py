@@ -30,7 +30,8 @@ snapshot_sent stamp_cut sweep_kept sweep_overtaken sweep_removed sweep_run trans
 """
 
 WORLD: Final = """
-answer_lost damage_found_nothing damage_healed damaged_in_table damaged_on_device expired_on_device lease_taken_over
+answer_lost damage_found_nothing damage_healed damaged_in_table damaged_on_device disk_full_boot_failed
+disk_full_session_ended disk_full_write_refused expired_on_device lease_taken_over
 message_failed message_lost_with_worker message_redelivered power_cut_at_statement quarantine_over queue_full
 record_failed record_given_up record_redelivered table_restored task_timed_out throttled worker_killed
 worker_killed_mid_batch worker_stalled zombie_resumed

@@ -43,6 +43,11 @@ class Stream:
         self._values = values = list(_unpack(blake2b(block.to_bytes(16, "big")).digest()))
         return values
 
+    def reseed(self, number: int) -> None:
+        """From now on other numbers: those of the stream that this one's own 64 bits and `number` name."""
+        self._block = digest64(self._block >> 64, "reseed", number) << 64
+        self._values = []
+
     def bits(self) -> int:
         """64 random bits."""
         return (self._values or self._refill()).pop()

@@ -11,7 +11,7 @@ import platform
 import resource
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,18 +22,23 @@ import msgspec
 
 from agent.protocol.version import __version__
 from fleet import parts
+from fleet.abort import Abort
 from fleet.backends.opening import MEMORY, Backend, opened
+from fleet.intervals import interval_us
 from fleet.native.finder import compiled
 from fleet.native.pages import of_this_process
 from fleet.oracle import CheckResult
 from fleet.plants import types_with
 from fleet.quota.setup import load_of, quotas_of
-from fleet.scenario.expect import parse_threshold
+from fleet.scenario.expect_grammar import ExpressionError, parse_threshold
+from fleet.scenario.expect_grammar import Threshold as Parsed
+from fleet.scenario.expect_measure import Finding, Measured, evaluate, from_summary
 from fleet.scenario.plan import Plan
 from fleet.trace import Event, line_of
-from fleet.world.world import OnProgress, World
-from reports.result import Checkpoint, DeviceRow, FaultWindow, RunResult, Violation
+from fleet.world.world import OnProgress, Types, World
+from reports.result import Checkpoint, DeviceRow, FaultWindow, Row, RunResult, Violation
 from reports.summary import Check, Counts, Latency, Summary, Threshold, verdict
+from reports.text import clock_text
 
 _GC_THRESHOLDS: Final = (500_000, 50, 1000)  # few cycles are made: looking for them often only costs
 
@@ -55,26 +60,33 @@ def execute(
     stopped: Callable[[], bool] | None = None,
     *,
     hashed: bool = True,
+    types: Types | None = None,
 ) -> RunResult:
-    """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs.
+    """One run, to the end or until `stopped` says so. `hashed` False: no trace hash, to measure what it costs. `types`:
+    what the world is made of, instead of what the plan's plant makes of the real classes.
 
     Raises Unusable when the emulator that was asked for cannot be used, and BackendFailed when it fails on the way."""
     request = request or Request()
     wall, cpu = time.perf_counter(), time.process_time()
     with _little_gc(request.backend.kind), opened(request.backend, plan.cloud) as table:
-        world = World(plan, types_with(plan.plant), table=table, trace_path=request.trace_path, hashed=hashed)
-        complete = world.run(on_progress, _looking_after_memory(stopped))
+        made_of = types_with(plan.plant) if types is None else types
+        world = World(plan, made_of, table=table, trace_path=request.trace_path, hashed=hashed)
+        abort = Abort(world, plan, _counts, _fault_windows) if plan.aborts else None
+        complete = world.run(on_progress, either(abort, _looking_after_memory(stopped)))
         world.finish(complete)
         trace_hash = world.trace.finish()
     summary = _summary(world, plan, request, trace_hash, complete)
     summary.wall_s = round(time.perf_counter() - wall, 3)
     summary.cpu_s = round(time.process_time() - cpu, 3)
     summary.rss_mb_max = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-    judge(summary, plan)
+    if abort is not None and abort.found is not None:
+        summary.aborted, summary.interrupted = abort.found[0].expr, False
+    rows, faults = world.timeline.rows, _fault_windows(world, plan)
+    judge(summary, plan, rows, faults, None if abort is None else abort.found)
     return RunResult(
         summary=summary,
-        timeline=world.timeline.rows,
-        faults=_fault_windows(world, plan),
+        timeline=rows,
+        faults=faults,
         devices=[_device_row(row) for row in world.not_done],
         scenario_yaml=request.scenario_yaml,
         plan_json=plan.encode(),
@@ -114,14 +126,45 @@ def _little_gc(backend: str = "memory") -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-def judge(summary: Summary, plan: Plan) -> None:
-    """Thresholds and verdict, from the numbers that are in the summary by now."""
-    numbers = json.loads(msgspec.json.encode(summary))
-    summary.thresholds = []
-    for expr in plan.thresholds:
-        status, actual = parse_threshold(expr).evaluate(numbers)
-        summary.thresholds.append(Threshold(expr=expr, status=status, actual=actual))
+def either(abort: Abort | None, stopped: Callable[[], bool] | None) -> Callable[[], bool] | None:
+    """What ends a run early: a threshold, or a person."""
+    if abort is None:
+        return stopped
+    return lambda: abort() or (stopped is not None and stopped())
+
+
+def judge(
+    summary: Summary,
+    plan: Plan,
+    rows: Sequence[Row] = (),
+    faults: Sequence[FaultWindow] = (),
+    aborted: tuple[Parsed, Finding] | None = None,
+) -> None:
+    """Thresholds and verdict, from the numbers that are in the summary by now, the timeline and the faults. `aborted`:
+    the threshold that ended the run, as it was found then."""
+    run = Measured(
+        from_summary(json.loads(msgspec.json.encode(summary))),
+        rows,
+        faults,
+        rows[1]["t_s"] - rows[0]["t_s"] if len(rows) > 1 else interval_us(plan) / 1e6,
+        summary.virtual_s,
+        summary.devices,
+    )
+    summary.thresholds = [_judged(expr, expr in plan.aborts, run, aborted) for expr in plan.thresholds]
     summary.verdict = verdict(summary.checks, summary.thresholds, plan.checks)
+
+
+def _judged(expr: str, aborts: bool, run: Measured, aborted: tuple[Parsed, Finding] | None) -> Threshold:
+    """`aborts`: it may end a run early. A plan that somebody changed may hold what is no threshold."""
+    if aborted is not None and aborted[0].expr == expr:
+        finding = aborted[1]
+        detail = f"{finding.detail}; the run was stopped at {clock_text(run.now_s)}"
+        return Threshold(expr=expr, status=finding.status, actual=finding.actual, detail=detail, abort=True)
+    try:
+        finding = evaluate(parse_threshold(expr), run)
+    except ExpressionError as error:
+        finding = Finding("unknown", detail=str(error))
+    return Threshold(expr=expr, status=finding.status, actual=finding.actual, detail=finding.detail, abort=aborts)
 
 
 def checks_of(results: Iterable[CheckResult], required: Iterable[str]) -> list[Check]:
@@ -141,9 +184,7 @@ def checks_of(results: Iterable[CheckResult], required: Iterable[str]) -> list[C
 
 
 def _summary(world: World, plan: Plan, request: Request, trace_hash: str, complete: bool) -> Summary:
-    oracle, probes, broker = world.oracle, world.probes, world.broker
-    traffic = broker.counts()
-    quotas = quotas_of(world)
+    oracle, quotas = world.oracle, quotas_of(world)
     return Summary(
         scenario=plan.scenario,
         seed=plan.seed,
@@ -152,25 +193,10 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         backend=request.backend.kind,
         devices=len(plan.devices),
         virtual_s=world.clock.now / 1e6,
-        counts=Counts(
-            local_writes=oracle.local_writes,
-            cloud_writes=oracle.cloud_writes,
-            updates_synced=oracle.updates_synced,
-            messages_up=traffic["messages_up"],
-            messages_down=traffic["messages_down"],
-            messages_lost=traffic["messages_lost"],
-            bytes_up=traffic["bytes_up"],
-            bytes_down=traffic["bytes_down"],
-            connects=traffic["connects"],
-            disconnects=traffic["disconnects"],
-            reboots=sum(device.reboots for device in world.devices.values()),
-            retransmits=probes["retransmit"],
-            snapshots=probes["snapshot_loaded"],
-            conflicts=probes["conflict_lost"],
-        ),
+        counts=_counts(world),
         latency_s=Latency(up=world.latency_up.percentiles(), down=world.latency_down.percentiles()),
         converged_after_s=None if world.converged_us is None else oracle.converged_after_s,
-        probes=dict(sorted(probes.items())),
+        probes=dict(sorted(world.probes.items())),
         checks=checks_of(world.checks, plan.checks),
         reproduce=request.reproduce,
         plant=plan.plant,
@@ -178,6 +204,27 @@ def _summary(world: World, plan: Plan, request: Request, trace_hash: str, comple
         quotas=quotas,
         groups=parts.groups(world),
         models=parts.models(world),
+    )
+
+
+def _counts(world: World) -> Counts:
+    """By now."""
+    oracle, probes, traffic = world.oracle, world.probes, world.broker.counts()
+    return Counts(
+        local_writes=oracle.local_writes,
+        cloud_writes=oracle.cloud_writes,
+        updates_synced=oracle.updates_synced,
+        messages_up=traffic["messages_up"],
+        messages_down=traffic["messages_down"],
+        messages_lost=traffic["messages_lost"],
+        bytes_up=traffic["bytes_up"],
+        bytes_down=traffic["bytes_down"],
+        connects=traffic["connects"],
+        disconnects=traffic["disconnects"],
+        reboots=sum(device.reboots for device in world.devices.values()),
+        retransmits=probes["retransmit"],
+        snapshots=probes["snapshot_loaded"],
+        conflicts=probes["conflict_lost"],
     )
 
 
@@ -308,7 +355,8 @@ def _replay(
             raise Interrupted
         return until_us is not None and world.clock.now >= until_us
 
-    world.finish(world.run(on_progress, enough))
+    abort = Abort(world, plan, _counts, _fault_windows) if plan.aborts else None
+    world.finish(world.run(on_progress, either(abort, enough)))
     trace_hash = world.trace.finish()
     if record is None or trace_hash == record.trace_hash:
         return trace_hash, None

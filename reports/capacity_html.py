@@ -23,7 +23,7 @@ from reports.drawing import (
     time_axis,
     value_axis,
 )
-from reports.html import page
+from reports.html import template
 from reports.plots import Drawing
 from reports.quota_text import by_need
 from reports.quotas import Quotas
@@ -42,8 +42,7 @@ def render(plan: Capacity) -> str:
         intro = best_text(plan) if title == "BACK-OFF" else ""
         sections.append(Section(name, title.capitalize(), intro, [table], _drawn(plan, title)))
     sections.append(Section("limits", "Limits", SOURCES_NOTE, [_limits(plan)]))
-    return page(
-        "capacity.html.jinja",
+    return template("capacity.html.jinja").render(
         plan=plan,
         floor=floor_text(plan),
         sections=sections,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from reports import live_text, plots, story_text
 from reports.breakdown import breakdown
@@ -42,7 +42,7 @@ _SKETCHES: Final = {
 }
 _SAYS: Final = {"pass": "Passed", "fail": "Failed", "unknown": "Unknown"}
 _MARKS: Final = {"pass": "✓", "fail": "✗", "unknown": "?"}
-_DRAWERS: Final = ("matplotlib", "pandas", "numpy")  # what the extra `report` brings
+DRAWERS: Final = ("matplotlib", "pandas", "numpy")  # what the extra `report` brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def render(result: RunResult) -> str:
     drawings, parts = _drawn(result, end_s)
     story = [drawings[name] for name in plots.STORY if name in drawings]
     checks = checks_in_order(summary.checks)
-    return _template("report.html.jinja").render(
+    return template("report.html.jinja").render(
         summary=summary,
         says=_SAYS,
         marks=_MARKS,
@@ -117,18 +117,14 @@ def _drawn(result: RunResult, end_s: float) -> tuple[dict[str, Drawing], list[Se
     try:
         return plots.draw(result, end_s), breakdown(result.summary)
     except ModuleNotFoundError as missing:
-        if (missing.name or "").split(".")[0] not in _DRAWERS:
+        if (missing.name or "").split(".")[0] not in DRAWERS:
             raise
         return {}, None
 
 
-def page(template: str, **values: Any) -> str:
-    """Another page in the same style: a template beside the report's, filled."""
-    return _template(template).render(**values)
-
-
 @cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A page of reports/templates, with the filters that make text harmless."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined  # here: starting a command does not pay for it
 
     folder = files("reports").joinpath("templates")

@@ -74,10 +74,11 @@ def _threshold_case(suite: ET.Element, scenario: str, threshold: Threshold) -> s
     if threshold.status == "pass":
         return None
     if threshold.status == "fail":
-        message = f"actual value: {number_text(threshold.actual)}"
+        message = printable(threshold.detail, 300) or f"actual value: {number_text(threshold.actual)}"
         ET.SubElement(case, "failure", type="threshold", message=message)
         return "failures"
-    ET.SubElement(case, "error", type="unknown", message="nothing to measure")
+    message = printable(threshold.detail, 300) or "nothing to measure"
+    ET.SubElement(case, "error", type="unknown", message=message)
     return "errors"
 
 

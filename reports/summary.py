@@ -83,18 +83,23 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
-    """One expression of the scenario. `actual` is None when there was nothing to measure (status unknown)."""
+    """One expression of the scenario. `actual` is None when there was nothing to measure (status unknown); its unit is
+    the limit's (a rate: a second; a share: 0 to 1). `detail`: the same in words, with where and when, or why there was
+    nothing. `abort`: it ends a run early when it fails."""
 
     expr: str
     status: Status
     actual: float | None = None
+    detail: str = ""
+    abort: bool = False
 
 
 class Summary(msgspec.Struct, kw_only=True):
     """The run in numbers. `converged_after_s` is None when the run never converged.
 
     Added to the documented keys: `plant` (a planted bug's name), `interrupted`, `live` (of a live run), `groups` and
-    `models` (by name), `quotas` (where the scenario has quotas: what was used of them, and what is metered)."""
+    `models` (by name), `aborted` (the threshold that ended the run early), `quotas` (where the scenario has quotas:
+    what was used of them, and what is metered)."""
 
     scenario: str
     seed: int
@@ -119,6 +124,7 @@ class Summary(msgspec.Struct, kw_only=True):
     quotas: Quotas | None = None
     groups: dict[str, Part] = {}
     models: dict[str, Part] = {}
+    aborted: str = ""
 
 
 def verdict(checks: Iterable[Check], thresholds: Iterable[Threshold], required: Iterable[str] = ()) -> Status:

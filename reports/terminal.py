@@ -41,6 +41,8 @@ _DEVICES_MAX: Final = 8
 _FAILURES_MAX: Final = 3
 _DETAIL_CELLS_MAX: Final = 4 * WIDTH
 _PROBE_CELLS_MAX: Final = 40
+_EXPR_CELLS_MIN: Final = 40
+_EXPR_CELLS_MAX: Final = 56
 _GAP: Final = 3
 
 
@@ -82,7 +84,7 @@ def print_lines(lines: Iterable[Text], file: IO[str]) -> None:
     probe = Console(file=file, highlight=False)
     if not probe.is_terminal:
         text = "".join(f"{line.plain.rstrip()}\n" for line in lines)
-        file.write(text if _speaks_utf(file) else to_ascii(text))
+        file.write(text if speaks_utf(file) else to_ascii(text))
         return
     buffer = io.StringIO()
     system = probe.color_system
@@ -97,7 +99,7 @@ def print_lines(lines: Iterable[Text], file: IO[str]) -> None:
     for line in lines:
         inner.print(line, soft_wrap=True)
     text = buffer.getvalue()
-    file.write(text if _speaks_utf(file) else to_ascii(text))
+    file.write(text if speaks_utf(file) else to_ascii(text))
 
 
 def to_ascii(text: str) -> str:
@@ -105,7 +107,7 @@ def to_ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode()
 
 
-def _speaks_utf(file: IO[str]) -> bool:
+def speaks_utf(file: IO[str]) -> bool:
     encoding = getattr(file, "encoding", None) or "utf-8"
     return encoding.lower().replace("-", "").startswith("utf")
 
@@ -154,6 +156,8 @@ def _headline(summary: Summary) -> Text:
         line.append(f"  plant {printable(summary.plant, 32)}", "yellow")
     if summary.interrupted:
         line.append("  interrupted", "yellow")
+    if summary.aborted:
+        line.append("  stopped early", "yellow")
     return line
 
 
@@ -200,9 +204,12 @@ def _thresholds(thresholds: list[Threshold]) -> list[Text]:
     if not thresholds:
         return []
     lines = _title("THRESHOLDS")
+    longest = max(cell_len(printable(one.expr)) for one in thresholds)
+    cells = min(max(longest, _EXPR_CELLS_MIN), _EXPR_CELLS_MAX)
     for threshold in thresholds:
         said = f"is {number_text(threshold.actual)}" if threshold.status != "unknown" else "nothing to measure"
-        expr = _pad(printable(threshold.expr), 40)
+        said = printable(threshold.detail, _DETAIL_CELLS_MAX) or said
+        expr = _pad(printable(threshold.expr), cells)
         lines.append(Text.assemble("     ", _mark(threshold.status), " ", expr, " ", (said, "dim")))
     return lines
 

@@ -35,7 +35,7 @@ ROOMS: Final = {
     "agent": ("",),
     "cloud": ("", "cloud"),
     "fleet": ("", "cloud", "fleet", "moto", "cluster"),
-    "reports": ("", "fleet", "report"),
+    "reports": ("", "cloud", "fleet", "report"),
     "benchmarks": ("", "cloud", "fleet", "report", "dev"),
     "tests": ("", "cloud", "fleet", "report", "dev"),
 }

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.protocol.errors import InputError, Problem
 from fleet.probes import WORLD
+from fleet.scenario.expect_grammar import fault_of, parse_threshold
 from fleet.scenario.plan import FaultPlan, Plan
 from reports.live import NotApplied
 
@@ -42,6 +43,7 @@ WHY_NOT: Final[dict[str, str]] = {
     "clone": "a second copy of a device is not started",
     "device-restore": "the agent's files are not set back to an older copy",
     "factory-reset": "the agent's files are not wiped",
+    "disk-full": "the agents' files may grow as long as this machine has room",
 }
 _LOSS: Final = "packets between processes of one machine are not lost; delays and rates of the links are kept"
 _DEVICE_HOPS: Final = frozenset(("device-to-broker", "broker-to-device"))
@@ -70,12 +72,16 @@ def applied(plan: Plan) -> tuple[Plan, list[NotApplied]]:
 
 
 def countable(plan: Plan, probes: Mapping[str, int]) -> tuple[Plan, list[NotApplied]]:
-    """The plan without the thresholds that want a path taken which nothing in a live run takes or counts. `probes`: of
-    its simulation, in which what a live run cannot do was left out."""
+    """The plan without the thresholds that want a path taken which nothing in a live run takes or counts, or that are
+    about a fault which was left out. `probes`: of its simulation, in which what a live run cannot do was left out."""
     kept, left = [], []
+    faults = [fault.name for fault in plan.faults]
     for expr in plan.thresholds:
         wanted = _PROBE.fullmatch(expr.strip())
         why = "" if wanted is None else _why_not_counted(wanted[1], probes)
+        fault = fault_of(parse_threshold(expr))
+        if fault and fault not in faults:
+            why = f"{fault} is not applied"
         if why:
             left.append(NotApplied(name=expr, kind="threshold", why=why))
         else:

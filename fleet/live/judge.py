@@ -85,6 +85,7 @@ def judged(
     )
     oracle.commands_are(plan.commands.keep_us, plan.commands.spacing_us)
     verdict = Verdict(oracle, latencies)
+    seen = {name: until_final(records) for name, records in seen.items()}
     seen = {**seen, "": _at_their_commits(seen[""], date(commits, seen, clock))}
     commits = [commit for commit in commits if not is_foreign(commit.key)]
     table = None if table is None else [item for item in table if not is_foreign((item["pk"], item["sk"]))]
@@ -154,6 +155,12 @@ def _final(records: Sequence[Sighting]) -> tuple[list[Any], int, Any]:
             items, rows, first = record[2]
             return items, rows, first
     return [], 0, None
+
+
+def until_final(records: Sequence[Sighting]) -> Sequence[Sighting]:
+    """Without what the device did after its last look, which nobody has looked at."""
+    last = max((n for n, record in enumerate(records) if record[1] == sightings.FINAL), default=len(records))
+    return records[: last + 1]
 
 
 def _is_private(pk: str) -> bool:

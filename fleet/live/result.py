@@ -113,12 +113,13 @@ def perform(
     summary.wall_s = round((monotonic_us() - began_us) / 1e6, 3)
     summary.cpu_s = round(_cpu_s() - cpu_s, 3)
     summary.rss_mb_max = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-    judge(summary, plan)
+    windows = _windows(plan, finished, verdict)
+    judge(summary, plan, verdict.timeline, windows)
     rows = _rows(plan, finished)
     return RunResult(
         summary=summary,
         timeline=verdict.timeline,
-        faults=_windows(plan, finished, verdict),
+        faults=windows,
         devices=rows,
         scenario_yaml=scenario_yaml,
         plan_json=plan.encode(),

@@ -21,6 +21,7 @@ from agent.protocol.errors import InputError
 from agent.protocol.messages import Key
 from agent.protocol.schema import Schema
 from agent.runtime.limits import LimitError, allow_open_files
+from cloud.table import PRIVATE_PREFIX, Get
 from fleet.live import orders, sightings
 from fleet.live.applied import killed
 from fleet.live.attach import Attachments, Listener
@@ -47,6 +48,7 @@ FIGURES_S: Final = 1.0
 STILL_US: Final = 1_000_000  # without a change of any item, before everybody counts as in step
 STOP_MS: Final = 2_000
 ASK_AGAIN_S: Final = 8.0  # those who have not said yet that they have all
+CATCH_UP_S: Final = 10.0
 BEGIN_US: Final = 200_000  # from the last preparation to the start
 FILES_OF_DEVICE: Final = 4  # both ends of the proxy, a process's pipe and socket
 FILES_SPARE: Final = 128
@@ -233,6 +235,8 @@ class Live:
             converged = await self._converge()
             self._phase = "quiet"
             await trio.sleep(self.plan.quiesce_us / 1e6)
+            if converged:
+                await self._catch_up()
             nursery.cancel_scope.cancel()
         return await self._look(converged)
 
@@ -282,6 +286,12 @@ class Live:
             await trio.sleep(LOOK_S)
         return False
 
+    async def _catch_up(self) -> None:
+        """Quiet feeds get an empty row now and then, which may be on its way: a moment for that."""
+        with trio.move_on_after(CATCH_UP_S):
+            while not self._all_in_step():
+                await trio.sleep(LOOK_S)
+
     def _all_in_step(self) -> bool:
         following = self._following
         if following.unlogged or self._clock.now_us() - following.changed_us < STILL_US:
@@ -298,7 +308,8 @@ class Live:
                 if self._before_final is not None:
                     await self._before_final(self)
                 table = await self._read_all([name for name, one in status.items() if one["on"]])
-            await self._look_at_stream()
+            else:
+                await self._look_at_stream()
             await trio.to_thread.run_sync(self._figures.look)
         if self._listener is not None:
             await trio.to_thread.run_sync(self._listener.close)
@@ -324,19 +335,27 @@ class Live:
 
     async def _read_all(self, devices: list[str]) -> list[Any]:
         """Every item of the table, after each of these devices has written down what it has. Lives of items go on to
-        end when nobody writes any more: read again while something is on its way because of one."""
+        end when nobody writes any more: what has moved meanwhile is read again, until nothing is on its way."""
         lives = any(model.ttl_attribute is not None for model in self.schema.models.values())
         limit_us = self._clock.now_us() + self.plan.converge_within_us
+        await self._look_at_stream()
+        seen = len(self._commits)
+        table = await trio.to_thread.run_sync(lambda: {(one["pk"], one["sk"]): one for one in self.cloud.table.scan()})
         while True:
-            await self._look_at_stream()
-            before, waiting = self._following.changes, 0
+            waiting = 0
             for device in devices:
                 waiting += int((await self.hosts.tell("final", device)).get("rows", 0))
-            table = await trio.to_thread.run_sync(lambda: list(self.cloud.table.scan()))
             await self._look_at_stream()
-            is_still = not waiting and self._following.changes == before
-            if is_still or not lives or self._clock.now_us() >= limit_us:
-                return table
+            moved = dict.fromkeys(one.key for one in self._commits[seen:] if not one.key[0].startswith(PRIVATE_PREFIX))
+            seen = len(self._commits)
+            if not lives or self._clock.now_us() >= limit_us or not (moved or waiting):
+                return list(table.values())
+            for key in moved:
+                item = await trio.to_thread.run_sync(self.cloud.table.execute, Get(key))
+                if item is None:
+                    table.pop(key, None)
+                else:
+                    table[key] = item
             await trio.sleep(LOOK_S)
 
     async def _look_at_stream(self) -> None:

@@ -143,7 +143,7 @@ class AppSide(WireSide):
             if item.wide is None and d.set_back_us is None:
                 self._read_otherwise(t_us, d, item, rev)
         elif d.timed and left_us is not None:
-            self.checks.expired.dropped(t_us, device, key, rev, min(-left_us, t_us - d.clock_us))
+            self.checks.expired.dropped(t_us, device, key, rev, min(-left_us, t_us - max(d.clock_us, d.full_until_us)))
         if item.receives and not own:
             seen = self._seen(d, item)
             index = item.find(None, seen)
@@ -316,6 +316,11 @@ class AppSide(WireSide):
             self.checks.decided.told_of_nothing(t_us, device, key, updated_ms, verdict)
 
     # ------------------------------------------------------------------ power
+
+    def disk_full(self, device: str, until_us: int) -> None:
+        """The device's disk has no room until then: what it was to write it may write later."""
+        d = self._devices[device]
+        d.full_until_us = max(d.full_until_us, until_us)
 
     def device_booted(self, t_us: int, device: str) -> None:
         """The device is up again. `device_reads` should follow before anything else of this device."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.protocol.messages import Key
+from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
 from fleet.oracle.payload import REV
-from fleet.oracle.state import ABSENT, Device, Item
+from fleet.oracle.state import ABSENT, FLAGGED, SWEPT, Device, Item
 from fleet.oracle.table_side import TableSide
 
 Image = Mapping[str, Any]
@@ -40,6 +40,9 @@ class RestoredSide(TableSide):
             if key not in self._items:
                 self._find_item(key)
         for item_now in list(self._items.values()):
+            if item_now.swept == SWEPT:  # its record may be one of a table that is no more
+                item_now.swept = FLAGGED
+                self.checks.sweeps.excused += 1
             self._put_back(t_us, item_now, public.get(item_now.key))
         for device in self._devices.values():
             self._head_put_back(t_us, device, heads.get(device.name))
@@ -52,6 +55,8 @@ class RestoredSide(TableSide):
         """A state like any other that the table takes on, but no row of a feed will tell of it: a snapshot must."""
         rev = image.get(REV) if image is not None else None
         item.cloud = None
+        # No row will say so either, and no snapshot carries it.
+        item.oversize = image is not None and stored.image_bytes(image) > ITEM_BYTES_MAX
         was, item.rev, item.image = item.rev, rev, image
         if image is not None:
             item.set_end(rev, image.get(item.model.ttl_attribute or ""))

@@ -105,6 +105,7 @@ class Device:
         "epoch_us",
         "feeds",
         "floors",
+        "full_until_us",
         "fuzzy",
         "head_epoch",
         "head_id",
@@ -161,6 +162,7 @@ class Device:
         self.resumed: set[Key] = set()  # items with a period that it has sent since then
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
+        self.full_until_us = 0  # its disk has no room until then
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour
         self.idle = 0  # messages with content since this device's last progress

@@ -95,6 +95,7 @@ _ALL: Final = (
     _relay("feed-logs-stream-image", "sequencer_type", relay.ImageSequencer, "feed-dense convergence"),
     _relay("feed-overwrites", "sequencer_type", relay.OverwritingSequencer, "feed-dense"),
     _agent("gap-skipped", "replica", agent.GapReplica, "convergence no-gap"),
+    _agent("full-disk-ignored", "replica", agent.HeedlessReplica, "convergence no-gap", "full-disk"),
     _relay("head-after-item", "sequencer_type", relay.LateHeadSequencer, "feed-dense", "conflict"),
     _relay("incarnation-ignored", "incarnation_type", relay.UnmindfulIncarnation, "convergence", "table-restore"),
     _relay("items-unfenced", "ingest_type", relay.BlindIngest, "conflict-policy", "conflict"),

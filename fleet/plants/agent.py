@@ -5,6 +5,7 @@ Called by nobody but fleet.plants, which puts them into a world's types. The rea
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
@@ -121,6 +122,17 @@ class EarlyCursorReplica(Replica):
                 self.apply_row(message.feed, row, changes)
         self.database.emit(changes)
         return Outcome.APPLIED
+
+
+class HeedlessReplica(Replica):
+    """Takes rows for applied that found no room on the disk: they are lost, and the cursor goes on."""
+
+    def rows(self, message: Rows) -> Outcome:
+        try:
+            return super().rows(message)
+        except sqlite3.OperationalError:
+            self.store.set_cursor(message.feed, message.epoch, message.b, self.fingerprints[message.feed])
+            return Outcome.APPLIED
 
 
 class GapReplica(Replica):

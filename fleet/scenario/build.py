@@ -51,15 +51,16 @@ def build_plan(scenario: Scenario, seed: int | None = None, *, plant: str = "") 
         broker=broker_plan(scenario.broker),
         agent=agent_plan(scenario.agent),
         checks=required_checks(scenario),
-        thresholds=list(scenario.expect.thresholds),
+        thresholds=[one.expr for one in scenario.expect.thresholds],
+        aborts=[one.expr for one in scenario.expect.thresholds if one.abort],
         plant=plant,
         quotas=quota_plan(scenario.cloud),
     )
 
 
 def device_ids(group: Group) -> list[str]:
-    """`home-0001` .. : the same names whatever the group's size."""
-    return [f"{group.name}-{number:04d}" for number in range(1, group.count + 1)]
+    """`home-0001` .. : the same names whatever the group's size; or the ones that it gives."""
+    return list(group.ids) or [f"{group.name}-{number:04d}" for number in range(1, group.count + 1)]
 
 
 def required_checks(scenario: Scenario) -> list[str]:
@@ -105,9 +106,9 @@ def _device(seed: int, member: Member, index: int) -> DevicePlan:
     return DevicePlan(
         member.id,
         index,
-        arrival_us(rng(seed, member.id, "plan/boot"), group.boot.over_us, group.boot.shape),
+        group.boot.at_us + arrival_us(rng(seed, member.id, "plan/boot"), group.boot.over_us, group.boot.shape),
         group.clock.offset_us + clock.between(-spread_us, spread_us),
-        clock.between(-drift_ppb, drift_ppb),
+        group.clock.rate_ppb + clock.between(-drift_ppb, drift_ppb),
     )
 
 

@@ -6,18 +6,23 @@ document; called by fleet.scenario.load.
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.protocol.schema import Schema
 from agent.protocol.topics import valid_id
+from fleet.scenario.build import device_ids
 from fleet.scenario.check_faults import check_fault, check_fault_names
 from fleet.scenario.check_orders import FILLED, check_orders, check_schema
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import Draft, elements, first_of, outside, raw_names, span, unknown
-from fleet.scenario.expect import CHECKS, PATHS, PROBES, parse_threshold
+from fleet.scenario.expect_check import check_expect
 from fleet.scenario.explain import guess
 from fleet.scenario.facts import FILLER, REV, Facts, facts
-from fleet.scenario.model import DEVICES_MAX, Expect, Group, Link, Offline, Workload
+from fleet.scenario.model import DEVICES_MAX, Group, Link, Offline, Workload
 from fleet.scenario.settings import CloudSettings
 from fleet.scenario.units import format_duration
+
+_ID_HINT: Final = "1 to 128 letters, digits and : _ . -; not `all`"
 
 
 def check(draft: Draft) -> None:
@@ -29,6 +34,7 @@ def check(draft: Draft) -> None:
     for index, group in draft.devices:
         total += group.count
         _group(draft.document, ("devices", index), group)
+    _ids(draft)
     if draft.schema is not None:
         check_schema(draft.document, draft.schema)
     if total > DEVICES_MAX:
@@ -41,8 +47,7 @@ def check(draft: Draft) -> None:
     _phases(draft)
     if draft.cloud is not None:
         _cloud(draft.document, draft.cloud)
-    if draft.expect is not None:
-        _expect(draft.document, draft.expect)
+    check_expect(draft)
 
 
 def _broken(draft: Draft) -> None:
@@ -74,9 +79,27 @@ def _names(document: Document, section: str, what: str) -> None:
 
 def _group(document: Document, path: Path_, group: Group) -> None:
     if not valid_id(group.account):
-        hint = "1 to 128 letters, digits and : _ . -; not `all`"
-        document.complain((*path, "account"), f"{group.account!r} cannot be an account", hint)
+        document.complain((*path, "account"), f"{group.account!r} cannot be an account", _ID_HINT)
     _link(document, (*path, "link"), group.link)
+
+
+def _ids(draft: Draft) -> None:
+    """Names of devices that groups give themselves."""
+    given = [(index, group) for index, group in draft.devices if group.ids]
+    taken: set[str] = set()
+    for _, group in draft.devices if given else ():
+        if not group.ids:
+            taken.update(device_ids(group))
+    for index, group in given:
+        path = ("devices", index, "ids")
+        if len(group.ids) != group.count:
+            draft.document.complain(path, f"{len(group.ids)} ids for {group.count} devices", "one for each device")
+        for id in group.ids:
+            if not valid_id(id):
+                draft.document.complain(path, f"{id!r} cannot be a device's id", _ID_HINT)
+            elif id in taken:
+                draft.document.complain(path, f"a second device named {id}")
+            taken.add(id)
 
 
 def _link(document: Document, path: Path_, link: Link) -> None:
@@ -185,17 +208,3 @@ def _cloud(document: Document, cloud: CloudSettings) -> None:
     if cloud.ttl_margin_us < cloud.worker_life_us:
         hint = "else a worker may write after a row that has been swept"
         document.complain(("cloud", "ttl_margin"), "must not be shorter than worker_life", hint)
-
-
-def _expect(document: Document, expect: Expect) -> None:
-    unknown(document, ("expect", "checks"), expect.checks, CHECKS, "check")
-    for index, expr in enumerate(expect.thresholds):
-        path = ("expect", "thresholds", index)
-        try:
-            parse_threshold(expr)
-        except KeyError as error:
-            known = [*PATHS, PROBES + "NAME"]
-            word = str(error.args[0])
-            document.complain(path, f"unknown number {word!r}", guess(word, known) or first_of(known))
-        except ValueError as error:
-            document.complain(path, str(error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +60,9 @@ class Document:
     file: str
     value: Any = None
     marks: dict[Path_, tuple[Mark, Mark]] = field(default_factory=dict)
+    inside: dict[Path_, Mark] = field(
+        default_factory=dict
+    )  # first character of texts that stand in one line as they are
     problems: list[Problem] = field(default_factory=list)
 
     def mark(self, path: Path_, *, key: bool = False) -> Mark:
@@ -82,14 +85,19 @@ class Document:
                 return None
         return value
 
-    def complain(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> None:
+    def complain(self, path: Path_, message: str, hint: str = "", *, key: bool = False, at: int | None = None) -> None:
+        """`at`: so many characters into the text at `path`, where they stand in the file as they are in the text."""
         mark = self.mark(path, key=key)
+        if at is not None and (key or path in self.inside):
+            mark = mark if key else self.inside[path]
+            mark = replace(mark, column=mark.column + at if mark.line else 0)
         self.problems.append(Problem(mark.file, mark.line, mark.column, dotted(path), message, hint))
 
     def forget(self, path: Path_) -> None:
         """Marks of what was replaced."""
         for known in [known for known in self.marks if known[: len(path)] == path]:
             del self.marks[known]
+            self.inside.pop(known, None)
 
 
 def dotted(path: Path_) -> str:
@@ -152,6 +160,10 @@ class _Builder:
         if isinstance(event, ScalarEvent):
             text = self._text(event)
             value: Any = scalar(text) if event.style is None and event.tag is None else text
+            quote = 0 if event.style is None else 1
+            start, end = event.start_mark, event.end_mark
+            if self._fixed is None and start.line == end.line and end.column - start.column == len(text) + 2 * quote:
+                self._document.inside[path] = replace(mark, column=mark.column + quote)
         elif isinstance(event, SequenceStartEvent):
             value = self._sequence(path)
         else:

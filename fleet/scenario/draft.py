@@ -31,6 +31,7 @@ class Draft:
     phases: Phases | None = None
     cloud: CloudSettings | None = None
     expect: Expect | None = None
+    interval_us: int | None = None
 
 
 def elements(document: Document, section: str) -> list[Any]:

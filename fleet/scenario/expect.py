@@ -1,35 +1,29 @@
-"""What a scenario expects: names of checks, and thresholds such as `latency_s.up.p99 < 5s` on numbers of summary.json.
+"""What a scenario can expect of a run: the names of the oracle's checks, and the numbers that thresholds are set on.
 
-Parses and evaluates; reads no files. Used by fleet.scenario.check before a run, and by the run at its end.
+Names and units only; fleet.scenario.expect_grammar reads expressions, fleet.scenario.expect_measure evaluates them.
 """
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
+from fleet.intervals import COUNTERS, LATENCIES, VALUES
 from fleet.oracle.checks import CLASSES
-from fleet.scenario.units import parse_duration, parse_size
 from reports.summary import Summary
 
 CHECKS: Final = tuple(check.name for check in CLASSES)
 ALWAYS_REQUIRED: Final = ("convergence", "no-acked-write-lost")
 
-_OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-}
-_FORM: Final = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(<=|>=|==|<|>)\s*(\S.*?)\s*")
-_NUMBER: Final = re.compile(r"-?\d{1,15}(\.\d{1,9})?")
 PROBES: Final = "probes."  # any name: a probe that nothing counted is 0
+CONVERGED: Final = "converged_after_s"
+RECOVERED: Final = "recovered_s"
+SHARES: Final = ("online", "converged")  # of the devices
+
+Kind = Literal["seconds", "megabytes", "bytes", "count"]
+Unit = Literal["", "s", "MB", "B"]
 
 
 def _paths(struct: Any, prefix: str = "") -> Iterator[str]:
@@ -42,56 +36,35 @@ def _paths(struct: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{field.name}"
 
 
-PATHS: Final = tuple(_paths(Summary))
+PATHS: Final = tuple(_paths(Summary))  # numbers of the whole run
+LATENCY_PATHS: Final = tuple(path for path in PATHS if path.startswith("latency_s."))
+# Numbers of one group, or of one model.
+PART_PATHS: Final = {
+    "group": (
+        *LATENCY_PATHS, "counts.local_writes", "counts.updates_synced", "counts.reboots", "counts.messages_up",
+        "counts.messages_down", "counts.messages_lost", "counts.bytes_up", "counts.bytes_down",
+    ),
+    "model": (*LATENCY_PATHS, "counts.local_writes", "counts.cloud_writes", "counts.updates_synced"),
+}  # fmt: skip
+# Path -> column of the timeline: what can be asked of a part of the run. `up_p50_s` is latency_s.up.p50.
+_LATENCY_COLUMNS: Final = {f"latency_s.{name.removesuffix('_s').replace('_', '.')}": name for name in LATENCIES}
+COLUMNS: Final = {**{name: name for name in (*VALUES, *COUNTERS)}, **_LATENCY_COLUMNS}
+OF_THE_MACHINE: Final = ("wall_s", "cpu_s", "rss_mb_max")
+# Set at the beginning, or at the end: nothing that a run could be stopped for on its way.
+ONLY_AT_THE_END: Final = (*OF_THE_MACHINE, "seed", "devices", "virtual_s", CONVERGED, RECOVERED)
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """`path op limit`; the limit is in the path's own unit."""
-
-    expr: str
-    path: str
-    op: str
-    limit: float
-
-    def evaluate(self, summary: Mapping[str, Any]) -> tuple[Literal["pass", "fail", "unknown"], float | None]:
-        """Against summary.json's content. Unknown when there was nothing to measure."""
-        value: Any = summary
-        parts = self.path.split(".", 1) if self.path.startswith(PROBES) else self.path.split(".")
-        for part in parts:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None and self.path.startswith(PROBES):
-            value = 0
-        if self.path.startswith("latency_s.") and not self.path.endswith(".count"):
-            around: Any = summary.get("latency_s", {})
-            around = around.get(parts[1], {}) if isinstance(around, Mapping) else {}
-            if not around.get("count"):
-                value = None
-        if not isinstance(value, int | float):
-            return "unknown", None
-        return ("pass" if _OPERATORS[self.op](value, self.limit) else "fail"), value
-
-
-def parse_threshold(expr: str) -> Threshold:
-    """Raises ValueError (the form, the limit) or KeyError (the path is unknown; its argument is the path)."""
-    match = _FORM.fullmatch(expr)
-    if match is None:
-        raise ValueError(f"cannot be read: {expr!r}; expected PATH < LIMIT, with one of {' '.join(_OPERATORS)}")
-    path, op, text = match.groups()
-    if path not in PATHS and not (path.startswith(PROBES) and len(path) > len(PROBES)):
-        raise KeyError(path)
-    return Threshold(expr, path, op, _limit(path, text))
-
-
-def _limit(path: str, text: str) -> float:
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    if path.endswith(".count"):
-        raise ValueError(f"expected a number for {path}, found {text!r}")
+def kind_of(path: str) -> Kind:
+    """What unit a limit on it may have."""
+    if path.endswith(".count") or path.startswith(PROBES):
+        return "count"
     if path.startswith("latency_s.") or path.endswith("_s"):
-        return parse_duration(text) / 1e6
+        return "seconds"
     if "_mb" in path:
-        return parse_size(text) / 1024**2
-    if "bytes" in path:
-        return float(parse_size(text))
-    raise ValueError(f"expected a number for {path}, found {text!r}")
+        return "megabytes"
+    return "bytes" if "bytes" in path else "count"
+
+
+def is_counter(path: str) -> bool:
+    """Whether it only grows, over a run or over a part of it: such a number has a rate, and shares of another."""
+    return path in COUNTERS or path.startswith(("counts.", PROBES)) or path.endswith(".count")

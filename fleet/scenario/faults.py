@@ -184,6 +184,14 @@ class FactoryReset(OnDevices, Occurring):
     off: DurationRange = Field(default=(10_000_000, 60_000_000), description="Time off, or [least, most].")
 
 
+class DiskFull(OnDevices, Lasting):
+    """The device's disk has no room: its file cannot grow. Applications' writes are refused, and what comes from the
+    cloud waits there; nothing that was accepted is lost, and all goes on when there is room again."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["disk-full"] = Field(description="The devices' disks have no room: their files cannot grow.")
+
+
 class Messages(OnDevices, Background):
     """Messages are lost, repeated, out of order or late, where the transport allows it.
 
@@ -351,6 +359,7 @@ Fault = Annotated[
     | PowerCut
     | DeviceRestore
     | FactoryReset
+    | DiskFull
     | Messages
     | RelayKill
     | RelayStall
@@ -375,6 +384,7 @@ KINDS: dict[str, type[FaultBase]] = {
         PowerCut,
         DeviceRestore,
         FactoryReset,
+        DiskFull,
         Messages,
         RelayKill,
         RelayStall,

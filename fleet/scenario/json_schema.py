@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from fleet.scenario.model import Scenario
+from fleet.scenario.model import WINDOWS, Scenario
 from fleet.scenario.part import Part
 from fleet.scenario.presets import LINKS
 
@@ -32,6 +32,19 @@ def json_schema() -> dict[str, Any]:
     schema["definitions"]["Link"] = {
         "anyOf": [{"type": "string", "enum": list(LINKS)}, schema["definitions"]["Link"]],
         "description": "A link profile's name, or a mapping: a profile with changes, or all numbers.",
+    }
+    schema["definitions"]["Threshold"] = {
+        "anyOf": [
+            {"type": "string"},
+            schema["definitions"]["Threshold"],
+            {
+                "type": "object",
+                "patternProperties": {f"^({'|'.join(WINDOWS)})": {"type": "string"}},
+                "properties": {"abort": {"type": "boolean"}},
+                "additionalProperties": False,
+            },
+        ],
+        "description": "An expression, or a mapping: the expression, and whether the run stops when it fails.",
     }
     return {"$schema": DRAFT, "title": "Fleet scenario", **{k: v for k, v in schema.items() if k != "title"}}
 

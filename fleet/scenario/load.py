@@ -99,6 +99,7 @@ def _validate(document: Document, schema: Schema | None) -> Scenario | None:
             scenario.phases,
             scenario.cloud,
             scenario.expect,
+            scenario.interval_us,
         )
     else:
         draft = _draft(document, schema)
@@ -108,11 +109,12 @@ def _validate(document: Document, schema: Schema | None) -> Scenario | None:
 
 def _draft(document: Document, schema: Schema | None) -> Draft:
     """Of a scenario with mistakes: the parts without."""
-    draft = Draft(document, schema=schema)
-    try:
-        draft.duration_us = parse_positive_duration(document.value.get("duration"))
-    except ValueError:
-        draft.duration_us = None
+    draft = Draft(
+        document,
+        schema=schema,
+        duration_us=_duration_of(document, "duration"),
+        interval_us=_duration_of(document, "interval", Scenario.model_fields["interval_us"].default),
+    )
     for section, adapter in _LISTS.items():
         elements = document.value.get(section)
         for index, element in enumerate(elements if isinstance(elements, list) else ()):
@@ -126,6 +128,17 @@ def _draft(document: Document, schema: Schema | None) -> Draft:
         except ValidationError:
             continue
     return draft
+
+
+def _duration_of(document: Document, key: str, default: int | None = None) -> int | None:
+    """None where it is wrong, which the model explains."""
+    value = document.value.get(key)
+    if value is None:
+        return default
+    try:
+        return parse_positive_duration(value)
+    except ValueError:
+        return None
 
 
 def _schema(document: Document, file: Path) -> Schema | None:

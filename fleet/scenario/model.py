@@ -9,7 +9,14 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from agent.protocol.schema import Schema
 from fleet.scenario.faults import Fault, Shape
@@ -33,6 +40,7 @@ from fleet.scenario.units import (
 NAME = r"^[a-z][a-z0-9-]{0,62}$"
 _M = 60_000_000  # microseconds
 DEVICES_MAX = 10_000_000
+WINDOWS = ("during ", "after ", "from ")  # what a threshold on a part of the run begins with
 _PROFILES = "one of " + ", ".join(LINKS)
 
 
@@ -93,12 +101,14 @@ class DeviceClock(Part):
     offset_us: SignedDuration = Field(alias="offset", default=0, description="All are ahead by this; `-5m`: behind.")
     spread_us: Duration = Field(alias="spread", default=0, description="Each is further off by up to this, both ways.")
     drift_ppb: Drift = Field(alias="drift", default=0, description="Each runs fast or slow by up to this: 20ppm.")
+    rate_ppb: Drift = Field(alias="rate", default=0, description="All run fast by this, `-20ppm` slow; `drift` adds.")
 
 
 class Boot(Part):
     """When the devices are first switched on."""
 
-    over_us: Duration = Field(alias="over", default=_M, description="From the scenario's start, over this time.")
+    at_us: Duration = Field(alias="at", default=0, description="Not before this time, from the scenario's start.")
+    over_us: Duration = Field(alias="over", default=_M, description="From then on, over this time.")
     shape: Shape = Field(
         default="uniform", description="`beta`: Beta(3, 4), the arrivals of 3GPP TR 37.868; `uniform`: evenly."
     )
@@ -109,6 +119,9 @@ class Group(Part):
 
     name: str = Field(pattern=NAME, description="Name of the group; its devices are NAME-0001, NAME-0002, ...")
     count: int = Field(ge=1, le=DEVICES_MAX, description="Number of devices.")
+    ids: Names = Field(
+        default=(), description="Ids of the devices, as many as `count`, instead of NAME-0001, NAME-0002, ..."
+    )
     account: str = Field(default="main", description="The account that they belong to.")
     region: str = Field(default="main", pattern=NAME, description="The broker's region that they connect to.")
     link: Link = Field(default=Link(), description="Name of a link profile, or its numbers.")
@@ -185,16 +198,52 @@ class Phases(Part):
     )
 
 
+def window_key(value: Any) -> str | None:
+    """Of a threshold that YAML took for a mapping: `after heal outage: online > 99%` needs no quotes."""
+    if not isinstance(value, dict) or "expr" in value:
+        return None
+    windows = [key for key, one in value.items() if str(key).startswith(WINDOWS) and isinstance(one, str)]
+    return windows[0] if len(windows) == 1 else None
+
+
+class Threshold(Part):
+    """A limit that the run must keep: an expression, or a mapping of it and of what its failing means."""
+
+    expr: str = Field(
+        description="`latency_s.up.p99 < 5s`, `after heal outage: online > 99% within 3m`; docs/scenarios.md has all."
+    )
+    abort: bool = Field(
+        default=False,
+        description="The run stops, and fails, at the end of the first interval after the warm-up at which this does "
+        "not hold by what was measured up to there. Live runs go on.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"expr": value}
+        window = window_key(value)
+        if window is None:
+            return value
+        return {"expr": f"{window}: {value[window]}", **{key: one for key, one in value.items() if key != window}}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any] | str:
+        written: dict[str, Any] = handler(self)
+        return written if self.abort else self.expr
+
+
 class Expect(Part):
     """What must hold for the run to pass."""
 
     checks: Names = Field(
         default=(), description="Checks that must have been evaluated. Default: by what the scenario does."
     )
-    thresholds: tuple[str, ...] = Field(
+    thresholds: tuple[Threshold, ...] = Field(
         default=(),
         strict=False,
-        description="Limits on numbers of summary.json: `latency_s.up.p99 < 5s`, `counts.messages_lost == 0`.",
+        description="Limits that the run must keep: `latency_s.up.p99 < 5s`, `counts.messages_lost == 0`.",
     )
 
 

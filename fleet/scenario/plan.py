@@ -190,6 +190,14 @@ class AgentPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     connect_jitter: float = 1.0
 
 
+class Reseed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """From this time on all that a run draws for itself is drawn anew; `number` says which draws these are. What comes
+    before is as without."""
+
+    at_us: int
+    number: int
+
+
 class CommandPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Remote commands on a device, where the schema has them. Results are dropped within a run, so that their commands
     come back to devices that have forgotten them."""
@@ -225,8 +233,10 @@ class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     agent: AgentPlan
     checks: list[str]  # that must have been evaluated
     thresholds: list[str] = []
+    aborts: list[str] = []  # those of the thresholds that end the run when they fail
     commands: CommandPlan = CommandPlan()
     plant: str = ""  # the planted bug that is switched on
+    reseed: Reseed | None = None  # for finding the moment from which on a failure cannot be avoided
     quotas: QuotaPlan | None = None  # of the cloud; None: there are none, and nothing is metered
 
     def encode(self) -> bytes:

@@ -24,6 +24,8 @@ DENSITIES: Final = (15, 30, 50)  # percent of the kinds of fault that a run has
 CONVERGE_WITHIN_M: Final = 45
 CONVERGE_AFTER_COPIES_M: Final = 100  # quarantines have to pass, and their relay's patience
 WORKLOAD_STAYS: Final = 0.85
+LARGE_ITEMS: Final = 0.05  # of the workloads in the cloud: some of what they write is too large for any device
+LARGE_BYTES: Final = ["60kb", "130kb"]
 LINKS: Final = ("home-wifi", "wifi-poor", "lte", "lte-m", "cellular-bloated", "rural-lossy", "leo-sat", "ethernet")
 
 
@@ -126,8 +128,17 @@ def _workloads(workloads: list[Values], scale: float, stream_of: Callable[[str],
         for key in ("from", "until"):
             if key in workload:
                 workload[key] = _time(int(_seconds(workload[key]) * scale))
+        if _may_be_large(workload) and stream_of(f"large/{workload['name']}").chance(LARGE_ITEMS):
+            workload["bytes"] = LARGE_BYTES
         kept.append(workload)
     return kept or [workloads[stream_of("workload").below(len(workloads))]]
+
+
+def _may_be_large(workload: Values) -> bool:
+    """A device refuses its own applications what is too large; the cloud's write what they like, but seldom so much."""
+    if workload["side"] != "cloud" or workload["bytes"] in (0, [0, 0]) or workload["commands"]:
+        return False
+    return "rate" in workload or _seconds(workload["every"]) >= MINUTE
 
 
 def _cloud(cloud: Values, stream: Stream) -> Values:
@@ -335,6 +346,12 @@ def _factory_reset(setting: Setting, stream: Stream) -> Values:
     return {"kind": "factory-reset", **off, **_times(setting, stream, longest, (1, 1, 2)), **_few(stream)}
 
 
+def _disk_full(setting: Setting, stream: Stream) -> Values:
+    duration = _fits(setting, stream, (30, 120, 600))
+    when, target = _times(setting, stream, duration, (1, 1, 2)), _target(setting, stream)
+    return {"kind": "disk-full", "duration": _time(duration), **when, **target}
+
+
 def _few(stream: Stream) -> Values:
     return {"target": {"share": f"{stream.choice((5, 20, 60))}%"}}
 
@@ -368,4 +385,5 @@ DRAWS: Final[dict[str, Callable[[Setting, Stream], Values]]] = {
     "silent-damage": _silent_damage,
     "device-restore": _device_restore,
     "factory-reset": _factory_reset,
+    "disk-full": _disk_full,
 }

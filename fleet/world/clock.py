@@ -46,6 +46,10 @@ class Tie:
         self.state = digest64(seed, entity, "tie") % (MODULUS - 1) + 1
         self.serial = serial
 
+    def reseed(self, number: int) -> None:
+        """From now on other values."""
+        self.state = digest64(self.state, "reseed", number) % (MODULUS - 1) + 1
+
     def draw(self) -> int:
         """The next value, 1 .. 2**DRAW_BITS - 36. Also good for cheap numbers that need no stream of their own."""
         self.state = state = self.state * FACTOR % MODULUS

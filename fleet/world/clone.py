@@ -13,6 +13,7 @@ from typing import Any
 from fleet.oracle import Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import DevicePlan, GroupPlan
+from fleet.world import disk as disks
 from fleet.world.device import SimDevice, Surroundings
 from fleet.world.link import Profile
 
@@ -27,6 +28,9 @@ class Unheard(Oracle):
         return
 
     def wire_down(self, *_: Any, **__: Any) -> None:
+        return
+
+    def disk_full(self, *_: Any, **__: Any) -> None:
         return
 
     def device_booted(self, *_: Any, **__: Any) -> None:
@@ -64,7 +68,7 @@ def clone_of(
     original: SimDevice, world: Surroundings, plan: DevicePlan, group: GroupPlan, profile: Profile
 ) -> SimDevice | None:
     """With a copy of its disk as it is now, without power. None: the original has never been on."""
-    disk = original.copy_of_disk()
+    disk = disks.copy_of(original.disk)
     if disk is None:
         return None
     made = SimDevice(replace(world, oracle=Unheard()), plan, group, profile)

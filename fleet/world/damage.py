@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from agent.file_errors import stored_image
-from agent.protocol.messages import Image, Key, encode_image
+from agent.protocol.messages import ITEM_BYTES_MAX, Image, Key, encode_image
 from agent.protocol.schema import Model
 from agent.records import ACKED
 from cloud.table import Get, Item
 from fleet.oracle import Oracle
 from fleet.oracle.payload import REV, TEXT, text_for
-from fleet.oracle.stored import ORPHAN, image_equals
+from fleet.oracle.stored import ORPHAN, image_bytes, image_equals
 from fleet.rng import Stream, rng
 from fleet.scenario.plan import FaultPlan
 from fleet.trace import Trace
@@ -51,7 +51,7 @@ class Damaged:
 
     def is_online(self) -> None:
         """It was, for another while."""
-        if self.boots != self.device.reboots:
+        if self.boots != self.device.reboots or self.device.full:  # a session that finds no room forgets it, too
             self.boots, self.waited_us = self.device.reboots, 0
         self.waited_us += LOOK_EVERY_US
 
@@ -217,6 +217,8 @@ class Damage:
             return False
         data = database.store.visible(*hit.key).image
         item = self._item(hit.key)
+        if item is not None and image_bytes(item) > ITEM_BYTES_MAX:
+            return True  # it has become larger than any message: what the device has of it is not compared
         if data is None or item is None:
             return data is None and (item is None or ORPHAN in item)
         return image_equals(stored_image(data), item)

@@ -42,7 +42,7 @@ from fleet.oracle import Oracle
 from fleet.rng import rng
 from fleet.scenario.plan import CommandPlan, DevicePlan, GroupPlan
 from fleet.trace import Trace
-from fleet.world import fuse
+from fleet.world import disk, fuse
 from fleet.world.broker import Broker
 from fleet.world.clock import Clock
 from fleet.world.connection import Connection, Will
@@ -114,6 +114,7 @@ class SimDevice:
         "disk",
         "executor",
         "faults",
+        "full",
         "group",
         "link",
         "powered",
@@ -156,6 +157,7 @@ class SimDevice:
         self._wakes: list[int] = []  # calls that are due, in ms of the monotonic clock, the next one last
         self._wake_ms = NEVER  # the next one
         self.disk: sqlite3.Connection | None = None
+        self.full = 0  # how many faults hold its disk full
         self.database: Database | None = None
         self.session: Session | None = None
         self.executor: Executor | None = None  # of remote commands, where the schema has them
@@ -210,20 +212,26 @@ class SimDevice:
         world.trace("boot", self.device_id, "")
         if self.disk is None:
             self.disk = open_memory()
-        in_file = self._keys_in_file() if world.in_memory else ()
-        database = world.types.database(
-            self.disk,
-            world.schema,
-            self.context,
-            monotonic_ms=self.monotonic_ms,
-            wall_ms=self.wall_ms,
-            random=self.random,
-            store_type=world.types.store,
-        )
+        if self.full:
+            disk.limit(self.disk)
+        in_file = disk.keys_in_file(self.disk) if world.in_memory else ()
+        try:
+            database = world.types.database(
+                self.disk,
+                world.schema,
+                self.context,
+                monotonic_ms=self.monotonic_ms,
+                wall_ms=self.wall_ms,
+                random=self.random,
+                store_type=world.types.store,
+            )
+        except sqlite3.OperationalError as error:
+            disk.not_opened(self, error)
+            return
         self.database = database
         database.on("*", "*", self._changed)
         database.on_outbox = self._outbox_grew
-        self.session = world.types.session(database, self.config, world.probes, world.types.replica)
+        self.new_session(database)
         if world.first_rev is not None:
             self.result_rev = self.result_rev or world.first_rev(self.device_id, "results")
             self.executor = Executor(self, self._generation, self._next_result_rev)
@@ -239,17 +247,9 @@ class SimDevice:
             world.oracle.device_reads(self.device_id, ((key, image.get("rev")) for _, key, image in database.items()))
         self.feed(BOOT)
 
-    def copy_of_disk(self) -> sqlite3.Connection | None:
-        """As it is now; None: it has never been on."""
-        if self.disk is None:
-            return None
-        made = open_memory()
-        self.disk.backup(made)
-        return made
-
-    def put_disk(self, disk: sqlite3.Connection | None) -> None:
+    def put_disk(self, other: sqlite3.Connection | None) -> None:
         """While the power is off. None: an empty one."""
-        self.disk = disk
+        self.disk = other
         self._is_other_disk = True
 
     def power_off(self) -> None:
@@ -288,9 +288,7 @@ class SimDevice:
         assert self.disk is not None
         self.powered = False
         self._generation += 1
-        if self.session is not None:
-            self._mints += self.session.mints
-        self.session = None
+        self.end_session()
         if self.executor is not None and self.database is not None:
             self.executor = None
             fuse.blow(self.database.store)  # whoever was in the middle of something gets no further
@@ -299,6 +297,15 @@ class SimDevice:
             self.disk.rollback()
 
     # ---------------------------------------------------------------- session
+
+    def new_session(self, database: Database) -> None:
+        self.session = self.world.types.session(database, self.config, self.world.probes, self.world.types.replica)
+
+    def end_session(self) -> None:
+        """What it holds in memory is gone."""
+        if self.session is not None:
+            self._mints += self.session.mints
+        self.session = None
 
     def feed(self, event: Event) -> None:
         """One event into the session, its effects carried out."""
@@ -309,6 +316,9 @@ class SimDevice:
             effects = session.receive(event, self.monotonic_ms())
         except fuse.PowerCutError:
             self.cut()
+            return
+        except sqlite3.OperationalError as error:
+            disk.failed(self, error)
             return
         self._carry_out(effects)
         if self.executor is not None:
@@ -407,6 +417,9 @@ class SimDevice:
         except fuse.PowerCutError:
             self.cut()
             return None
+        except sqlite3.OperationalError as error:
+            disk.refused(self, error)
+            return None
         return result
 
     def has(self, model: str, properties: Mapping[str, Any]) -> bool:
@@ -463,13 +476,6 @@ class SimDevice:
         own = change.origin == "local"
         world.oracle.device_expired(world.clock._now, self.device_id, change.key, rev, change.updated, own=own)
 
-    def _keys_in_file(self) -> list[Key]:
-        """Of all items that have stayed in the file, and of all that its index knows."""
-        assert self.disk is not None
-        sql = "SELECT pk, sk FROM main.item UNION SELECT pk, sk FROM main.item_index ORDER BY pk, sk"
-        has_tables = self.disk.execute("SELECT count(*) FROM main.sqlite_master WHERE name='item'").fetchone()[0]
-        return self.disk.execute(sql).fetchall() if has_tables else []
-
     def _look(self, key: Key) -> None:
         """An application reads what it was just told to be in the cloud."""
         assert self.database is not None
@@ -487,14 +493,4 @@ class SimDevice:
         """Own operations that are not settled. Counted on the disk when the device is off."""
         if self.database is not None:
             return self.database.store.outbox_rows
-        if self.disk is None:
-            return 0
-        return int(self.disk.execute("SELECT count(*) FROM outbox").fetchone()[0])
-
-    def outbox_first(self) -> Key | None:
-        """The item of the oldest operation that is not settled."""
-        if self.disk is None:
-            return None
-        sql = "SELECT pk, sk FROM outbox WHERE kind<>'sweep' ORDER BY n LIMIT 1"
-        row: Key | None = self.disk.execute(sql).fetchone()
-        return row
+        return disk.operations(self.disk)

@@ -6,6 +6,7 @@ simulated device; used only in a world whose schema has results of commands.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from agent.remote.events import LOOK, CommandConfig, Effect, Event, Reboot, Reco
 from agent.remote.handlers import Handlers, perform
 from fleet.rng import rng
 from fleet.scenario.plan import CommandPlan
-from fleet.world import fuse
+from fleet.world import disk, fuse
 
 if TYPE_CHECKING:
     from fleet.world.device import SimDevice
@@ -116,6 +117,9 @@ class Executor:
         except fuse.PowerCutError:
             if self.is_on:
                 device.cut()
+            return
+        except sqlite3.OperationalError as error:
+            disk.failed(device, error)  # the commander keeps what it was given
             return
         for effect in effects:
             if self.is_on:

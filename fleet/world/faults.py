@@ -14,6 +14,7 @@ from typing import Final, cast
 from cloud.table import Item
 from fleet.scenario.plan import FaultPlan
 from fleet.trace import Trace
+from fleet.world import disk as disks
 from fleet.world.broker import Broker
 from fleet.world.clock import Clock, Tie
 from fleet.world.cloud import CloudWorld
@@ -175,7 +176,7 @@ class Faults:
         name, (at_us, device_id, _) = what
         device = self._devices.get(device_id)
         if device is not None:
-            self._disks[name, device_id, at_us] = device.copy_of_disk()
+            self._disks[name, device_id, at_us] = disks.copy_of(device.disk)
 
     def device_restore(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         for device in self._targets(plan, event):
@@ -194,6 +195,11 @@ class Faults:
             self._later(event, tie, device.boot, None)
             # Who does that more often in an hour than the relay believes lets the device go on.
             self._later(event, tie, self._look_after, (device, LOOKS))
+
+    def disk_full(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        for device in self._targets(plan, event):
+            disks.fill(device, self._clock.now + event[2])
+            self._later(event, tie, disks.make_room, device)
 
     def clock(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         jump, drift = plan.params["jump_us"], plan.params["drift_ppb"]
@@ -302,6 +308,7 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "power-cut": Faults.power_cut,
     "device-restore": Faults.device_restore,
     "factory-reset": Faults.factory_reset,
+    "disk-full": Faults.disk_full,
     "messages": Faults.messages,
     "relay-kill": Faults.relay_kill,
     "relay-stall": Faults.relay_stall,

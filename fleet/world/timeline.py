@@ -11,33 +11,15 @@ from array import array
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
+from fleet.intervals import COUNTERS, LATENCIES, VALUES, interval_us
 from fleet.latencies import Phases
-from fleet.scenario.plan import Plan
 
 if TYPE_CHECKING:
     from fleet.world.world import World
 
 Row = dict[str, int | float]
 
-ROWS_MAX: Final = 2_000
-COUNTERS: Final = (
-    "writes_device", "writes_cloud", "synced", "messages_up", "messages_down", "messages_lost", "connects",
-    "disconnects", "retransmits", "conflicts", "snapshots", "duplicates", "throttled",
-)  # fmt: skip
-VALUES: Final = ("online", "outbox", "feed_lag", "converged")
-LATENCIES: Final = (
-    "up_p50_s", "up_p90_s", "up_p99_s", "down_p50_s", "down_p90_s", "down_p99_s",
-)  # fmt: skip  # missing where nothing was measured
 _WHOLE: Final = len(COUNTERS) + len(VALUES)  # so many columns are whole numbers
-
-
-def interval_us(plan: Plan) -> int:
-    """The plan's own, doubled until the longest run has at most ROWS_MAX of them."""
-    longest = plan.duration_us + plan.converge_within_us + plan.quiesce_us
-    interval = plan.interval_us
-    while longest > interval * ROWS_MAX:
-        interval *= 2
-    return interval
 
 
 class Timeline:
@@ -72,7 +54,11 @@ class Timeline:
     @property
     def rows(self) -> list[Row]:
         """Those of the intervals that are over."""
-        return [_row(index * self._interval_us, numbers) for index, numbers in enumerate(self._rows)]
+        return self.rows_from(0)
+
+    def rows_from(self, first: int) -> list[Row]:
+        """Those of the intervals that are over, without the first so many."""
+        return [_row((first + n) * self._interval_us, numbers) for n, numbers in enumerate(self._rows[first:])]
 
     def close(self) -> None:
         """The interval ends now."""

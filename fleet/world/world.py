@@ -34,8 +34,10 @@ from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
 from fleet.world.damage import Damage
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
+from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
+from fleet.world.reseed import reseed
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
@@ -47,11 +49,12 @@ LOOK_EVERY_US: Final = 1_000_000  # while converging
 
 @dataclass(slots=True)
 class Types:
-    """What a world is made of: the real classes, or one with a planted bug."""
+    """What a world is made of: the real classes, one with a planted bug, or ones that look on."""
 
     agent: AgentTypes = field(default_factory=AgentTypes)
     relay: type[Relay] = Relay
     cloud: type[CloudWorld] = CloudWorld
+    oracle: type[Oracle] = Oracle
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class World:
         self.probes: Counter[str] = Counter()
         self.latencies = Latencies([group.name for group in plan.groups], self.schema.models)
         self.latency_up, self.latency_down = self.latencies.up, self.latencies.down
-        self.oracle = self._oracle()
+        self.oracle = self._oracle(types.oracle)
         self.table = quota.table_of(in_memory(plan.cloud) if table is None else table, plan)
         self.tails: dict[str, str] = {}  # hash key of a feed's log -> sort key of its last row
         self.changed_us = 0  # of any item, anywhere
@@ -152,15 +155,17 @@ class World:
             damage=self.damage.strike,
         )
         self.timeline = Timeline(self)
+        if plan.reseed is not None:  # last of all: what is drawn and ordered before is as without
+            self.clock.post_at(plan.reseed.at_us, self.clock.tie("reseed"), self._reseed, plan.reseed.number)
         self.converged_us: int | None = None
         self.not_done: list[NotDone] = []
         self.checks: list[CheckResult] = []
 
     # ---------------------------------------------------------------- making
 
-    def _oracle(self) -> Oracle:
+    def _oracle(self, kind: type[Oracle]) -> Oracle:
         plan = self.plan
-        oracle = Oracle(
+        oracle = kind(
             self.schema,
             [(device.id, plan.groups[device.group].account) for device in plan.devices],
             latency_up=self.latency_up,
@@ -268,6 +273,9 @@ class World:
         )
 
     # ---------------------------------------------------------------- while it runs
+
+    def _reseed(self, number: int) -> None:
+        reseed(self, self.plan.seed, number)
 
     def now_ms(self) -> int:
         return START_MS + self.clock._now // 1000
@@ -446,7 +454,7 @@ class World:
             self.table.scan(),
             {name: device.outbox_rows() for name, device in self.devices.items()},
             {name: device.identity_changes() for name, device in self.devices.items()},
-            {name: key for name, device in self.devices.items() if (key := device.outbox_first()) is not None},
+            {name: key for name, device in self.devices.items() if (key := first_operation(device.disk)) is not None},
         )
 
     def _device_items(self, name: str) -> Iterator[tuple[Key, Any, dict[str, Any]]]:

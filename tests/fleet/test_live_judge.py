@@ -15,7 +15,7 @@ from fleet.live.clock import RunClock, monotonic_us
 from fleet.live.comparison import kolmogorov_smirnov
 from fleet.live.figures import read as figures_of
 from fleet.live.following import Following
-from fleet.live.judge import _at_their_commits, date
+from fleet.live.judge import _at_their_commits, date, until_final
 from fleet.live.script import count_models
 from fleet.live.table import Commit
 from fleet.oracle.stored import HEAD, LOG
@@ -105,6 +105,15 @@ def test_a_delete_of_an_application_in_the_cloud_is_told_when_it_is_carried_out(
     done = date(commits, {"": records}, clock)
     assert done == {(ITEM, 2_000): 3_000}
     assert [t for t, _, _ in _at_their_commits(records, done)] == [1_000, 3_000]
+
+
+def test_what_a_device_did_after_its_last_look_is_left_out() -> None:
+    saw: Any = (1, "device_saw", [])
+    final: Any = (2, sightings.FINAL, [[], 0, None])
+    wrote: Any = (3, "device_wrote", [])
+    assert until_final([saw, final, wrote]) == [saw, final]
+    assert until_final([saw, final, wrote, final, wrote]) == [saw, final, wrote, final]
+    assert until_final([saw, wrote]) == [saw, wrote]
 
 
 def recorder(*values_us: int) -> LatencyRecorder:

@@ -79,13 +79,16 @@ def test_thresholds_that_only_a_simulated_world_meets_are_left_out_and_named(bus
         "probes.row_expired > 0",
         "probes.retransmit > 0",
         "probes.rejected < 5",
+        "during broker-outage: online < 50%",
+        "after heal table-restore: recovered_s < 5m",
     ]
     plan, left = countable(msgspec.structs.replace(busy, thresholds=wanted), {"retransmit": 3, "row_expired": 2})
-    assert plan.thresholds == wanted[3:]
+    assert plan.thresholds == wanted[3:6]
     assert {one.name: one.why for one in left} == {
         wanted[0]: "only the simulated world counts it",
         wanted[1]: "without what is not applied, the simulation does not count it either",
         wanted[2]: "the emulator's table does not sweep items whose lives are over",
+        wanted[6]: "table-restore is not applied",
     }
 
 

@@ -23,8 +23,8 @@ from oracle_history import (
     status,
 )
 
-from agent.protocol.messages import FeedState, Hello, encode
-from fleet.oracle import CheckResult
+from agent.protocol.messages import ITEM_BYTES_MAX, FeedState, Hello, encode
+from fleet.oracle import CheckResult, text_for
 from fleet.oracle.checks.quiet import MESSAGES_MAX
 from fleet.oracle.stored import HEAD
 
@@ -167,6 +167,55 @@ def test_a_sweep_that_no_reader_can_know_of_is_missed(story: Callable[[History],
     h = with_config()
     story(h)
     assert end(h)["sweeps-logged"].status == "fail"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_sweep_before_the_table_is_put_back_needs_no_row_and_one_after_it_does(before: bool) -> None:
+    h = begun()
+    if not before:
+        put_back(h)
+    swept(h, "o1", race=False)
+    if before:
+        put_back(h)
+    assert (end(h)["sweeps-logged"].status == "fail") is not before
+
+
+# ---------------------------------------------------------------- items that are too large
+
+LARGE: Final = ITEM_BYTES_MAX + 100
+
+
+def large(h: History, name: str, size: int = LARGE) -> None:
+    """An order that no message can carry, if it is that large, and nobody has said so."""
+    rev = h.next_rev()
+    h.oracle.cloud_wrote(h.tick(), order(D, name), rev, "put")
+    image = {**h.image(order(D, name), rev), "text": text_for(rev, size)}
+    h.commit(order(D, name), {"pk": order(D, name)[0], "sk": order(D, name)[1], **image})
+
+
+@pytest.mark.parametrize(("size", "restored", "fails"), [(LARGE, True, False), (900, True, True), (LARGE, False, True)])
+def test_what_is_too_large_in_a_table_that_was_put_back_is_not_compared(size: int, restored: bool, fails: bool) -> None:
+    h = begun()
+    large(h, "o1", size)
+    if restored:
+        put_back(h)
+    assert (end(h)["convergence"].status == "fail") is fails
+
+
+# ---------------------------------------------------------------- expired-absent
+
+
+@pytest.mark.parametrize(("device", "room_s", "fails"), [(D, 100, False), (D, 20, True), (OTHER, 100, True)])
+def test_a_full_disk_excuses_its_own_device_of_dropping_late_until_there_is_room(
+    device: str, room_s: int, fails: bool
+) -> None:
+    h = begun()
+    h.cloud(order(D), life_s=5)
+    h.push(D, order(D))
+    h.oracle.disk_full(device, h.t + room_s * 1_000_000)
+    h.pass_s(110)
+    h.expire(D, order(D))
+    assert (told(h, "expired-absent") == "fail") is fails
 
 
 # ---------------------------------------------------------------- commands

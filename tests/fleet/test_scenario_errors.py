@@ -79,6 +79,9 @@ MISTAKES = [
     ("faults:", "faults:\n  - {kind: table-throttle, share: 100%}", 12, "nothing is ever written"),
     ("faults:", "faults:\n  - {kind: stream-delay, delay: 10m}", 12, "shorter than cloud.record_life, 5m"),
     ("faults:", "faults: nothing\nfautls:", 11, "expected a list, found 'nothing'"),
+    ("name: home, count: 6", "name: home, ids: [a, b], count: 6", 5, "2 ids for 6 devices"),
+    ("name: home, count: 6", "name: home, ids: [shop-0001], count: 1", 5, "a second device named shop-0001"),
+    ("name: home, count: 6", "name: home, ids: [a/b], count: 1", 5, "'a/b' cannot be a device's id"),
 ]  # fmt: skip
 
 

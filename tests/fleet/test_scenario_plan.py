@@ -216,6 +216,14 @@ def test_checks_are_required_by_what_the_scenario_does(tmp_path: Path) -> None:
     assert required_checks(loaded(tmp_path, text)) == ["direction", "convergence"]
 
 
+def test_devices_may_have_ids_times_and_rates_of_their_own(tmp_path: Path) -> None:
+    given = "count: 2, ids: [home-0007, x:1], boot: {at: 90s, over: 0s}, clock: {rate: -20ppm}"
+    plan = build_plan(loaded(tmp_path, changed("count: 6", given)), 1)
+    home = [device for device in plan.devices if device.group == 0]
+    assert [device.id for device in home] == ["home-0007", "x:1"]
+    assert {(device.boot_at_us, device.clock_drift_ppb) for device in home} == {(90_000_000, -20_000)}
+
+
 def test_a_fault_may_not_take_the_name_of_the_links_own_breaks(tmp_path: Path) -> None:
     found = problems(tmp_path, changed("name: cut,", "name: link-offline,"))
     assert any("choose another" in str(problem) for problem in found)

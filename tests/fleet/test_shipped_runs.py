@@ -58,7 +58,7 @@ def test_a_probe_that_is_not_reached_fails_the_run(run: RunResult) -> None:
 
 def meant(name: str) -> list[str]:
     thresholds = load(name).expect.thresholds
-    return [match[1] for one in thresholds if (match := re.fullmatch(r"probes\.(\w+) > 0", one))]
+    return [match[1] for one in thresholds if (match := re.fullmatch(r"probes\.(\w+) > 0", one.expr))]
 
 
 def test_models_of_one_side_never_cross() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from run_rig import BUSY, CALM, busy_plan, failures, ran, run_plan
 
 from agent.protocol.errors import InputError
+from cloud.table import Get
 from fleet.scenario.plan import FaultPlan, Plan
 from fleet.trace import Trace
+from fleet.world import disk
 from fleet.world.clock import Clock
 from fleet.world.faults import Faults
 from fleet.world.world import World
@@ -262,3 +265,60 @@ def test_a_device_that_is_off_is_not_restored(tmp_path: Path) -> None:
     restore = "{kind: device-restore, at: 6m, back: 2m, off: 10s, target: {devices: home-0001}}"
     world = ran(with_faults(tmp_path, cut, restore))
     assert world.devices["home-0001"].reboots == 1 and world.probes["rollback_seen"] == 0
+
+
+# ---------------------------------------------------------------- disks that are full
+
+
+def test_a_full_disk_refuses_writes_holds_up_what_comes_and_is_in_step_when_there_is_room(tmp_path: Path) -> None:
+    full = "{kind: disk-full, at: 4m, duration: 3m, target: {devices: home-0001}}"
+    world = World(with_faults(tmp_path, full))
+    behind: list[int] = []
+
+    def look(progress: object) -> None:
+        if world.devices["home-0001"].full:
+            database, key = world.devices["home-0001"].database, ("device#home-0001", "config#")
+            assert database is not None
+            image = database.store.visible(*key).image
+            held = world.table.execute(Get(key), world.now_ms())
+            behind.append(int(image is None or held is None or msgspec.json.decode(image)["rev"] != held["rev"]))
+
+    world.finish(world.run(look))
+    assert [check.name for check in world.checks if check.status == "fail"] == []
+    assert world.probes["disk_full_write_refused"] > 0 and world.probes["disk_full_session_ended"] > 2
+    assert any(behind) and world.devices["home-0001"].reboots == 0 and world.devices["home-0001"].full == 0
+    untouched = ran(with_faults(tmp_path, "{kind: disconnects, at: 4m}"))
+    assert untouched.probes["disk_full_write_refused"] == untouched.probes["disk_full_session_ended"] == 0
+
+
+def test_a_disk_that_is_full_from_the_start_lets_no_agent_begin_until_there_is_room(tmp_path: Path) -> None:
+    world = ran(with_faults(tmp_path, "{kind: disk-full, at: 1ms, duration: 2m, target: {group: home}}"))
+    assert world.probes["disk_full_boot_failed"] >= 4
+    assert [check.name for check in world.checks if check.status == "fail"] == []
+    assert all(device.powered and not device.outbox_rows() for device in world.devices.values())
+
+
+def test_faults_that_fill_one_disk_at_once_end_when_the_last_one_does_and_a_new_disk_is_full_too(
+    tmp_path: Path,
+) -> None:
+    first = "{name: a, kind: disk-full, at: 4m, duration: 2m, target: {devices: home-0001}}"
+    second = "{name: b, kind: disk-full, at: 5m, duration: 3m, target: {devices: home-0001}}"
+    reset = "{kind: factory-reset, at: 5m30s, off: 5s, target: {devices: home-0001}}"
+    world = World(with_faults(tmp_path, first, second, reset))
+    seen: set[tuple[int, int]] = set()
+
+    def look(progress: object) -> None:
+        seen.add((world.clock.now // 60_000_000, world.devices["home-0001"].full))
+
+    world.finish(world.run(look))
+    assert {(5, 2), (6, 1), (7, 1), (8, 0)} <= seen and not {(9, 1), (9, 2)} & seen
+    assert world.probes["disk_full_boot_failed"] > 0
+    assert [check.name for check in world.checks if check.status == "fail"] == []
+
+
+def test_only_a_full_disk_is_excused_of_the_errors_of_a_database(tmp_path: Path) -> None:
+    device = ran(busy_plan(tmp_path, text=CALM)).devices["home-0001"]
+    broken = sqlite3.OperationalError("no such table: item")
+    for what in (disk.refused, disk.failed, disk.not_opened):
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            what(device, broken)

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_rig import BUSY, CALM, ROOT, busy_plan, ran
 
+from fleet.intervals import ROWS_MAX, interval_us
 from fleet.scenario.build import build_plan
 from fleet.scenario.load import load
 from fleet.scenario.plan import Plan
-from fleet.world.timeline import ROWS_MAX, interval_us
 from fleet.world.world import World
 
 MINUTE = 60_000_000

@@ -90,7 +90,7 @@ def test_summary_json_has_exactly_the_documented_keys_and_the_added_ones(sample:
         "checks": [
             {"name": "str", "status": "str", "checked": "int", "detail": "str", "failures": "int", "required": "bool"}
         ],
-        "thresholds": [{"expr": "str", "status": "str", "actual": "float"}],
+        "thresholds": [{"expr": "str", "status": "str", "actual": "float", "detail": "str", "abort": "bool"}],
         "reproduce": "str",
     }
     window = {"name": "str", "kind": "str", "start_s": "int", "end_s": "int", "healed_s": "int"}
@@ -106,6 +106,7 @@ def test_summary_json_has_exactly_the_documented_keys_and_the_added_ones(sample:
         "live": "NoneType",
         "groups": dict.fromkeys(("home", "van"), part),
         "models": dict.fromkeys(("Status", "Setting"), part),
+        "aborted": "str",
         "faults": [{**window, "recovered_s": "NoneType", "devices": "int"}],
         "versions": dict.fromkeys(("fleet-sync", "python", "sqlite"), "str"),
         "violations": [],

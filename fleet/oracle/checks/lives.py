@@ -55,9 +55,10 @@ class ExpiredAbsent(Check):
 
     name = "expired-absent"
     statement = (
-        "What has outlived its time is absent on both sides: a device that knows the time drops it within a minute and "
-        "tells its applications so, shows it no more, and at the end no application reads it. One exception, counted: "
-        "items whose lives end so near the final read that a device cannot know whether they are over."
+        "What has outlived its time is absent on both sides: a device that knows the time, and has room on its disk, "
+        "drops it within a minute and tells its applications so, shows it no more, and at the end no application reads "
+        "it. One exception, counted: items whose lives end so near the final read that a device cannot know whether "
+        "they are over."
     )
     excuse = "items that ended too near the final read to be compared"
 
@@ -81,10 +82,11 @@ class SweepsLogged(Check):
     name = "sweeps-logged"
     statement = (
         "A sweep of the table that takes an expired item of a down or both model is logged in its feed as a deletion "
-        "that is flagged `expired`, unless the item was written again before. One exception, counted: the flagged row "
-        "came into an epoch that nobody reads, as `feed-dense` has it; a snapshot shows that the item is gone."
+        "that is flagged `expired`, unless the item was written again before. Two exceptions, counted: the flagged row "
+        "came into an epoch that nobody reads, as `feed-dense` has it, or the table was put back before it came; a "
+        "snapshot shows that the item is gone."
     )
-    excuse = "sweeps whose rows came into an epoch that nobody reads"
+    excuse = "sweeps whose rows came into an epoch that nobody reads, or before the table was put back"
 
     def logged(self) -> None:
         self.checked += 1
