@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from fleet.capacity.fit import CONSTANT, Fit, fitted
+from fleet.capacity.fit import CONSTANT, Fit, fitted, fitted_peaks
 from fleet.capacity.scaling import part_of_plan
 from fleet.run import execute
 from fleet.scenario.build import build_plan
@@ -47,6 +47,7 @@ MEANS: Final = {
     "functions_per_s": "functions",
     "function_s_per_s": "function_s",
 }
+LEVELS: Final = ("connections", "messages")  # units of quotas of an amount, not of a rate
 OF_THE_FLEET: Final = ("account", "table", "partition key")  # what a quota holds for, where it is shared
 BREAKS_SHOWN: Final = 3
 
@@ -228,7 +229,8 @@ def usage_at(parts: Runs, size: int) -> tuple[Usage, dict[str, Fit]]:
     usage = Usage(seconds=largest.seconds, stream_reads=largest.stream_reads)
     fits = {}
     for name in (*METERED, *PEAKS):
-        fit = fits[name] = fitted([(n, float(getattr(quotas_in(run).usage, name))) for n, run in parts.items()])
+        points = [(n, float(getattr(quotas_in(run).usage, name))) for n, run in parts.items()]
+        fit = fits[name] = fitted_peaks(points) if name in PEAKS else fitted(points)
         value = _grown(fit, max(parts), size)
         setattr(usage, name, value if name == "function_s" else round(value))
     return usage, fits
@@ -250,7 +252,9 @@ def peaks_at(parts: Runs, size: int) -> dict[str, float]:
             continue
         if use.per == "partition key":
             found = [(n, peak * n / size) for n, peak in found]
-        peaks[use.name] = _grown(fitted(found), max(parts), size)
+        peaks[use.name] = (
+            _grown(fitted(found), max(parts), size) if use.unit in LEVELS else fitted_peaks(found).at(size)
+        )
     return peaks
 
 

@@ -17,7 +17,7 @@ from run_rig import CALM, busy_plan, run_plan
 from typer.testing import CliRunner
 
 from agent.protocol.errors import InputError
-from fleet.capacity.fit import CONSTANT, fitted
+from fleet.capacity.fit import CONSTANT, SIGMAS, fitted, fitted_peaks, mean_of_peak
 from fleet.capacity.scaling import part_of, part_of_plan
 from fleet.capacity.study import Study, Wanted, crossing, main_recovery, told
 from fleet.cli import build_app
@@ -32,13 +32,26 @@ LONG = "phases.converge_within=3h"
 # ---------------------------------------------------------------- lines
 
 
-@given(st.floats(0, 1e6), st.floats(0, 1e3), st.sampled_from(["a + b·N", "b·N + k·√N"]))
-def test_a_figure_that_follows_a_model_is_found_at_any_size(first: float, second: float, model: str) -> None:
-    def figure(n: int) -> float:
-        return first + second * n if model.startswith("a") else first * n + second * math.sqrt(n)
+@given(st.floats(0, 1e6), st.floats(0, 1e3))
+def test_a_total_is_found_at_any_size(first: float, second: float) -> None:
+    fit = fitted([(n, first + second * n) for n in (250, 375, 500)])
+    assert math.isclose(fit.at(1_000_000), first + second * 1_000_000, rel_tol=1e-3, abs_tol=1e-6)
 
-    fit = fitted([(n, figure(n)) for n in (250, 375, 500)])
-    assert math.isclose(fit.at(1_000_000), figure(1_000_000), rel_tol=1e-3, abs_tol=1e-6)
+
+@given(st.floats(1e-6, 10))
+def test_a_peak_of_independent_devices_is_found_at_any_size(rate: float) -> None:
+    def peak(n: int) -> float:
+        return rate * n + SIGMAS * math.sqrt(rate * n)
+
+    fit = fitted_peaks([(n, peak(n)) for n in (250, 375, 500)])
+    assert math.isclose(fit.at(1_000_000), peak(1_000_000), rel_tol=1e-6)
+    assert math.isclose(mean_of_peak(peak(500)), rate * 500, rel_tol=1e-6)
+
+
+def test_a_peak_of_devices_that_act_together_is_hardly_told_too_low() -> None:
+    fit = fitted_peaks([(500, 500.0), (750, 750.0), (1_000, 1_000.0)])
+    assert 0.85 < fit.at(100_000) / 100_000 <= 1
+    assert fitted_peaks([(100, 0.0)]).at(1_000) == fitted_peaks([]).at(10) == 0.0
 
 
 def test_nothing_shrinks_as_a_fleet_grows() -> None:
