@@ -30,6 +30,9 @@ def _quota(description: str, alias: str | None = None, **limits: Any) -> Any:
     return Field(alias=alias, default=None, description=description, **limits)
 
 
+OWN: Final = "scenario"  # the mark of a value that a scenario sets itself
+UNITS_MAX: Final = 1000
+
 Count = Annotated[float | None, Field(ge=0, le=1e9)]
 
 
@@ -40,7 +43,7 @@ class QuotaSettings(Part):
     preset: Annotated[str, AfterValidator(_known_preset)] | None = _quota(
         "Quotas of a vendor, with their sources: the table of presets below."
     )
-    units: int | None = _quota("Units of an Azure IoT Hub; its quotas are multiples.", ge=1, le=1000)
+    units: int | None = _quota("Units of an Azure IoT Hub; its quotas are multiples.", ge=1, le=UNITS_MAX)
     connects_per_s: Count = _quota("CONNECTs of the account.")
     client_connects_per_s: Count = _quota("CONNECTs of one client id.")
     connections: int | None = _quota("Connections of the account at once.", ge=0)
@@ -92,6 +95,6 @@ def quota_plan(settings: QuotaSettings) -> QuotaPlan | None:
     for name in ("connects_per_s", "publishes_in_per_s"):
         values[name] = max(least, values.get(name, 0))
     values.update(own)
-    sources.update((name, "scenario") for name in own)
+    sources.update((name, OWN) for name in own)
     made: QuotaPlan = msgspec.convert({**values, "preset": settings.preset or "", "sources": sources}, QuotaPlan)
     return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -37,9 +37,10 @@ from fleet.scenario.faults import (
     Target,
 )
 from fleet.scenario.load import from_values
-from fleet.scenario.model import Boot, DeviceClock, Expect, Group, Link, Phases, Scenario, Workload
-from fleet.scenario.plan import DevicePlan, FaultPlan, GroupPlan, LinkPlan, Plan, WorkloadPlan
+from fleet.scenario.model import Boot, DeviceClock, Expect, Group, Link, Phases, Scenario, Threshold, Workload
+from fleet.scenario.plan import DevicePlan, FaultPlan, GroupPlan, LinkPlan, Plan, QuotaPlan, WorkloadPlan
 from fleet.scenario.presets import LINKS
+from fleet.scenario.quota_settings import OWN, UNITS_MAX, QuotaSettings, quota_plan
 from fleet.scenario.settings import AgentSettings, BrokerSettings, CloudSettings
 from fleet.scenario.shipped import SCHEMAS
 
@@ -234,10 +235,10 @@ def _spoken(plan: Plan, schema: str) -> Values:
         phases=Phases.model_construct(
             warm_up_us=_warm_up_us(plan), quiesce_us=plan.quiesce_us, converge_within_us=plan.converge_within_us
         ),
-        cloud=_settings(CloudSettings, plan.cloud),
+        cloud=_settings(CloudSettings, plan.cloud).model_copy(update=_quotas(plan.quotas)),
         broker=_settings(BrokerSettings, plan.broker),
         agent=_settings(AgentSettings, plan.agent),
-        expect=Expect.model_construct(checks=tuple(plan.checks), thresholds=tuple(plan.thresholds)),
+        expect=Expect.model_construct(checks=tuple(plan.checks), thresholds=tuple(_thresholds(plan))),
     )
     values: Values = scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True, warnings=False)
     for group, written in zip(plan.groups, values["devices"], strict=True):
@@ -348,6 +349,25 @@ def _settings(kind: type[Any], plan: msgspec.Struct) -> Any:
                 numbers[name] = value * 1000 if candidate.endswith("_ms") else value
                 break
     return kind.model_construct(**numbers)
+
+
+def _thresholds(plan: Plan) -> Iterator[Threshold]:
+    for expr in plan.thresholds:
+        yield Threshold.model_construct(expr=expr, abort=expr in plan.aborts)
+
+
+def _quotas(quotas: QuotaPlan | None) -> Values:
+    """The preset and what the scenario changed of it."""
+    if quotas is None:
+        return {}
+    own: Values = {name: getattr(quotas, name) for name, mark in quotas.sources.items() if mark == OWN}
+    own["preset"] = quotas.preset or None
+    counts = (units for units in (None, *range(2, UNITS_MAX + 1)) if _is_made_of(quotas, {**own, "units": units}))
+    return {**own, "units": next(counts, None)}
+
+
+def _is_made_of(quotas: QuotaPlan, values: Values) -> bool:
+    return quota_plan(QuotaSettings.model_construct(**values)) == quotas
 
 
 def _numbers(kind: type[Any], plan: msgspec.Struct, more: Mapping[str, Any]) -> Values:

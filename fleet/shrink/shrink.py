@@ -157,9 +157,10 @@ class Shrink:
         kind = self.search.kind
         plan = self.search.best
         if kind.check == THRESHOLD:
-            self.search.first([replace(plan, thresholds=[kind.shape])])
+            aborts = [expr for expr in plan.aborts if expr == kind.shape]
+            self.search.first([replace(plan, thresholds=[kind.shape], aborts=aborts)])
         elif kind.check != HARNESS:
-            self.search.first([replace(plan, thresholds=[], checks=[kind.check])])
+            self.search.first([replace(plan, thresholds=[], aborts=[], checks=[kind.check])])
 
     # ---------------------------------------------------------------- numbers
 

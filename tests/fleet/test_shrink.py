@@ -34,6 +34,13 @@ from fleet.sweep.case import Case, source_of
 from fleet.sweep.pool import Here, opened
 
 SECOND = 1_000_000
+CALM = """\
+name: calm
+schema: fleet.json5
+duration: 1m
+devices: [{name: shop, count: 2}]
+workload: [{name: status, side: device, model: Status, every: 20s}]
+"""
 
 
 def shrunk(plan: Plan, test: Any, budget: int = 3000) -> Plan:
@@ -60,6 +67,22 @@ def test_what_a_swarm_draws_can_be_said_and_every_kind_of_fault_is_among_it() ->
         kinds |= {fault.kind for fault in plan.faults}
         assert can_be_said(plan), seed
     assert kinds == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "cloud: {preset: aws-iot-default, connects_per_s: 7}",
+        "cloud: {preset: azure-iot-hub-s1, units: 12, over_publishes: delay}",
+        "cloud: {partition_writes_per_s: 40}",
+        "expect:\n  thresholds:\n    - probes.retransmit > 0\n    - {expr: 'during all: connects < 500/s', abort: true}",
+    ],
+)
+def test_quotas_and_thresholds_that_end_a_run_can_be_said(tmp_path: Path, more: str) -> None:
+    faults = "faults:\n  - {kind: link-down, name: all, at: 20s, duration: 10s}\n"
+    plan = explicit(build_plan(load(write(tmp_path, f"{CALM}{faults}{more}\n")), 3))
+    assert plan.quotas is not None or plan.aborts == ["during all: connects < 500/s"]
+    assert can_be_said(plan)
 
 
 def test_a_plan_in_words_is_the_same_plan_when_its_file_is_loaded(tmp_path: Path) -> None:
