@@ -1,8 +1,8 @@
 """Who may do what at the broker: the one set of rules that the ACL of mosquitto and the policy of AWS IoT are made of.
 
-A device may connect under its own name alone, publish to its own service topic, and hear its own topic, its account's
-and the one for all. The relay may hear every topic, and publish to those of devices and accounts. What no rule allows
-is refused. Pure. Called by `fleet-cloud acl`, by cloud.template and by tests.
+A device may connect under its own name alone, publish to its own service topic, say whether it is there, and hear its
+own topic, its account's and the one for all. The relay may hear every topic of theirs, and publish to those of devices
+and accounts. What no rule allows is refused. Pure. Called by `fleet-cloud acl`, by cloud.template and by tests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from agent.protocol.topics import from_device, to_account, to_all, to_device, valid_id
+from agent.protocol.topics import from_device, presence, to_account, to_all, to_device, valid_id
 
 Right = Literal["publish", "subscribe"]  # who may subscribe may receive
 DEVICE_NAME: Final = "${iot:Connection.Thing.ThingName}"
@@ -26,12 +26,14 @@ class Rule:
 
     right: Right
     topic: str
+    retained: bool = False  # AWS IoT Core asks for a permission of its own
 
 
 def device_rules(device: str, account: str, prefix: str) -> tuple[Rule, ...]:
     """What one device may do. The names may stand for themselves, as in a policy."""
     return (
         Rule("publish", from_device(device, prefix)),
+        Rule("publish", presence(device, prefix), retained=True),
         Rule("subscribe", to_device(device, prefix)),
         Rule("subscribe", to_account(account, prefix)),
         Rule("subscribe", to_all(prefix)),
@@ -91,12 +93,14 @@ def device_policy(prefix: str, arn: Mapping[str, Arn]) -> dict[str, Any]:
     rules = device_rules(DEVICE_NAME, ACCOUNT_NAME, prefix)
     attached = {"Bool": {"iot:Connection.Thing.IsAttached": ["true"]}}
     publish = [rule.topic for rule in rules if rule.right == "publish"]
+    retain = [rule.topic for rule in rules if rule.retained]
     hear = [rule.topic for rule in rules if rule.right == "subscribe"]
     return {
         "Version": "2012-10-17",
         "Statement": [
             _statement("iot:Connect", arn["client"], [DEVICE_NAME], attached),
             _statement("iot:Publish", arn["topic"], publish, attached),
+            _statement("iot:RetainPublish", arn["topic"], retain, attached),
             _statement("iot:Subscribe", arn["topicfilter"], hear, attached),
             _statement("iot:Receive", arn["topic"], hear, attached),
         ],

@@ -1,7 +1,8 @@
 """Topic names: who may publish and subscribe where. Used by the agent, the relay and whoever writes broker rules.
 
 `PREFIX/device/ID/sync` down to one device, `PREFIX/account/ID/sync` to an account's devices,
-`PREFIX/account/all/sync` to all, `PREFIX/service/ID/sync` up from one device.
+`PREFIX/account/all/sync` to all, `PREFIX/service/ID/sync` up from one device; `PREFIX/presence/ID`, where a device says
+that it is there, and its broker that it is gone: for people and monitors, nothing in the protocol reads it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ def to_all(prefix: str = PREFIX) -> str:
 
 def from_device(device: str, prefix: str = PREFIX) -> str:
     return f"{prefix}/service/{device}/sync"
+
+
+def presence(device: str, prefix: str = PREFIX) -> str:
+    return f"{prefix}/presence/{device}"
 
 
 def sender(topic: str, prefix: str = PREFIX) -> str | None:

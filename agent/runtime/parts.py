@@ -62,6 +62,7 @@ def transport_of(settings: Settings, limiter: trio.CapacityLimiter, wall_ms: Cal
         path=address.path,
         version=settings.mqtt,
         keep_alive_s=keep_alive_s,
+        presence=settings.presence,
     )
     return MqttTransport(mqtt, limiter, wall_ms)
 

@@ -71,6 +71,8 @@ KEYS: Final = (
     Key("connection", "topic_prefix", "text", PREFIX, "of the topics, as the relay has it"),
     Key("connection", "keep_alive", "duration", "60s", "how often a quiet connection is probed", "keep_alive_ms",
         5_000),
+    Key("connection", "presence", "flag", False, "says `online` in a retained message on PREFIX/presence/DEVICE, and "
+        "has the broker say `offline` there (last will)"),
     Key("connection", "mode", ("always", "on-demand"), "always", "on demand: connected only while there is something "
         "to send, and now and then to hear what is new"),
     Key("connection", "poll", "duration", "6h", "on demand: how often to hear what is new; by chance 20 % more or less",
@@ -123,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mqtt: str
     alpn: str
     topic_prefix: str
+    presence: bool
     keep_alive_ms: int
     mode: str
     poll_ms: int

@@ -2,8 +2,8 @@
 
 A clean session each time: state is fetched by cursor, not drained from a broker's queue. What goes up has QoS 1; the
 broker's word for it counts for nothing but a refusal, which ends the connection: the relay's `ack` alone says that
-something has arrived. There is no last will: the relay tells from messages when a device was heard of, and nothing in
-the protocol acts on its absence. Called by agent.runtime.
+something has arrived. Nothing in the protocol acts on a device's absence; for monitors it may say that it is there, and
+leave the broker a last will that says that it is gone. Called by agent.runtime.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from paho.mqtt.enums import LogLevel
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.protocol.messages import MESSAGE_BYTES_MAX
-from agent.protocol.topics import PREFIX, from_device, to_account, to_all, to_device
+from agent.protocol.topics import PREFIX, from_device, presence, to_account, to_all, to_device
 from agent.transport import reasons
 from agent.transport.paho_loop import PahoLoop, Unreadable, client_of
 from agent.transport.port import Heard, LinkError, Up
 
+ONLINE: Final = b"online"
+OFFLINE: Final = b"offline"
 _CONNECT_S: Final = 15.0  # for TCP and TLS
 _ANSWER_S: Final = 20.0  # for CONNACK and SUBACK
 _TICKS: Final = 8  # looks at the keep-alive, in its time
@@ -52,6 +54,7 @@ class MqttSettings(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     version: str = "5"
     keep_alive_s: int = 60
+    presence: bool = False  # says ONLINE and OFFLINE in retained messages, the latter as its last will too
 
     @property
     def place(self) -> str:
@@ -93,6 +96,7 @@ class _Connection:
         self._welcome = False  # the broker has answered
         self._said = ""  # by paho, of the last thing that failed
         self._topic = from_device(settings.device, settings.prefix)
+        self._presence = presence(settings.device, settings.prefix)
         self.client = self._client()
         self._loop = PahoLoop(self.client, self._checked)
 
@@ -107,6 +111,8 @@ class _Connection:
             path=settings.path,
         )
         client.connect_timeout = _CONNECT_S
+        if settings.presence:
+            client.will_set(self._presence, OFFLINE, 1, retain=True)
         client.on_connect = lambda _client, _data, _flags, reason, _properties: self._welcomed(reason)
         client.on_subscribe = lambda _client, _data, _mid, answers, _properties: self._loop.answer(answers)
         client.on_message = lambda _client, _data, message: self._received.append(bytes(message.payload))
@@ -186,6 +192,8 @@ class _Connection:
             if answer.is_failure:
                 text = f"{settings.place}: may not subscribe to {topic}: {answer}"
                 raise LinkError("refused", text, "check the broker's access rules, and the device's account")
+        if settings.presence:
+            self.client.publish(self._presence, ONLINE, 0, retain=True)
 
     def _not_welcome(self, reason: ReasonCode) -> LinkError:
         text = f"{self.settings.place} refuses {self.client_id}: {reason}"
@@ -206,6 +214,8 @@ class _Connection:
     def _leave(self) -> None:
         """Says goodbye if the socket takes it, and closes."""
         if self.client.socket() is not None and self.client.is_connected():
+            if self.settings.presence:  # a broker that is told goodbye forgets the will
+                self.client.publish(self._presence, OFFLINE, 0, retain=True)
             self.client.disconnect()
             self.client.loop_write()
         self._loop.close()

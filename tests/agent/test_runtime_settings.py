@@ -66,6 +66,7 @@ mqtt = "3.1.1"
 alpn = "none"
 topic_prefix = "fleet"
 keep_alive = "5m"
+presence = true
 mode = "on-demand"
 poll = "1h30m"
 linger = "4s"

@@ -18,8 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from agent.protocol.topics import from_device, to_account, to_all, to_device
-from cloud.access import device_policy, mosquitto_acl, policy_arns, relay_publishes
+from agent.protocol.topics import from_device, presence, to_account, to_all, to_device
+from cloud.access import DEVICE_NAME, device_policy, mosquitto_acl, policy_arns, relay_publishes
 from cloud.cli import main
 from fleet.live.parts import NotInstalled
 
@@ -97,9 +97,18 @@ def test_a_thing_without_an_account_has_its_own_topics_and_the_one_for_all() -> 
     assert heard == [to_device("home-1"), to_all()]
 
 
-def test_the_policy_grants_four_actions_and_no_more() -> None:
+def test_the_policy_grants_five_actions_and_no_more() -> None:
     actions = [statement["Action"] for statement in POLICY["Statement"]]
-    assert actions == ["iot:Connect", "iot:Publish", "iot:Subscribe", "iot:Receive"]
+    assert actions == ["iot:Connect", "iot:Publish", "iot:RetainPublish", "iot:Subscribe", "iot:Receive"]
+    (retained,) = (one["Resource"] for one in POLICY["Statement"] if one["Action"] == "iot:RetainPublish")
+    assert [name.split("/", 1)[1] for name in retained] == [presence(DEVICE_NAME)]
+
+
+def test_a_device_says_of_itself_alone_that_it_is_there() -> None:
+    for device in DEVICES:
+        for other in DEVICES:
+            assert acl_allows(ACL, device, "publish", presence(other)) == (device == other)
+    assert not acl_allows(ACL, "relay", "publish", presence(next(iter(DEVICES))))
 
 
 def test_the_relay_hears_all_devices_and_speaks_to_all() -> None:

@@ -75,7 +75,7 @@ def test_what_a_swarm_draws_can_be_said_and_every_kind_of_fault_is_among_it() ->
         "cloud: {preset: aws-iot-default, connects_per_s: 7}",
         "cloud: {preset: azure-iot-hub-s1, units: 12, over_publishes: delay}",
         "cloud: {partition_writes_per_s: 40}",
-        "expect:\n  thresholds:\n    - probes.retransmit > 0\n    - {expr: 'during all: connects < 500/s', abort: true}",
+        "expect:\n  thresholds:\n    - probes.dropped == 0\n    - {expr: 'during all: connects < 500/s', abort: true}",
     ],
 )
 def test_quotas_and_thresholds_that_end_a_run_can_be_said(tmp_path: Path, more: str) -> None:

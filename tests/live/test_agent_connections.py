@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 from agent_rig import QUICK, AgentProcess
 from live_rig import Door, Mosquitto, RelayProcess, Table, free_port, mosquitto, table_name, until
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 from relay_rig import config, stored
 from websocket_rig import certificates
 
@@ -281,6 +284,53 @@ def test_a_broker_that_refuses_the_device_and_one_that_refuses_its_topics(
             assert "may not publish to ioto/service/home-1/sync" in told["reason"]
             assert agent.status()["pending"]
             assert agent.terminate() == 0
+
+
+def test_who_asks_for_it_hears_when_a_device_comes_goes_and_dies(
+    tmp_path: Path, table: Table, broker: Mosquitto
+) -> None:
+    """`table` and `broker` are asked for so that a missing part is told in the same way as elsewhere."""
+    passwords = tmp_path / "passwords"
+    for name, create in (("home-1", ["-c"]), ("monitor", [])):
+        command = ["mosquitto_passwd", "-b", *create, str(passwords), name, "right"]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PATH": "/usr/bin:/usr/sbin"})
+    acl = mosquitto_acl({"home-1": "main"}, "relay", "ioto") + "\nuser monitor\ntopic read ioto/presence/+\n"
+    (tmp_path / "acl").write_text(acl)
+    lines = ["allow_anonymous false", f"password_file {passwords}", f"acl_file {tmp_path}/acl", "user root"]
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    with mosquitto(folder, *lines) as strict, presence_at(strict.port) as heard:
+        connection = {"url": f'"{strict.url}"', "password": '"right"', "presence": "true"}
+        with AgentProcess(tmp_path, connection).start() as agent:
+            agent.wait("connected")
+            until(lambda: heard == [("ioto/presence/home-1", b"online")], "it is there", agent.pause)
+            agent.signal(signal.SIGKILL)
+            gone = [("ioto/presence/home-1", b"offline")]
+            until(lambda: heard[1:] == gone, "the broker says that it is gone", agent.pause)
+        with presence_at(strict.port) as later:
+            until(lambda: later == gone, "who asks later is told too", agent.pause)
+        with AgentProcess(tmp_path, connection).start() as agent:
+            agent.wait("connected")
+            assert agent.terminate() == 0
+        both = [b"online", b"offline"]
+        until(lambda: [state for _, state in heard[2:]] == both, "it says goodbye itself", agent.pause)
+
+
+@contextmanager
+def presence_at(port: int) -> Iterator[list[tuple[str, bytes]]]:
+    """What a monitor hears."""
+    heard: list[tuple[str, bytes]] = []
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.username_pw_set("monitor", "right")
+    client.on_message = lambda _client, _data, message: heard.append((message.topic, bytes(message.payload)))
+    client.connect("127.0.0.1", port)
+    client.subscribe("ioto/presence/+", 1)
+    client.loop_start()
+    try:
+        yield heard
+    finally:
+        client.disconnect()
+        client.loop_stop()
 
 
 def denied(agent: AgentProcess) -> list[dict[str, Any]]:
