@@ -16,7 +16,6 @@ Thread-safe, as boto3's clients are. Called by a service's driver, one call a re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ from cloud import dynamodb_requests as requests
 from cloud.dynamodb_errors import RAISED, Fault, fault_of
 from cloud.dynamodb_requests import Call
 from cloud.dynamodb_values import attributes_of, item_of
+from cloud.retry import Retry
 from cloud.table import (
     SK,
     BatchGet,
@@ -43,25 +43,6 @@ from cloud.table import (
     Unavailable,
     Update,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Pauses double from `base_ms` to `cap_ms`; each is drawn between nothing and that (full jitter).
-
-    In all at most `attempts_max` calls, each of which may take as long as the client's time-outs allow."""
-
-    attempts_max: int = 8
-    base_ms: int = 25
-    cap_ms: int = 2_000
-
-    def __post_init__(self) -> None:
-        if self.attempts_max < 1 or not 0 < self.base_ms <= self.cap_ms:
-            raise ValueError(f"attempts_max {self.attempts_max}: at least 1; base_ms {self.base_ms}: 1 to cap_ms")
-
-    def pause_s(self, attempt: int, chance: float) -> float:
-        """Before the attempt of this number, the first being 0. `chance`: from 0 to 1."""
-        return chance * float(min(self.cap_ms, self.base_ms * 2 ** min(attempt - 1, 30))) / 1000
 
 
 class Called(msgspec.Struct, frozen=True, gc=False):

@@ -25,12 +25,13 @@ from agent.protocol.topics import PREFIX
 from cloud import system
 from cloud.accounts import Accounts
 from cloud.config import RelayConfig
-from cloud.dynamodb import DynamoTable, Retry
+from cloud.dynamodb import DynamoTable
 from cloud.dynamodb_errors import RAISED, Unusable
 from cloud.dynamodb_table import Timeouts, connect
 from cloud.functions import Functions, NotSetAside
 from cloud.functions_log import Log
 from cloud.relay import Relay
+from cloud.retry import Retry
 from cloud.table import Publish
 
 RESERVE_MS: Final = 12_000  # kept for one request: its attempts, their pauses, and what follows

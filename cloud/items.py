@@ -22,8 +22,9 @@ from agent.protocol.onetable.expressions import Requests, Write
 from agent.protocol.onetable.unique import UNIQUE
 from agent.protocol.process import Context
 from agent.protocol.schema import Model
-from cloud.dynamodb import DynamoTable, Retry
+from cloud.dynamodb import DynamoTable
 from cloud.dynamodb_errors import RAISED, fault_of
+from cloud.retry import Retry
 from cloud.table import PK, PRIVATE_PREFIX, SK, Cancelled, ConditionFailed, Get, Page, Query, TableError
 
 Props = dict[str, Any]

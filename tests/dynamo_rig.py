@@ -15,10 +15,11 @@ from deviations import MINISTACK, MOTO, MOTO_SERVER
 from emulators import KEY_ID, REGION, SECRET
 from emulators import client as emulator_client
 
-from cloud.dynamodb import Called, DynamoTable, Retry
+from cloud.dynamodb import Called, DynamoTable
 from cloud.dynamodb_table import definition
 from cloud.dynamodb_values import item_of
 from cloud.memory import MemoryTable
+from cloud.retry import Retry
 from cloud.table import PK, SK, Record
 
 Execute = Callable[[Any], Any]

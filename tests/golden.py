@@ -22,6 +22,11 @@ from fleet.scenario.shipped import scenario_paths
 
 DEVICES: Final = 50
 SEED: Final = 1
+# Scenarios for capacity planners: their runs are slow tests. `.ci/run` has all of them pass, compiled.
+PLANNING: Final = frozenset((
+    "certificate-expiry", "city-power-cut", "firmware-wave", "hot-item", "mass-config", "month-end", "nb-iot-fleet",
+    "noisy-neighbour", "storm-full-jitter", "storm-no-jitter",
+))  # fmt: skip
 FILE: Final = Path(__file__).resolve().parent / "fleet" / "golden_hashes.json"
 
 

@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pytest
-
 from cloud.table import Record
 from fleet.oracle import CheckResult, Oracle
 from fleet.scenario.plan import Plan
-from fleet.world import world as world_module
 from fleet.world.device import START_MS
-from fleet.world.world import World
+from fleet.world.world import Types, World
 from reports.histogram import LatencyRecorder
 
 # Every call by which a world tells the oracle something.
@@ -97,7 +94,7 @@ class Recording:
         return items
 
 
-def recorded(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Recording:
+def recorded(plan: Plan) -> Recording:
     """One run of a world, with all that its oracle is told."""
     calls: list[Call] = []
 
@@ -118,9 +115,8 @@ def recorded(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Recording:
 
     for name in TOLD:
         setattr(Recorder, name, telling(name))
-    monkeypatch.setattr(world_module, "Oracle", Recorder)
     members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
-    world = World(plan)
+    world = World(plan, Types(oracle=Recorder))
     world.finish(world.run())
     return Recording(plan, world.oracle.heal_within_us, members, world.schema, calls)
 

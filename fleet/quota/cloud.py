@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final, cast
 
-from cloud.dynamodb import Retry
+from cloud.retry import Retry
 from cloud.table import Cancelled, TableError, Throttled, Work
 from fleet.quota.bucket import SECOND_US, Bucket, Gauge
 from fleet.scenario.plan import QuotaPlan

@@ -13,8 +13,9 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from dynamo_rig import Pauses, adapter
 
-from cloud.dynamodb import Called, Retry
+from cloud.dynamodb import Called
 from cloud.dynamodb_errors import Unusable
+from cloud.retry import Retry
 from cloud.table import (
     ITEM_ABSENT,
     ITEM_EXISTS,

@@ -23,7 +23,8 @@ HASHES: Final = """
 from golden import golden_plan
 from fleet.run import execute
 from fleet.scenario.shipped import scenario_paths
-print(json.dumps({name: execute(golden_plan(name)).summary.trace_hash for name in scenario_paths()}))
+summaries = {name: execute(golden_plan(name)).summary for name in scenario_paths()}
+print(json.dumps({name: [one.verdict, one.trace_hash] for name, one in summaries.items()}))
 """
 PLANTS: Final = """
 from fleet.plants import PLANTS
@@ -43,8 +44,8 @@ def in_a_process(code: str) -> object:
     return json.loads(done.stdout)
 
 
-def test_every_shipped_scenario_has_its_golden_hash() -> None:
-    assert in_a_process(HASHES) == golden_hashes()
+def test_every_shipped_scenario_passes_and_has_its_golden_hash() -> None:
+    assert in_a_process(HASHES) == {name: ["pass", golden] for name, golden in golden_hashes().items()}
 
 
 def test_every_planted_bug_is_caught() -> None:

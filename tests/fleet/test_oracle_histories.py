@@ -54,8 +54,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]:
     }
     histories = {}
     for name, one in plans.items():
-        with pytest.MonkeyPatch.context() as patch:
-            histories[name] = recorded(one, patch)
+        histories[name] = recorded(one)
     return histories
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from golden import golden_hashes, golden_plan
+from golden import PLANNING, golden_hashes, golden_plan
 from run_rig import failures, ran, run_plan
 
 from fleet.run import judge
@@ -19,7 +19,10 @@ NAMES = list(scenario_paths())
 SEEDS = range(1, 201)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+TIERS = [pytest.param(name, marks=pytest.mark.slow if name in PLANNING else ()) for name in NAMES]
+
+
+@pytest.fixture(scope="module", params=TIERS)
 def run(request: pytest.FixtureRequest) -> Iterator[RunResult]:
     yield run_plan(golden_plan(request.param))
 

@@ -107,6 +107,7 @@ def test_summary_json_has_exactly_the_documented_keys_and_the_added_ones(sample:
         "groups": dict.fromkeys(("home", "van"), part),
         "models": dict.fromkeys(("Status", "Setting"), part),
         "aborted": "str",
+        "quotas": "NoneType",
         "faults": [{**window, "recovered_s": "NoneType", "devices": "int"}],
         "versions": dict.fromkeys(("fleet-sync", "python", "sqlite"), "str"),
         "violations": [],
