@@ -36,7 +36,7 @@ def tiers() -> Iterator[Any]:
         caught |= set(plant.caught_by)
 
 
-@pytest.mark.parametrize("name", tiers())
+@pytest.mark.parametrize("name", list(tiers()))
 def test_a_planted_bug_is_caught_and_the_detail_names_device_and_item(name: str) -> None:
     for devices, seed, whole in runs(name):
         details = [check.detail for check in noticed(name, PLANTS[name].scenario, devices, seed, whole=whole)]
