@@ -22,9 +22,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resend_cap_ms: int = 5 * 60 * 1000
     connect_base_ms: int = 2 * 1000
     connect_cap_ms: int = 5 * 60 * 1000
-    connect_jitter: float = (
-        1.0  # of that back-off, drawn: 1 is full jitter; with 0, a fleet cut off together comes back so
-    )
+    connect_jitter: float = 1.0  # share of that back-off that is drawn; with 0, what was cut off together returns so
     stable_ms: int = 20 * 1000  # of connection, before the back-off starts anew
     pause_max_ms: int = 60 * 60 * 1000  # when the relay asks to wait; by chance up to as much again is added
     gap_wait_ms: int = 2 * 1000  # for a straggler, before asking
