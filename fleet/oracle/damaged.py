@@ -60,6 +60,10 @@ class DamagedSide(AppSide):
         """The run is over, and they differ."""
         self.checks.heals.lasts(t_us, device, key)
 
+    def poison_delivered(self, t_us: int, device: str, key: Key, seq: int, at: int, *, moved: bool) -> None:
+        """Rows up to `seq` that fit, with a poisoned item among them, were delivered; the device is `at` that row."""
+        self.checks.poison.delivered(t_us, device, key, seq, at, moved=moved)
+
     def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
         """The device is told that these models differ for good."""
         if d.cloned:

@@ -126,7 +126,7 @@ class Final(DamagedSide):
             self._reached(d, item, item.index, None)
 
     def _equal(self, t_us: int, d: Device, item: Item, image: Image | None, found: Image | None) -> None:
-        if item.rejected or (found is not None and stored.ORPHAN in found):
+        if (item.rejected and not item.receives) or (found is not None and stored.ORPHAN in found):
             return
         if item.oversize and found is not None:
             size_bytes = stored.image_bytes(found)

@@ -130,6 +130,8 @@ _ALL: Final = (
         "every-write-decided convergence read-your-writes",
         "lifetimes",
     ),
+    _agent("poison-blocks-feed", "replica", agent.StoppedReplica, "poison-passed convergence", "poison"),
+    _agent("refused-sent-again", "replica", agent.StubbornReplica, "nothing-invented convergence", "poison"),
     _relay("renewal-undone", "ingest_type", relay.DeletingIngest, "conflict-policy", "lifetimes"),
     _relay("repeats-applied", "ingest_type", relay.RepeatingIngest, "no-double-apply"),
     _agent("row-taken-for-ack", "replica", agent.RowIsAckReplica, "no-epoch-change resend-identical"),

@@ -335,6 +335,44 @@ class SilentDamage(OnDevices, Occurring):
         return {"where": self.where, "models": list(self.model)}
 
 
+Poisonous = Literal["type", "missing", "stamp", "mark", "oversize", "operation", "message"]
+OPERATION: Final = "operation"
+MESSAGE: Final = "message"
+IN_TABLE: Final[tuple[Poisonous, ...]] = ("type", "missing", "stamp", "mark", "oversize")
+POISONS: Final[tuple[Poisonous, ...]] = get_args(Poisonous)
+
+
+class Poison(OnDevices, Lasting):
+    """What nobody can use, from a program that goes past the model: an item of the device in the table with values of
+    other types, without required ones, with stamps that are none, with something else in the relay's mark, or too large
+    for any message; an operation of the device that no relay may take; a message to and from it that nobody can read.
+    At the end it is mended by whoever made it."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["poison"] = Field(description="Items and operations that nobody can use, past the model.")
+    what: Annotated[
+        tuple[Poisonous, ...],
+        BeforeValidator(one_or_many),
+        PlainSerializer(list),
+        Field(strict=False, min_length=1),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "enum": list(POISONS)},
+                    {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(POISONS)}},
+                ]
+            }
+        ),
+    ] = Field(default=POISONS, description="Which kinds of it, drawn evenly; default: all.")
+    model: Names = Field(
+        default=(),
+        description="Name or names of models. Default: all that sync, in the table those of a device alone.",
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {"what": list(self.what), "models": list(self.model)}
+
+
 class TableRestore(Occurring):
     """The table is put back to an older copy and marked (`fleet-cloud restore-mark`), while the relay is stopped."""
 
@@ -370,6 +408,7 @@ Fault = Annotated[
     | TableSilence
     | TableRestore
     | SilentDamage
+    | Poison
     | Clone,
     Field(discriminator="kind"),
 ]
@@ -395,6 +434,7 @@ KINDS: dict[str, type[FaultBase]] = {
         TableSilence,
         TableRestore,
         SilentDamage,
+        Poison,
         Clone,
     )
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fleet.rng import Stream, rng
+from fleet.scenario.faults import POISONS
 from fleet.scenario.units import format_duration, parse_duration, parse_rate
 
 Values = dict[str, Any]
@@ -362,6 +363,18 @@ def _silent_damage(setting: Setting, stream: Stream) -> Values:
     return {"kind": "silent-damage", "where": where, "rate": f"{max(1, events * 3600 // setting.length_s)}/h"}
 
 
+def _poison(setting: Setting, stream: Stream) -> Values:
+    duration = _fits(setting, stream, (20, 120, 600))
+    what = [name for name in POISONS if stream.chance(0.5)] or [stream.choice(POISONS)]
+    return {
+        "kind": "poison",
+        "what": what,
+        "duration": _time(duration),
+        **_times(setting, stream, duration, (1, 2, 4)),
+        **_few(stream),
+    }
+
+
 DRAWS: Final[dict[str, Callable[[Setting, Stream], Values]]] = {
     "broker-outage": _broker_outage,
     "link-down": _link_down,
@@ -386,4 +399,5 @@ DRAWS: Final[dict[str, Callable[[Setting, Stream], Values]]] = {
     "device-restore": _device_restore,
     "factory-reset": _factory_reset,
     "disk-full": _disk_full,
+    "poison": _poison,
 }

@@ -43,6 +43,7 @@ class Faults:
         on_heal: Callable[[str], None],
         clone: Callable[[SimDevice], SimDevice | None],
         damage: Callable[[SimDevice, FaultPlan], None],
+        poison: Callable[[SimDevice, FaultPlan, int], None] | None = None,
     ) -> None:
         self._clock = clock
         self._seed = seed
@@ -53,6 +54,7 @@ class Faults:
         self._on_heal = on_heal
         self._clone = clone
         self._damage = damage
+        self._poison = poison
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
         self._copies: dict[tuple[str, int], list[Item]] = {}  # (fault, when it restores) -> the table as it was
@@ -235,6 +237,11 @@ class Faults:
         for device in self._targets(plan, event):
             self._damage(device, plan)
 
+    def poison(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        assert self._poison is not None
+        for device in self._targets(plan, event):
+            self._poison(device, plan, event[2])
+
     # ---------------------------------------------------------------- cloud
 
     def relay_kill(self, plan: FaultPlan, _event: Event, _tie: Tie) -> None:
@@ -315,6 +322,7 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "table-restore": Faults.table_restore,
     "clone": Faults.clone,
     "silent-damage": Faults.silent_damage,
+    "poison": Faults.poison,
     "stream-replay": Faults.cloud_window,
     "stream-delay": Faults.cloud_window,
     "clock": Faults.clock,

@@ -26,7 +26,7 @@ from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
 from fleet.quota import setup as quota
 from fleet.rng import rng
-from fleet.scenario.plan import Plan, WorkloadPlan
+from fleet.scenario.plan import FaultPlan, Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
 from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
@@ -37,6 +37,7 @@ from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
+from fleet.world.poison import Poison, watching
 from fleet.world.reseed import reseed
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
@@ -153,6 +154,7 @@ class World:
             on_heal=self._healed,
             clone=self._clone,
             damage=self.damage.strike,
+            poison=self._poison(),
         )
         self.timeline = Timeline(self)
         if plan.reseed is not None:  # last of all: what is drawn and ordered before is as without
@@ -165,6 +167,7 @@ class World:
 
     def _oracle(self, kind: type[Oracle]) -> Oracle:
         plan = self.plan
+        kind = watching(kind) if self._has("poison") else kind
         oracle = kind(
             self.schema,
             [(device.id, plan.groups[device.group].account) for device in plan.devices],
@@ -190,6 +193,15 @@ class World:
         first_rev = self.revs.first("damage", "")
         return Damage(self.clock, self.plan.seed, self.devices, *shared, first_rev, self._feed_tail)
 
+    def _poison(self) -> Callable[[SimDevice, FaultPlan, int], None] | None:
+        if not self._has("poison"):
+            return None
+        parts = (self.broker, self.cloud, self.schema, self.oracle, self.trace, self.probes, self.revs.first)
+        return Poison(self.clock, self.plan.seed, self.devices, *parts, self.plan.duration_us).strike
+
+    def _has(self, kind: str) -> bool:
+        return any(fault.kind == kind for fault in self.plan.faults)
+
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
         in_flight_max, payload_bytes_max = quota.limits(self.plan)
@@ -206,7 +218,7 @@ class World:
     def _relay(self, kind: type[Relay], account_of: Callable[[str], str | None]) -> Relay:
         chance = rng(self.plan.seed, "cloud", "relay").hex
         relay = kind(self.schema, self._relay_config(), self.now_ms, chance, self.probes, account_of)
-        if not self._is_restored():
+        if not self._has("table-restore"):
             relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
         return relay
 
@@ -218,12 +230,8 @@ class World:
             record_life_ms=plan.record_life_us // 1000,
             worker_life_ms=plan.worker_life_us // 1000,
             future_ms=plan.future_bound_ms,
-            incarnation_ms=INCARNATION_MS if self._is_restored() else NEVER_MS,
+            incarnation_ms=INCARNATION_MS if self._has("table-restore") else NEVER_MS,
         )
-
-    def _is_restored(self) -> bool:
-        """Whether the table will be put back at any time."""
-        return any(fault.kind == "table-restore" for fault in self.plan.faults)
 
     def _agent_config(self, encoding: str) -> AgentConfig:
         plan = self.plan.agent

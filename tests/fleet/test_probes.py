@@ -27,7 +27,8 @@ MADE_OF_CODES: Final = (
     "command_failed",
     "command_refused",
     "message_refused_malformed",
-    "rejected_validation",
+    "rejected_required",
+    "rejected_type",
 )
 
 

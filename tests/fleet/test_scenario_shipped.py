@@ -43,6 +43,7 @@ NAMES = [
     "nb-iot-fleet",
     "noisy-neighbour",
     "outage",
+    "poison",
     "reboot-storm",
     "relay-crash",
     "remote-commands",
