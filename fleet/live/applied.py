@@ -40,6 +40,8 @@ WHY_NOT: Final[dict[str, str]] = {
     "table-silence": "the emulator answers always",
     "table-restore": "the emulator's table is not put back",
     "silent-damage": "nothing is changed behind the backs of the agent and of the table",
+    "rollout": "the agents keep the schema that they began with",
+    "relay-rollout": "the relays keep the schema that they began with",
     "poison": "no program writes past the model",
     "clone": "a second copy of a device is not started",
     "device-restore": "the agent's files are not set back to an older copy",

@@ -80,6 +80,8 @@ class Final(DamagedSide):
 
     def _all_logged(self, t_us: int) -> None:
         for item in self._items.values():
+            if item.model.name in self._relay_lacks:
+                continue  # no relay knows of it now
             if item.receives and item.feed is not None and item.index > item.logged:
                 self.checks.logged.missing(t_us, _owner(item), item.key, item.rev, item.at(item.logged))
             if item.swept == SWEPT and item.receives and item.feed is not None:
@@ -115,6 +117,8 @@ class Final(DamagedSide):
 
     def _absent(self, t_us: int, d: Device, item: Item, table: Mapping[Key, Image]) -> None:
         """An item that the device does not have."""
+        if item.model.name in d.lacks:
+            return
         if not (item.sends or item.receives):
             if item.visible is not None:
                 self.checks.own_writes.before_write(t_us, d.name, item.key, item.visible, None)

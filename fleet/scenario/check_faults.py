@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from agent.protocol.schema import Schema
 from fleet.scenario.build import device_ids
+from fleet.scenario.check_rollouts import check_stage
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import Draft, outside, raw_names, regions, span, unknown
 from fleet.scenario.events import OFFLINE
@@ -25,6 +26,7 @@ from fleet.scenario.faults import (
     PowerCut,
     Reboots,
     SilentDamage,
+    Stage,
     StreamDelay,
     StreamReplay,
     TableSilence,
@@ -58,6 +60,8 @@ def check_fault(draft: Draft, path: Path_, fault: FaultBase) -> None:
             begin = fault.at_us if fault.at_us is not None else draft.phases.warm_up_us if draft.phases else 0
             if begin + fault.duration_us > end:
                 outside(draft, (*path, "duration"), "ends")
+    elif isinstance(fault, Stage):
+        check_stage(draft, path, fault)
     if isinstance(fault, OnDevices):
         _target(draft, (*path, "target"), fault)
     target = getattr(fault, "target", None)

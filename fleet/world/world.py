@@ -32,13 +32,14 @@ from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
-from fleet.world.damage import Damage
+from fleet.world.damage import Damage, heal_within_us
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
 from fleet.world.poison import Poison, watching
 from fleet.world.reseed import reseed
+from fleet.world.rollout import RELAY_ROLLOUT, ROLLOUT, Rollouts, Schemas
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
@@ -117,7 +118,9 @@ class World:
         self.table.stream.subscribe(self._committed)
         self.broker = quota.broker_of(self.clock, self._broker_settings(), plan, self.trace)
         accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
-        relay = self._relay(types.relay, accounts.get)
+        self._relay_random = rng(plan.seed, "cloud", "relay").hex
+        make_relay = partial(self._relay, types.relay, accounts.get)
+        relay = make_relay(self.schema)
         self.cloud = quota.maker(types.cloud, plan)(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
@@ -137,6 +140,7 @@ class World:
             orders=self.oracle,
             first_rev=self.revs.first if has_commands(self.schema) else None,
             commands=plan.commands,
+            mixed=self._has(ROLLOUT),
         )
         self.devices: dict[str, SimDevice] = {}
         self._make_devices(surroundings)
@@ -155,6 +159,7 @@ class World:
             clone=self._clone,
             damage=self.damage.strike,
             poison=self._poison(),
+            rollouts=self._rollouts(make_relay),
         )
         self.timeline = Timeline(self)
         if plan.reseed is not None:  # last of all: what is drawn and ordered before is as without
@@ -176,7 +181,7 @@ class World:
             start_ms=START_MS,
             tallies=self.latencies.by_device(plan),
         )
-        oracle.heal_within_us = self._heal_within_us()
+        oracle.heal_within_us = heal_within_us(plan)
         oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
         return oracle
 
@@ -199,6 +204,13 @@ class World:
         parts = (self.broker, self.cloud, self.schema, self.oracle, self.trace, self.probes, self.revs.first)
         return Poison(self.clock, self.plan.seed, self.devices, *parts, self.plan.duration_us).strike
 
+    def _rollouts(self, make_relay: Callable[[Schema], Relay]) -> Rollouts | None:
+        if not (self._has(ROLLOUT) or self._has(RELAY_ROLLOUT)):
+            return None
+        schemas = Schemas(self.plan, self.schema, make_relay)
+        schemas.begin(self.devices, self.cloud, self.oracle)
+        return Rollouts(schemas, self.cloud, self.oracle, self.probes)
+
     def _has(self, kind: str) -> bool:
         return any(fault.kind == kind for fault in self.plan.faults)
 
@@ -215,9 +227,8 @@ class World:
             cloud_prefix=f"{topics.PREFIX}/service/",
         )
 
-    def _relay(self, kind: type[Relay], account_of: Callable[[str], str | None]) -> Relay:
-        chance = rng(self.plan.seed, "cloud", "relay").hex
-        relay = kind(self.schema, self._relay_config(), self.now_ms, chance, self.probes, account_of)
+    def _relay(self, kind: type[Relay], account_of: Callable[[str], str | None], schema: Schema) -> Relay:
+        relay = kind(schema, self._relay_config(), self.now_ms, self._relay_random, self.probes, account_of)
         if not self._has("table-restore"):
             relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
         return relay
@@ -237,14 +248,6 @@ class World:
         plan = self.plan.agent
         numbers = {name: getattr(plan, name) for name in plan.__struct_fields__}
         return AgentConfig(compact=encoding == "msgpack", **numbers)
-
-    def _heal_within_us(self) -> int:
-        """How long a silent damage may last on a device that is online: until the next comparison, until it is sure,
-        until the last heal of its feed is old enough; each comparison may have to be tried again, and another damage
-        of the same model begins the waiting anew."""
-        agent, cloud = self.plan.agent, self.plan.cloud
-        sure_us = cloud.record_life_us + cloud.worker_life_us
-        return 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us
 
     def _start_workloads(self) -> None:
         plan, revs = self.plan, self.revs

@@ -48,6 +48,7 @@ NAMES = [
     "relay-crash",
     "remote-commands",
     "remote-copies",
+    "schema-rollout",
     "storm-full-jitter",
     "storm-no-jitter",
     "table-restore",
