@@ -324,7 +324,7 @@ class Replica:
                 set_aside = self.replace_base(feed, keys, items)
                 if first.head is not None:
                     self.step_back_all(first.head, settled, set_aside)
-                store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed] + _marked(first.schema))
+                store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed] + _marked(first.schema or ""))
                 for key, was in before.items():
                     place = self.schema.locate(key)
                     name = place.model.name if place is not None else ""

@@ -85,7 +85,7 @@ class CatchUp:
                 verdicts=head_verdicts(head),
                 now=self.clock_ms(),
                 n=message.n,
-                schema=schema,
+                schema=schema or msgspec.UNSET,
             )
         )
         for name, state in message.feeds.items():
@@ -252,7 +252,7 @@ class CatchUp:
                     items=part,
                     head=head,
                     scan=scan,
-                    schema=schema,
+                    schema=schema or msgspec.UNSET,
                 )
             )
 

@@ -120,7 +120,7 @@ class Ack(Message, tag="ack", frozen=True, gc=False):
     upid: str | None = None
     verdicts: dict[int, str] = {}
     n: int = 0  # of the hello that this answers; 0 when it answers an `up`
-    schema: str = ""
+    schema: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Reset(Message, tag="reset", frozen=True, gc=False):
@@ -207,7 +207,7 @@ class Snapshot(Message, tag="snapshot", frozen=True, gc=False):
     items: list[SnapshotItem]
     head: HeadMark | None = None
     scan: str = ""
-    schema: str = ""  # as in the ack to the same hello
+    schema: str | msgspec.UnsetType = msgspec.UNSET  # as in the ack to the same hello
 
 
 FromDevice = Up | Hello | Digest
