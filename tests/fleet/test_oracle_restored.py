@@ -102,12 +102,36 @@ def test_acks_from_before_a_restore_may_still_come_and_those_of_what_never_was_m
     assert "no-acked-write-lost" in failing(h.results())
 
 
+def adopted(h: History) -> None:
+    """The device, which goes on with a new epoch: HEAD of the old one ends where the copy has it."""
+    h.private((HEAD + D, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, {"epoch": EPOCH})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("device", "up", "fails"), [(D, 2, False), (D, 3, True), ("home-2", 2, True)])
+def test_they_may_come_when_the_epoch_has_ended_too(times: int, device: str, up: int, fails: bool) -> None:
+    h, copy = lived()
+    for _ in range(times):
+        put_back(h, copy)
+    adopted(h)
+    h.ack(device, up)
+    assert ("no-acked-write-lost" in failing(h.results())) is fails
+
+
+def test_acks_of_an_epoch_that_has_ended_say_no_more_than_it_had_where_no_table_was_put_back() -> None:
+    for up in (2, 3):
+        h, _ = lived()
+        adopted(h)
+        h.ack(D, up)
+        assert ("no-acked-write-lost" in failing(h.results())) is (up == 3)
+
+
 def test_a_new_epoch_after_a_restore_has_its_cause_and_one_without_has_none() -> None:
     for restored in (True, False):
         h, copy = lived()
         if restored:
             put_back(h, copy)
-        h.private((HEAD + D, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, {"epoch": EPOCH})
+        adopted(h)
         assert ("no-epoch-change" in failing(h.results())) is not restored
 
 
