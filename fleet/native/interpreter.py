@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-# Run by each candidate: prints nanoseconds of CPU for a fixed piece of work, the best of several goes; an error ends it.
+# Run by each candidate: prints nanoseconds of CPU for a fixed piece of work, the best of several goes.
 # The work is of the kind that a run consists of: calls, attributes, dictionaries, tuples, small integers.
 PROBE = """
 import os, sys, sysconfig, time, ensurepip, venv
