@@ -63,6 +63,12 @@ class TableSide(LogSide):
         d = self._devices[device]
         d.cloned = d.restored = True
 
+    def device_released(self, device: str) -> None:
+        """A person has ended its quarantine: the relay believes again what it believes in an hour, though copies of the
+        device may still live."""
+        self._devices[device].replaced_us = []
+        self.checks.epoch.excused += 1
+
     # ------------------------------------------------------------------ items
 
     def _item_committed(self, t_us: int, item: Item, old: Image | None, new: Image | None, by_ttl: bool) -> None:
