@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.text import Text
 
-from reports.capacity import FIGURES, BackOff, Capacity, Figure, SizeRow
+from reports.capacity import FIGURES, BackOff, Capacity, Compared, Figure, SizeRow
 from reports.quota_text import MARKS_TOLD
 from reports.sections import Column, Table
 from reports.text import clock_text, number_text, printable, seconds_text
@@ -119,20 +119,69 @@ def back_offs_table(plan: Capacity) -> Table:
 
 
 def errors_table(plan: Capacity) -> Table:
-    """Which model each figure follows, and how far it was from a size that was run as well."""
+    """What parts of a fleet told of a size that was run as well: how far off each figure was."""
     held = plan.held_out
-    drawn = next((row for row in reversed(plan.rows) if row.how == "scaled"), None)
-    if held is None or drawn is None:
+    if held is None:
         return Table([], [])
-    rows = [
-        [words, drawn.figures[name].model, f"{100 * held.errors[name]:.1f} %"] for name, (_, words) in FIGURES.items()
-    ]
-    error = "–" if held.error is None else f"{100 * held.error:.1f} %"
-    words = f"parts: {_or_never(held.predicted_s)}, was {_or_never(held.measured_s)}"
-    rows.append(["95 % back", words, error])
-    columns = [Column("Extrapolated"), Column("By"), Column(f"Error at {held.devices:,}", True)]
-    said = f"{held.devices:,} devices were run as they are, and told by parts of up to {held.by:,}"
-    return Table(columns, rows, f"{said}, as the larger sizes are.")
+    near = near_quotas(plan)
+    rows = []
+    for one in held.rows:
+        quota = one.name.removeprefix("quota.")
+        if quota != one.name and quota not in near:
+            continue
+        words = f"quota: {name_text(quota)}" if quota != one.name else one.words
+        rows.append([f"{words}, {one.unit}", *(_told_text(one, value) for value in (one.told, one.seen)), *_error(one)])
+    columns = [Column(f"At {held.devices:,} devices")]
+    columns += [Column(title, True) for title in ("Told", "Seen", "Error", "Told from … to", "Seen in it")]
+    by = ", ".join(f"{devices:,}" for devices in held.by)
+    said = f"{held.devices:,} devices were run as they are, and told by parts of it ({by}), as larger sizes are"
+    return Table(columns, rows, f"{said}; + is told too high.")
+
+
+def _told_text(one: Compared, value: float | None) -> str:
+    if one.unit == "s":
+        return _or_never(value)
+    if value is None:
+        return "–"
+    return money_text(value) if one.unit == "$" else count_text(value)
+
+
+def _error(one: Compared) -> list[str]:
+    """Error, bounds, whether what was seen lies within them."""
+    error = "–" if one.error is None else f"{100 * one.error:+.1f} %"
+    if one.low is None or one.high is None or one.seen is None:
+        return [error, "", ""]
+    within = "yes" if one.low * 0.999 <= one.seen <= one.high * 1.001 else "no"
+    return [error, bounds_text(one.low, one.high), within]
+
+
+def bounds_text(low: float, high: float) -> str:
+    return f"{count_text(low)} … {count_text(high)}"
+
+
+def bounds_table(plan: Capacity) -> Table:
+    """Of sizes that were not simulated: between what each figure is likely to be."""
+    drawn = [row for row in plan.rows if row.how == "scaled"]
+    if not drawn:
+        return Table([], [])
+    rows = []
+    for name, (unit, words) in FIGURES.items():
+        cells = [_bounds(row.figures[name].low, row.figures[name].high) for row in drawn]
+        rows.append([f"{words}, {unit}", drawn[-1].figures[name].model, *cells])
+    for name in near_quotas(plan):
+        cells = [_share_bounds(row, name) for row in drawn]
+        rows.append([f"quota: {name_text(name)}", "", *cells])
+    columns = [Column("Likely from … to"), Column("By"), *(Column(f"{row.devices:,}", True) for row in drawn)]
+    return Table(columns, rows, "From what the part says that tells the least to the one that tells the most.")
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else bounds_text(low, high)
+
+
+def _share_bounds(row: SizeRow, name: str) -> str:
+    bounds = row.bounds.get(name)
+    return "–" if bounds is None else f"{100 * bounds[0]:,.0f} … {100 * bounds[1]:,.0f} %"
 
 
 def floor_text(plan: Capacity) -> str:
@@ -166,7 +215,8 @@ def tables(plan: Capacity) -> list[tuple[str, Table]]:
         ("COST", cost_table(plan)),
         ("WHAT BREAKS FIRST", breaks_table(plan)),
         ("BACK-OFF", back_offs_table(plan)),
-        ("EXTRAPOLATION", errors_table(plan)),
+        ("EXTRAPOLATION", bounds_table(plan)),
+        ("TOLD AND SEEN", errors_table(plan)),
     ]
     return [(title, table) for title, table in found if table is not None and table.rows]
 
@@ -218,27 +268,40 @@ def _wrapped(text: str, width: int, style: str = "") -> list[Text]:
 
 
 def capacity_csv(plan: Capacity) -> str:
-    """A row for each size and figure: devices, how, figure, value, model."""
+    """A row for each size and figure: devices, how, figure, value, model, bounds; then what parts told of a size that
+    was run as well: `told` and `seen`, and the error as a share of what was seen."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["devices", "how", "simulated", "figure", "value", "model"])
+    blank = [""] * 4  # model, bounds, error
+    writer.writerow(["devices", "how", "simulated", "figure", "value", "model", "low", "high", "error"])
     for row in plan.rows:
         start: list[object] = [row.devices, row.how, row.simulated]
-        for name, figure in row.figures.items():
-            writer.writerow([*start, name, figure.value, figure.model])
+        for name, one_of in row.figures.items():
+            writer.writerow([*start, name, one_of.value, one_of.model, *_cells(one_of.low, one_of.high), ""])
         for name, share in row.shares.items():
-            writer.writerow([*start, f"share.{name}", share, ""])
+            writer.writerow([*start, f"share.{name}", share, "", *row.bounds.get(name, ("", "")), ""])
         for one in row.reached:
-            writer.writerow([*start, f"throttled.{one.name}", one.times, ""])
-            writer.writerow([*start, f"throttled_first_s.{one.name}", one.first_s, ""])
+            writer.writerow([*start, f"throttled.{one.name}", one.times, *blank])
+            writer.writerow([*start, f"throttled_first_s.{one.name}", one.first_s, *blank])
         if row.recovery is not None:
             for name in ("lost", "floor_s", "back_50_s", "back_95_s", "back_99_s"):
                 value = getattr(row.recovery, name)
-                writer.writerow([*start, f"recovery.{name}", "" if value is None else value, ""])
+                writer.writerow([*start, f"recovery.{name}", "" if value is None else value, *blank])
         for item in row.cost:
-            writer.writerow([*start, f"cost.{item.item}", item.dollars, ""])
-        writer.writerow([*start, "cost.total", row.dollars, ""])
+            writer.writerow([*start, f"cost.{item.item}", item.dollars, *blank])
+        writer.writerow([*start, "cost.total", row.dollars, *blank])
+    held = plan.held_out
+    if held is not None:
+        for figure in held.rows:
+            bounds = _cells(figure.low, figure.high, figure.error)
+            told = [*_cells(figure.told), figure.model, *bounds]
+            writer.writerow([held.devices, "told", held.by[-1], figure.name, *told])
+            writer.writerow([held.devices, "seen", held.devices, figure.name, *_cells(figure.seen), *blank])
     return out.getvalue()
+
+
+def _cells(*values: float | None) -> list[object]:
+    return ["" if value is None else value for value in values]
 
 
 def _columns(plan: Capacity, title: str) -> Sequence[Column]:

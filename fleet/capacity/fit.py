@@ -1,15 +1,13 @@
-"""From a few sizes to any: lines through totals, and what the peaks of small fleets say of those of large ones.
+"""From a few sizes to any: lines through totals. A total is a fixed part and a part for each device: a + b·N.
 
-A total is a fixed part and a part for each device: a + b·N. A peak of one second is a mean of that moment, which grows
-with the fleet, and a spread above it, which grows with its root: small fleets have high peaks for their size. With the
-spread of a Poisson process, peak = λN + c·√(λN), and each part gives a λ. Pure arithmetic, no draws. Called by
-fleet.capacity.study.
+Peaks are another matter: fleet.capacity.peaks. Pure arithmetic, no draws. Called by fleet.capacity.told.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -18,24 +16,26 @@ Point = tuple[int, float]  # devices, figure
 
 CONSTANT: Final = "constant"
 LINE: Final = "a + b·N"
-PEAK: Final = "λN + c·√(λN)"
-SIGMAS: Final = 3.5  # c: so far above its mean is the highest of some thousand seconds of a Poisson process
+PEAK: Final = "λN + z·√(φλN)"
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure, and between which two it is likely to be."""
+
+    value: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """`first`, `second`: the numbers of the model: a and b, or λ alone."""
+    """`first`, `second`: a and b."""
 
     model: str
     first: float
     second: float = 0.0
 
     def at(self, devices: int) -> float:
-        if self.model == LINE:
-            return self.first + self.second * devices
-        if self.model == PEAK:
-            mean = self.first * devices
-            return mean + SIGMAS * math.sqrt(mean)
-        return self.first
+        return self.first + self.second * devices if self.model == LINE else self.first
 
 
 def fitted(points: Sequence[Point]) -> Fit:
@@ -55,14 +55,15 @@ def fitted(points: Sequence[Point]) -> Fit:
     return Fit(model=LINE, first=0.0, second=by / bb)
 
 
-def fitted_peaks(points: Sequence[Point]) -> Fit:
-    """Of peaks: one λ for all sizes, the larger ones counting more."""
-    means = math.fsum(mean_of_peak(peak) for _, peak in points)
-    devices = sum(n for n, _ in points)
-    return Fit(model=PEAK, first=means / devices if devices else 0.0)
-
-
-def mean_of_peak(peak: float) -> float:
-    """λN of λN + c·√(λN) = peak."""
-    root = (math.sqrt(SIGMAS * SIGMAS + 4 * max(peak, 0.0)) - SIGMAS) / 2
-    return root * root
+def total_at(points: Sequence[Point], devices: int) -> Estimate:
+    """At so many devices. What is alike in all parts is so by chance: it grows with the fleet. The bounds hold what
+    each point would tell alone, and each two of them that follow one another."""
+    points = sorted(points)
+    if not points:
+        return Estimate()
+    largest, _ = points[-1]
+    fit = fitted(points)
+    value = fit.first * devices / largest if fit.model == CONSTANT else fit.at(devices)
+    alone = [y * devices / n for n, y in points]
+    pairs = [fitted(two).at(devices) for two in pairwise(points) if two[0][1] != two[1][1]]
+    return Estimate(value=value, low=min(value, *alone, *pairs), high=max(value, *alone, *pairs))

@@ -52,21 +52,38 @@ def capacity(
     search: Annotated[
         bool, typer.Option("--search/--no-search", help="Look for back-off settings that would help.")
     ] = True,
+    parts: Annotated[
+        str,
+        typer.Option("--parts", metavar="N,N,...", help="Devices of the parts that tell of larger sizes."),
+    ] = "",
+    measure: Annotated[
+        str, typer.Option("--measure", metavar="N,...", help="Sizes to extrapolate and to simulate: told, and seen.")
+    ] = "",
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Processes that simulate at once.")] = 1,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="DIR", help="Keep each run there, and take those that are there.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; default: in runs/.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print capacity.json instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the last line.")] = False,
 ) -> None:
     """Tell what a fleet needs of the cloud: load, quotas reached, recovery after an outage, cost, what breaks first.
 
-    Sizes up to --simulate-up-to are simulated, larger ones extrapolated, with the error at the largest simulated one.
+    Sizes up to --simulate-up-to are simulated, larger ones extrapolated, with the error at the largest simulated one,
+    or at a larger one that --measure names.
     Writes capacity.json, capacity.csv and capacity.html; the last line on stdout is their directory."""
     prepare()
-    from fleet.capacity.study import Stopped, Study, Wanted
+    from fleet.capacity.runs import Stopped
+    from fleet.capacity.study import Study, Wanted
 
+    sizes = parse_sizes(devices)
+    measured = parse_sizes(measure, "--measure") if measure else ()
     wanted = Wanted(
         scenario=scenario,
-        sizes=parse_sizes(devices),
+        sizes=tuple(sorted({*sizes, *measured})),
         simulate_up_to=simulate_up_to,
+        parts=parse_sizes(parts, "--parts") if parts else (),
+        measured=measured,
         seed=seed,
         preset=preset,
         changes=tuple(overrides or ()),
@@ -77,7 +94,7 @@ def capacity(
             typer.echo(f"simulating {words}", err=True)
 
     with interruptible() as interrupt:
-        study = Study(wanted, step, lambda: interrupt.asked)
+        study = Study(wanted, step, lambda: interrupt.asked, runs, jobs)
         check(study)
         try:
             plan = studied(study, search=search)
@@ -90,18 +107,18 @@ def capacity(
     show(plan, directory, as_json=as_json, quiet=quiet)
 
 
-def parse_sizes(text: str) -> tuple[int, ...]:
+def parse_sizes(text: str, option: str = "--devices") -> tuple[int, ...]:
     """Rising, each once. Raises InputError."""
-    hint = "such as --devices 1000,10000,100000"
+    hint = f"such as {option} 1000,10000,100000"
     sizes = set()
     for part in text.split(","):
         plain = part.strip().replace("_", "")
         if not plain.isdecimal() or not 0 < int(plain) <= DEVICES_MAX:
             message = f"expected whole numbers from 1 to {DEVICES_MAX:,}, found {part.strip()!r}"
-            raise InputError([Problem("--devices", 0, 0, text, message, hint)])
+            raise InputError([Problem(option, 0, 0, text, message, hint)])
         sizes.add(int(plain))
     if len(sizes) > SIZES_MAX:
-        raise InputError([Problem("--devices", 0, 0, text, f"{len(sizes)} sizes, at most {SIZES_MAX}", hint)])
+        raise InputError([Problem(option, 0, 0, text, f"{len(sizes)} sizes, at most {SIZES_MAX}", hint)])
     return tuple(sorted(sizes))
 
 
@@ -109,17 +126,22 @@ def check(study: Study) -> None:
     """Whatever can be wrong is said before anything is run. Raises InputError."""
     wanted = study.wanted
     least = study.least()
-    for option, size in (("--devices", wanted.sizes[0]), ("--simulate-up-to", wanted.simulate_up_to)):
+    given = [("--devices", wanted.sizes[0]), ("--simulate-up-to", wanted.simulate_up_to)]
+    given += [("--parts", devices) for devices in wanted.parts[:1]]
+    for option, size in given:
         if size < least:
             message = f"fewer devices than groups ({least}) of the scenario"
             raise InputError([Problem(option, 0, 0, str(size), message, "each group keeps at least one device")])
+    if wanted.parts and wanted.parts[0] >= wanted.sizes[-1]:
+        message = f"no part is smaller than the largest size, {wanted.sizes[-1]:,}"
+        raise InputError([Problem("--parts", 0, 0, str(wanted.parts[0]), message, "parts are parts of a fleet")])
     study.plan(max(least, min(wanted.simulate_up_to, wanted.sizes[0])))
 
 
 def studied(study: Study, *, search: bool) -> Capacity:
-    """Raises fleet.capacity.study.Stopped."""
+    """Raises fleet.capacity.runs.Stopped."""
     from fleet.capacity.search import searched
-    from fleet.capacity.study import told
+    from fleet.capacity.told import told
 
     study.run_all()
     plan = told(study)
@@ -132,6 +154,8 @@ def command(wanted: Wanted, devices: str, search: bool) -> str:
     """What to type to get the same plan."""
     parts = ["fleet", "capacity", wanted.scenario, "--devices", devices]
     parts += ["--simulate-up-to", str(wanted.simulate_up_to)]
+    for option, sizes in (("--parts", wanted.parts), ("--measure", wanted.measured)):
+        parts += [option, ",".join(map(str, sizes))] if sizes else []
     parts += ["--preset", wanted.preset] if wanted.preset else []
     parts += ["--seed", str(wanted.seed)] if wanted.seed is not None else []
     for change in wanted.changes:

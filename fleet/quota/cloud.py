@@ -28,6 +28,7 @@ class QuotaCloud(CloudWorld):
     def limit(self, plan: QuotaPlan) -> None:
         self.functions, self.stream_reads = Gauge(plan.functions), Gauge(plan.stream_reads_per_s)
         self.function_us = self.function_count = 0
+        self.busy_us: dict[int, float] = {}  # second -> time that instances were at work, over all of them
         self._started: dict[Task, int] = {}  # messages at work: since when
         self._batches: dict[int, tuple[Any, int]] = {}  # by shard: what is at work, since when
         self._most = plan.functions
@@ -101,7 +102,7 @@ class QuotaCloud(CloudWorld):
     def _account(self, task: Task) -> None:
         since = self._started.pop(task, -1)
         if since >= 0:
-            self.function_us += self.clock._now - since
+            self._worked(since)
         self._attempts.pop(task, None)
 
     def kill_now(self, worker: Worker, restart_us: int) -> None:
@@ -138,7 +139,16 @@ class QuotaCloud(CloudWorld):
     def _batch_over(self, shard: Shard) -> None:
         found = self._batches.pop(shard.number, None)
         if found is not None:
-            self.function_us += self.clock._now - found[1]
+            self._worked(found[1])
+
+    def _worked(self, since_us: int) -> None:
+        """One instance, until now."""
+        now = self.clock._now
+        self.function_us += now - since_us
+        busy = self.busy_us
+        for second in range(since_us // SECOND_US, now // SECOND_US + 1):
+            begin, end = max(since_us, second * SECOND_US), min(now, (second + 1) * SECOND_US)
+            busy[second] = busy.get(second, 0.0) + end - begin
 
 
 def _throttled(error: TableError) -> bool:

@@ -17,9 +17,10 @@ from run_rig import CALM, busy_plan, run_plan
 from typer.testing import CliRunner
 
 from agent.protocol.errors import InputError
-from fleet.capacity.fit import CONSTANT, SIGMAS, fitted, fitted_peaks, mean_of_peak
+from fleet.capacity.fit import CONSTANT, fitted
 from fleet.capacity.scaling import part_of, part_of_plan
-from fleet.capacity.study import Study, Wanted, crossing, main_recovery, told
+from fleet.capacity.study import Study, Wanted
+from fleet.capacity.told import crossing, main_recovery, told
 from fleet.cli import build_app
 from fleet.commands.capacity import parse_sizes
 from fleet.scenario.plan import QuotaPlan
