@@ -65,7 +65,7 @@ class SizeRow(msgspec.Struct, frozen=True, kw_only=True):
     recovery: Recovery | None
     converged_after_s: float | None
     cost: list[CostItem]
-    dollars: float
+    dollars: float | None  # in all; None where an item has no price
     bounds: dict[str, tuple[float, float]] = {}
 
 
@@ -135,6 +135,5 @@ class Capacity(msgspec.Struct, kw_only=True):
     back_offs: list[BackOff] = []
     held_out: HeldOut | None = None
     coarse: list[int] = []  # sizes whose parts are so small that they tell little of the recovery
-    priced: bool = True
-    prices: str = ""
+    prices: str = ""  # whose, and of when
     seconds: float = 0.0

@@ -14,6 +14,7 @@ from typing import Final
 from rich.text import Text
 
 from reports.capacity import FIGURES, BackOff, Capacity, Compared, Figure, SizeRow
+from reports.cost import CostItem
 from reports.quota_text import MARKS_TOLD
 from reports.sections import Column, Table
 from reports.text import clock_text, number_text, printable, seconds_text
@@ -83,13 +84,20 @@ def recovery_table(plan: Capacity) -> Table:
 
 
 def cost_table(plan: Capacity) -> Table | None:
-    if not plan.priced or not plan.rows or not plan.rows[0].cost:
+    if not plan.rows or not plan.rows[0].cost:
         return None
     rows = []
     for index, item in enumerate(plan.rows[0].cost):
-        rows.append([item.item, *(money_text(row.cost[index].dollars) for row in plan.rows)])
-    rows.append(["in all", *(money_text(row.dollars) for row in plan.rows)])
-    return Table(_columns(plan, "US $ a month"), rows, f"As if all of the month were as this run; {plan.prices}.")
+        rows.append([item.item, *(_dollars(row.cost[index]) for row in plan.rows)])
+    rows.append(["in all", *("–" if row.dollars is None else money_text(row.dollars) for row in plan.rows)])
+    whose = plan.prices or "no price is known here: --price hub_unit=DOLLARS gives what a unit costs a month"
+    return Table(_columns(plan, "US $ a month"), rows, f"As if all of the month were as this run; {whose}.")
+
+
+def _dollars(item: CostItem) -> str:
+    if item.dollars is None:
+        return f"{number_text(round(item.quantity))} {item.unit}"
+    return money_text(item.dollars)
 
 
 def breaks_table(plan: Capacity) -> Table:
@@ -288,8 +296,8 @@ def capacity_csv(plan: Capacity) -> str:
                 value = getattr(row.recovery, name)
                 writer.writerow([*start, f"recovery.{name}", "" if value is None else value, *blank])
         for item in row.cost:
-            writer.writerow([*start, f"cost.{item.item}", item.dollars, *blank])
-        writer.writerow([*start, "cost.total", row.dollars, *blank])
+            writer.writerow([*start, f"cost.{item.item}", *_cells(item.dollars), *blank])
+        writer.writerow([*start, "cost.total", *_cells(row.dollars), *blank])
     held = plan.held_out
     if held is not None:
         for figure in held.rows:

@@ -20,12 +20,11 @@ from typing import Final
 
 import msgspec
 
-from fleet.capacity.fit import Estimate, total_at
+from fleet.capacity.fit import Estimate, far_apart, total_at
 
 WINDOWS_S: Final = tuple(1 << power for power in range(14))
 TRIMMED: Final = 0.05  # of the seconds, the busiest: what all devices do at once is no chance
 SIGMAS: Final = 2.0  # of the error of a rate
-FAR_APART: Final = 3  # times as large is the largest part as the smallest
 _NORMAL: Final = NormalDist()
 
 Rows = Sequence[tuple[int, float]]  # (second, what was asked for in it), rising
@@ -78,8 +77,8 @@ def busy(rows: Rows, seconds: float, least: float = 1.0) -> Busy:
 def peak_of(
     rates: Sequence[float], grown: float, dispersion: float, noise: float | None = None, draws_per_s: float = 1.0
 ) -> Estimate:
-    """In one second, of a fleet that is `grown` times the part with these rates. `noise`: φ of what is looked for, where
-    that is another than of what was asked; `draws_per_s`: so often can it be another."""
+    """In one second, of a fleet that is `grown` times the part with these rates. `noise`: φ of what is looked for,
+    where that is another than of what was asked; `draws_per_s`: so often can it be another."""
     best = Estimate()
     for window, rate in zip(WINDOWS_S, rates, strict=False):
         mean = rate * grown
@@ -99,10 +98,10 @@ def together(found: Mapping[int, Busy], size: int, noise: float | None = None, d
     rates = []
     for index in range(min(len(one.rates) for one in found.values())):
         points = [(n, one.rates[index]) for n, one in sorted(found.items())]
-        if most >= FAR_APART * min(found):
+        if far_apart(points):
             rates.append(total_at(points, size).value * most / size)
         else:
             rates.append(math.fsum(rate for _, rate in points) / devices * most)
     whole = peak_of(rates, size / most, found[most].dispersion, noise, draws_per_s)
-    alone = [peak_of(o.rates, size / n, o.dispersion, noise, draws_per_s).value for n, o in sorted(found.items())]
+    alone = [peak_of(one.rates, size / n, one.dispersion, noise, draws_per_s).value for n, one in found.items()]
     return Estimate(value=whole.value, low=min(whole.low, *alone), high=max(whole.high, *alone))

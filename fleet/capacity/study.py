@@ -40,6 +40,7 @@ class Wanted:
     changes: tuple[str, ...] = ()
     parts: tuple[int, ...] = ()
     measured: tuple[int, ...] = ()
+    prices: tuple[tuple[str, str], ...] = ()  # item, dollars: in place of the price table's
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from fleet.capacity.runs import Kept
 from fleet.capacity.study import Study
 from fleet.scenario.plan import Plan
 from reports.capacity import FIGURES, Break, Capacity, Compared, Figure, HeldOut, Reached, SizeRow
-from reports.cost import DATE, REGION, a_month_of, priced, total
+from reports.cost import DATE, REGION, Price, a_month_of, priced, prices_of, total
 from reports.quotas import Quotas, QuotaUse, Recovery, Usage
 
 # What is metered and grows with the fleet.
@@ -45,6 +45,7 @@ OWN_KEYS: Final = -1  # the second that stands for the keys of one device
 BACK: Final = {"50 % back": "back_50_s", "95 % back": "back_95_s", "99 % back": "back_99_s"}
 
 Runs = Mapping[int, Kept]  # by devices
+Prices = Mapping[str, Price]
 
 
 def quotas_in(run: Kept) -> Quotas:
@@ -66,8 +67,11 @@ def told(study: Study) -> Capacity:
     quotas = quotas_in(any_run)
     limits = {use.name: float(getattr(plan.quotas, use.name)) for use in quotas.uses}
     uses = [msgspec.structs.replace(use, limit=limits[use.name]) for use in quotas.uses]
+    prices = prices_of(quotas.preset, dict(wanted.prices))
     rows = [
-        simulated_row(study.runs[size], limits) if size in study.runs else drawn_row(study.parts[size], size, limits)
+        simulated_row(study.runs[size], limits, prices)
+        if size in study.runs
+        else drawn_row(study.parts[size], size, limits, prices)
         for size in wanted.sizes
     ]
     recovery = rows[-1].recovery
@@ -82,25 +86,24 @@ def told(study: Study) -> Capacity:
         floor_s=0.0 if recovery is None else recovery.floor_s,
         cap_s=plan.agent.connect_cap_ms / 1000,
         jitter=plan.agent.connect_jitter,
-        held_out=held_out(study, limits),
+        held_out=held_out(study, limits, prices),
         coarse=[size for size in wanted.sizes if size not in study.runs and is_coarse(study, size, limits)],
-        priced=priced(quotas.preset),
-        prices=f"list prices of {REGION}, {DATE}",
+        prices=f"list prices of {REGION}, {DATE}" if priced(quotas.preset) else "",
     )
 
 
 # One size.
 
 
-def simulated_row(run: Kept, limits: Mapping[str, float]) -> SizeRow:
+def simulated_row(run: Kept, limits: Mapping[str, float], prices: Prices) -> SizeRow:
     quotas = quotas_in(run)
     usage = quotas.usage
     shares = {use.name: use.peak_share for use in quotas.uses if limits[use.name]}
     figures = {name: Figure(value=figure_of(usage, name)) for name in FIGURES}
-    return _row(run, run.summary.devices, figures, shares, usage)
+    return _row(run, run.summary.devices, figures, shares, usage, prices)
 
 
-def drawn_row(parts: Runs, size: int, limits: Mapping[str, float]) -> SizeRow:
+def drawn_row(parts: Runs, size: int, limits: Mapping[str, float], prices: Prices) -> SizeRow:
     """Of a size that is told by parts."""
     metered = metered_at(parts, size)
     largest = quotas_in(parts[max(parts)]).usage
@@ -122,15 +125,17 @@ def drawn_row(parts: Runs, size: int, limits: Mapping[str, float]) -> SizeRow:
     told_of = {name: peak for name, peak in peaks.items() if limits[name]}
     shares = {name: peak.value / limits[name] for name, peak in told_of.items()}
     bounds = {name: (peak.low / limits[name], peak.high / limits[name]) for name, peak in told_of.items()}
-    row = _row(parts[max(parts)], size, figures, shares, usage)
+    row = _row(parts[max(parts)], size, figures, shares, usage, prices)
     return msgspec.structs.replace(row, bounds=bounds, how="scaled")
 
 
-def _row(run: Kept, size: int, figures: dict[str, Figure], shares: dict[str, float], usage: Usage) -> SizeRow:
+def _row(
+    run: Kept, size: int, figures: dict[str, Figure], shares: dict[str, float], usage: Usage, prices: Prices
+) -> SizeRow:
     quotas = quotas_in(run)
     devices = run.summary.devices
     recovery = main_recovery(run)
-    items = a_month_of(usage) if priced(quotas.preset) else []
+    items = a_month_of(usage, prices, quotas.preset)
     return SizeRow(
         devices=size,
         simulated=devices,
@@ -227,12 +232,12 @@ def reached_of(use: QuotaUse, grown: float) -> Reached:
 # The error, and what breaks.
 
 
-def held_out(study: Study, limits: Mapping[str, float]) -> HeldOut | None:
+def held_out(study: Study, limits: Mapping[str, float], prices: Prices) -> HeldOut | None:
     """The largest size that was run as it is, beside what its parts told of it; None where nothing was extrapolated."""
     size = max((size for size in study.parts if size in study.runs), default=None)
     if size is None:
         return None
-    seen, said = simulated_row(study.runs[size], limits), drawn_row(study.parts[size], size, limits)
+    seen, said = simulated_row(study.runs[size], limits, prices), drawn_row(study.parts[size], size, limits, prices)
     rows = []
     for name, (unit, words) in FIGURES.items():
         one = said.figures[name]
@@ -247,7 +252,7 @@ def held_out(study: Study, limits: Mapping[str, float]) -> HeldOut | None:
             told_s, seen_s = getattr(said.recovery, name), getattr(seen.recovery, name)
             rows.append(compared(f"recovery.{name}", words, "s", told_s, seen_s))
     rows.append(compared("converged_after_s", "all equal again", "s", said.converged_after_s, seen.converged_after_s))
-    if seen.cost:
+    if seen.dollars is not None:
         rows.append(compared("cost.total", "cost a month", "$", said.dollars, seen.dollars))
     return HeldOut(devices=size, by=sorted(study.parts[size]), rows=rows)
 

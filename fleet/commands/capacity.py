@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -59,6 +60,10 @@ def capacity(
     measure: Annotated[
         str, typer.Option("--measure", metavar="N,...", help="Sizes to extrapolate and to simulate: told, and seen.")
     ] = "",
+    price: Annotated[
+        list[str] | None,
+        typer.Option("--price", metavar="ITEM=DOLLARS", help="Your own price of an item of the bill. Repeatable."),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Processes that simulate at once.")] = 1,
     runs: Annotated[
         Path | None, typer.Option("--runs", metavar="DIR", help="Keep each run there, and take those that are there.")
@@ -84,6 +89,7 @@ def capacity(
         simulate_up_to=simulate_up_to,
         parts=parse_sizes(parts, "--parts") if parts else (),
         measured=measured,
+        prices=parse_prices(price or []),
         seed=seed,
         preset=preset,
         changes=tuple(overrides or ()),
@@ -122,8 +128,21 @@ def parse_sizes(text: str, option: str = "--devices") -> tuple[int, ...]:
     return tuple(sorted(sizes))
 
 
+def parse_prices(texts: list[str]) -> tuple[tuple[str, str], ...]:
+    """(item, dollars) of each. Raises InputError."""
+    found = {}
+    for text in texts:
+        name, _, dollars = text.partition("=")
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,12})?", dollars):
+            raise InputError([Problem("--price", 0, 0, text, f"expected dollars, found {dollars!r}", f"{name}=0.25")])
+        found[name] = dollars
+    return tuple(sorted(found.items()))
+
+
 def check(study: Study) -> None:
     """Whatever can be wrong is said before anything is run. Raises InputError."""
+    from reports.cost import prices_of
+
     wanted = study.wanted
     least = study.least()
     given = [("--devices", wanted.sizes[0]), ("--simulate-up-to", wanted.simulate_up_to)]
@@ -135,7 +154,12 @@ def check(study: Study) -> None:
     if wanted.parts and wanted.parts[0] >= wanted.sizes[-1]:
         message = f"no part is smaller than the largest size, {wanted.sizes[-1]:,}"
         raise InputError([Problem("--parts", 0, 0, str(wanted.parts[0]), message, "parts are parts of a fleet")])
-    study.plan(max(least, min(wanted.simulate_up_to, wanted.sizes[0])))
+    plan = study.plan(max(least, min(wanted.simulate_up_to, wanted.sizes[0])))
+    items = prices_of("" if plan.quotas is None else plan.quotas.preset)
+    for name, dollars in wanted.prices:
+        if name not in items:
+            hint = f"its items are {', '.join(items)}"
+            raise InputError([Problem("--price", 0, 0, f"{name}={dollars}", f"no item {name!r} in this bill", hint)])
 
 
 def studied(study: Study, *, search: bool) -> Capacity:
@@ -156,6 +180,8 @@ def command(wanted: Wanted, devices: str, search: bool) -> str:
     parts += ["--simulate-up-to", str(wanted.simulate_up_to)]
     for option, sizes in (("--parts", wanted.parts), ("--measure", wanted.measured)):
         parts += [option, ",".join(map(str, sizes))] if sizes else []
+    for name, dollars in wanted.prices:
+        parts += ["--price", f"{name}={dollars}"]
     parts += ["--preset", wanted.preset] if wanted.preset else []
     parts += ["--seed", str(wanted.seed)] if wanted.seed is not None else []
     for change in wanted.changes:

@@ -10,7 +10,8 @@ from collections import deque
 from typing import Any, Final, cast
 
 from cloud.retry import Retry
-from cloud.table import Cancelled, TableError, Throttled, Work
+from cloud.table import Cancelled, Record, TableError, Throttled, Work
+from cloud.units import item_bytes
 from fleet.quota.bucket import SECOND_US, Bucket, Gauge
 from fleet.scenario.plan import QuotaPlan
 from fleet.world.clock import DRAW_BITS, Tie
@@ -38,6 +39,7 @@ class QuotaCloud(CloudWorld):
         self._attempts: dict[Task, int] = {}
         self._look_every_us = round(SECOND_US / plan.stream_reads_per_s) if plan.stream_reads_per_s else 0
         self._looked_us: dict[int, int] = {}
+        self.read_bytes = Gauge(plan.stream_read_bytes)
 
     # Requests of the table.
 
@@ -131,6 +133,21 @@ class QuotaCloud(CloudWorld):
             self.function_count += BATCH_TASKS
             self.functions.level(now, len(self._started) + len(self._batches) + len(self._waiting))
 
+    def _read(self, shard: Shard, most: int) -> tuple[list[Record], int, bool]:
+        """What is over the bytes of one read comes with the next; one record always comes."""
+        records, position, full = super()._read(shard, most)
+        size = 0
+        for index, record in enumerate(records):
+            size += record_bytes(record)
+            if index and self.read_bytes.limit and size > self.read_bytes.limit:
+                now = self.clock._now
+                self.read_bytes.level(now, size)
+                self.read_bytes.refuse(now)
+                return records[:index], record.seq, True
+        if records:
+            self.read_bytes.level(self.clock._now, size)
+        return records, position, full
+
     def _checkpoint(self, batch: Any) -> None:
         if batch.current:
             self._batch_over(batch.shard)
@@ -149,6 +166,12 @@ class QuotaCloud(CloudWorld):
         for second in range(since_us // SECOND_US, now // SECOND_US + 1):
             begin, end = max(since_us, second * SECOND_US), min(now, (second + 1) * SECOND_US)
             busy[second] = busy.get(second, 0.0) + end - begin
+
+
+def record_bytes(record: Record) -> int:
+    """Of one record of the stream: its key and both images, as the table's stream has them."""
+    images = (image for image in (record.old, record.new) if image is not None)
+    return sum(len(part.encode()) for part in record.key) + sum(item_bytes(image) for image in images)
 
 
 def _throttled(error: TableError) -> bool:

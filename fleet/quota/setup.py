@@ -94,6 +94,7 @@ _WORDS: Final = {
     "table_writes_per_s": ("table", "write units/s", "throttled"),
     "table_reads_per_s": ("table", "read units/s", "throttled"),
     "stream_reads_per_s": ("shard", "looks/s", "delayed"),
+    "stream_read_bytes": ("read of a shard", "bytes", "delayed"),
     "functions": ("account", "instances", "queued"),
 }
 
@@ -124,6 +125,7 @@ def quotas_of(world: World) -> Quotas | None:
         "table_writes_per_s": table.writes.gauge,
         "table_reads_per_s": table.reads.gauge,
         "stream_reads_per_s": cloud.stream_reads,
+        "stream_read_bytes": cloud.read_bytes,
         "functions": cloud.functions,
     }
     probes = world.probes
