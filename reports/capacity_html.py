@@ -118,7 +118,7 @@ def _shares(plan: Capacity) -> Drawing:
 
 
 def _share_tick(value: float, _position: int | None = None) -> str:
-    return f"{100 * value:.3g} %"
+    return f"{100 * value:,.0f} %" if value >= 0.1 else f"{100 * value:.3g} %"
 
 
 def _ticks(axes: Any, sizes: Sequence[int]) -> None:

@@ -138,7 +138,8 @@ def errors_table(plan: Capacity) -> Table:
         if quota != one.name and quota not in near:
             continue
         words = f"quota: {name_text(quota)}" if quota != one.name else one.words
-        rows.append([f"{words}, {one.unit}", *(_told_text(one, value) for value in (one.told, one.seen)), *_error(one)])
+        unit = "" if one.unit == "s" else f", {one.unit}"
+        rows.append([f"{words}{unit}", *(_told_text(one, value) for value in (one.told, one.seen)), *_error(one)])
     columns = [Column(f"At {held.devices:,} devices")]
     columns += [Column(title, True) for title in ("Told", "Seen", "Error", "Told from … to", "Seen in it")]
     by = ", ".join(f"{devices:,}" for devices in held.by)
