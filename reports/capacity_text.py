@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,11 +18,13 @@ from reports.capacity import FIGURES, BackOff, Capacity, Compared, Figure, SizeR
 from reports.cost import CostItem
 from reports.quota_text import MARKS_TOLD
 from reports.sections import Column, Table
+from reports.tables import safe_cell
 from reports.text import clock_text, number_text, printable, seconds_text
 
 WIDTH: Final = 100
 ABOUT: Final = "~"  # before a figure that was not simulated
-_NAME_CELLS: Final = 24
+_CELL_MAX: Final = 120  # letters of a name
+_NOTE_MAX: Final = 400
 _WORDS: Final = {"connect_cap": "cap of the agent's back-off"}
 
 
@@ -42,7 +45,7 @@ def figure_text(figure: Figure) -> str:
 
 
 def name_text(name: str) -> str:
-    return _WORDS.get(name, name.removesuffix("_per_s").replace("_", " "))
+    return printable(_WORDS.get(name, name.removesuffix("_per_s").replace("_", " ")), _CELL_MAX)
 
 
 def near_quotas(plan: Capacity) -> list[str]:
@@ -212,7 +215,7 @@ def best_text(plan: Capacity) -> str:
     if not plan.back_offs:
         return ""
     best: BackOff = plan.back_offs[0]
-    return f"The best found, for {best.devices:,} devices: {best.settings}"
+    return f"The best found, for {best.devices:,} devices: {printable(best.settings, _NOTE_MAX)}"
 
 
 def tables(plan: Capacity) -> list[tuple[str, Table]]:
@@ -227,7 +230,14 @@ def tables(plan: Capacity) -> list[tuple[str, Table]]:
         ("EXTRAPOLATION", bounds_table(plan)),
         ("TOLD AND SEEN", errors_table(plan)),
     ]
-    return [(title, table) for title, table in found if table is not None and table.rows]
+    return [(title, _plain(table)) for title, table in found if table is not None and table.rows]
+
+
+def _plain(table: Table) -> Table:
+    """Whatever the names in it are, one line each."""
+    columns = [Column(printable(column.title, _CELL_MAX), column.number) for column in table.columns]
+    rows = [[printable(cell, _CELL_MAX) for cell in row] for row in table.rows]
+    return Table(columns, rows, printable(table.note, _NOTE_MAX), table.marks)
 
 
 # The terminal.
@@ -235,8 +245,8 @@ def tables(plan: Capacity) -> list[tuple[str, Table]]:
 
 def capacity_lines(plan: Capacity, width: int = WIDTH) -> list[Text]:
     """No line longer than `width`, as long as there are at most six sizes."""
-    preset = f" on {printable(plan.preset, 30)}" if plan.preset else ""
-    head = f"   capacity of {printable(plan.scenario, 48)}{preset}  seed {plan.seed}"
+    preset = f" on {printable(plan.preset, 24)}" if plan.preset else ""
+    head = f"   capacity of {printable(plan.scenario, 44)}{preset}  seed {plan.seed}"
     lines = [Text(), Text(head, "bold"), *_wrapped(floor_text(plan), width)]
     for title, table in tables(plan):
         lines += [Text(), Text(f"   {title}", "bold"), *_grid(table, width)]
@@ -265,12 +275,7 @@ def _grid(table: Table, width: int) -> list[Text]:
 
 
 def _wrapped(text: str, width: int, style: str = "") -> list[Text]:
-    rows = [""]
-    for word in text.split():
-        if rows[-1] and len(rows[-1]) + 1 + len(word) > width - 5:
-            rows.append("")
-        rows[-1] += f" {word}" if rows[-1] else word
-    return [Text(f"     {row}", style) for row in rows if row]
+    return [Text(f"     {row}", style) for row in textwrap.wrap(text, width - 5, break_on_hyphens=False)]
 
 
 # The file.
@@ -280,32 +285,36 @@ def capacity_csv(plan: Capacity) -> str:
     """A row for each size and figure: devices, how, figure, value, model, bounds; then what parts told of a size that
     was run as well: `told` and `seen`, and the error as a share of what was seen."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    lines = csv.writer(out, lineterminator="\n")
     blank = [""] * 4  # model, bounds, error
-    writer.writerow(["devices", "how", "simulated", "figure", "value", "model", "low", "high", "error"])
+
+    def put(cells: Sequence[object]) -> None:
+        lines.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+
+    put(["devices", "how", "simulated", "figure", "value", "model", "low", "high", "error"])
     for row in plan.rows:
         start: list[object] = [row.devices, row.how, row.simulated]
         for name, one_of in row.figures.items():
-            writer.writerow([*start, name, one_of.value, one_of.model, *_cells(one_of.low, one_of.high), ""])
+            put([*start, name, one_of.value, one_of.model, *_cells(one_of.low, one_of.high), ""])
         for name, share in row.shares.items():
-            writer.writerow([*start, f"share.{name}", share, "", *row.bounds.get(name, ("", "")), ""])
+            put([*start, f"share.{name}", share, "", *row.bounds.get(name, ("", "")), ""])
         for one in row.reached:
-            writer.writerow([*start, f"throttled.{one.name}", one.times, *blank])
-            writer.writerow([*start, f"throttled_first_s.{one.name}", one.first_s, *blank])
+            put([*start, f"throttled.{one.name}", one.times, *blank])
+            put([*start, f"throttled_first_s.{one.name}", one.first_s, *blank])
         if row.recovery is not None:
             for name in ("lost", "floor_s", "back_50_s", "back_95_s", "back_99_s"):
                 value = getattr(row.recovery, name)
-                writer.writerow([*start, f"recovery.{name}", "" if value is None else value, *blank])
+                put([*start, f"recovery.{name}", "" if value is None else value, *blank])
         for item in row.cost:
-            writer.writerow([*start, f"cost.{item.item}", *_cells(item.dollars), *blank])
-        writer.writerow([*start, "cost.total", *_cells(row.dollars), *blank])
+            put([*start, f"cost.{item.item}", *_cells(item.dollars), *blank])
+        put([*start, "cost.total", *_cells(row.dollars), *blank])
     held = plan.held_out
     if held is not None:
         for figure in held.rows:
             bounds = _cells(figure.low, figure.high, figure.error)
             told = [*_cells(figure.told), figure.model, *bounds]
-            writer.writerow([held.devices, "told", held.by[-1], figure.name, *told])
-            writer.writerow([held.devices, "seen", held.devices, figure.name, *_cells(figure.seen), *blank])
+            put([held.devices, "told", held.by[-1], figure.name, *told])
+            put([held.devices, "seen", held.devices, figure.name, *_cells(figure.seen), *blank])
     return out.getvalue()
 
 

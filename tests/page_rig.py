@@ -19,11 +19,12 @@ MEASURE = """<!doctype html><body style="margin:0">
   const root = document.querySelector("iframe").contentDocument;
   const plots = [...root.querySelectorAll("svg.plot")].map(svg => Math.round(svg.getBoundingClientRect().height));
   const out = [...root.querySelectorAll("main *")].filter(one => one.getBoundingClientRect().right > {width} + 0.5);
+  const colour = where => getComputedStyle(root.querySelector(where)).backgroundColor;
   document.title = "w=" + root.documentElement.scrollWidth + " images=" + root.images.length +
-    " plots=" + plots.length + " least=" + Math.min(9999, ...plots) + " out=" + out.length +
-    " page=" + getComputedStyle(root.body).backgroundColor;
+    " plots=" + plots.length + " least=" + Math.min(9999, ...plots) +
+    " page=" + colour("body") + " card=" + colour(".card") + " out=" + out.map(one => one.tagName).join(",");
 }})</script>"""
-TITLE = re.compile(r"<title>w=(\d+) images=(\d+) plots=(\d+) least=(\d+) out=(\d+) page=(.*)</title>")
+TITLE = re.compile(r"<title>w=(\d+) images=(\d+) plots=(\d+) least=(\d+) page=(.*) card=(.*) out=(.*)</title>")
 
 
 def measured(browser: Browser, page: str, width: int, plots: int | None = None, *flags: str, images: int = 0) -> str:
@@ -37,14 +38,14 @@ def measured(browser: Browser, page: str, width: int, plots: int | None = None, 
     assert int(scroll_width) <= width and int(seen) == images
     assert plots is None or int(count) == plots
     assert int(least) > 20
-    return found.group(6)
+    return found.group(5)
 
 
-def cut_on_paper(browser: Browser, page: str) -> int:
-    """How many parts of the page stick out of a sheet."""
+def on_paper(browser: Browser, page: str, *flags: str) -> tuple[str, str]:
+    """The parts of the page that stick out of a sheet, and the colour of what is under its text."""
     printed = page.replace("@media print and", "@media").replace("@media print {", "@media all {")
     assert printed != page
-    out, _ = browser(MEASURE.format(width=PAPER_PX, page=html.escape(printed)), "--dump-dom")
+    out, _ = browser(MEASURE.format(width=PAPER_PX, page=html.escape(printed)), "--dump-dom", *flags)
     found = TITLE.search(out)
     assert found is not None
-    return int(found.group(5))
+    return found.group(7), found.group(6)

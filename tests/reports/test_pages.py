@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from capacity_sample import sample_plan
 from compare_rig import whole
-from page_rig import Browser, cut_on_paper, measured
+from page_rig import Browser, measured, on_paper
 
 from reports.capacity import Capacity
 from reports.capacity_html import render as capacity_html
@@ -24,6 +24,7 @@ from reports.result import RunResult
 Sample = Callable[..., RunResult]
 DARK = "--blink-settings=preferredColorScheme=0"
 PAGE_LIGHT, PAGE_DARK = "rgb(245, 246, 248)", "rgb(18, 22, 28)"
+WHITE = "rgb(255, 255, 255)"
 PLOTS = {"compare": 3, "capacity": 2}
 
 
@@ -54,27 +55,17 @@ def test_nothing_is_cut_on_paper_which_is_white_in_the_dark_too(
     browser: Browser, sample: Sample, tmp_path: Path, kind: str
 ) -> None:
     page = report_html(sample(failing=True)) if kind == "report" else page_of(kind)
-    assert cut_on_paper(browser, page) == 0
-    light, dark = (printed(browser, page, tmp_path / f"{name}.pdf", *flags) for name, flags in SCHEMES.items())
-    assert light == dark
-    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", light)) <= 9
+    assert on_paper(browser, page, DARK) == ("", WHITE)
+    path = tmp_path / "page.pdf"
+    browser(page, f"--print-to-pdf={path}", "--no-pdf-header-footer")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", path.read_bytes())) <= 9
 
 
-SCHEMES: dict[str, tuple[str, ...]] = {"light": (), "dark": (DARK,)}
-
-
-def printed(browser: Browser, page: str, path: Path, *flags: str) -> bytes:
-    """Without the moment at which it was made."""
-    browser(page, f"--print-to-pdf={path}", "--no-pdf-header-footer", *flags)
-    return re.sub(rb"\(D:[^)]*\)", b"", path.read_bytes())
-
-
-def test_the_checks_of_paper_can_fail(browser: Browser, tmp_path: Path) -> None:
-    page = page_of("capacity")
-    wide = page.replace("</main>", '<p style="width: 900px; background: var(--page)">too wide</p></main>')
-    assert cut_on_paper(browser, wide) == 1
-    light, dark = (printed(browser, wide, tmp_path / f"{name}.pdf", *flags) for name, flags in SCHEMES.items())
-    assert light != dark
+def test_the_check_of_paper_can_fail(browser: Browser) -> None:
+    page = page_of("capacity").replace("@media print and (prefers-color-scheme: dark)", "@media print and (width: 1px)")
+    wide = page.replace("</main>", '<p style="width: 900px">too wide</p></main>')
+    out, under = on_paper(browser, wide, DARK)
+    assert out == "P" and under != WHITE
 
 
 def test_hostile_names_are_harmless_in_a_plan_for_terminals_and_spreadsheets(hostile: RunResult) -> None:
