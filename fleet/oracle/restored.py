@@ -88,3 +88,7 @@ class RestoredSide(TableSide):
         else:
             device.head_epoch, device.head_up, device.head_id = head["epoch"], head["up"], head.get("upid")
             device.verdicts = head["verdicts"]
+        for u, sent in device.ops.items():  # without its ack the device sends these again, before it knows
+            if sent.fate is not None and (sent.epoch != device.head_epoch or u > device.head_up):
+                sent.applied = False
+                device.redone.add(u)

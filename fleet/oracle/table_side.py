@@ -209,7 +209,7 @@ class TableSide(LogSide):
     def _take_effect(self, t_us: int, device: Device, item: Item, sent: Sent, rev: int | None) -> None:
         if sent.applied:
             self.checks.double.again(t_us, device.name, item.key, sent.u, rev)
-        elif sent.fate is not None:
+        elif sent.fate is not None and sent.u not in device.redone:
             self.checks.double.late(t_us, device.name, item.key, sent.u, device.head_up, rev)
         else:
             self.checks.double.applied()
@@ -285,7 +285,11 @@ class TableSide(LogSide):
                 continue
             verdict = verdicts.get(str(u), "") if verdicts else ""
             item = sent.item
-            if sent.fate is not None:
+            redone = u in device.redone
+            if redone:
+                device.redone.discard(u)
+                checks.decided.excused += 1
+            elif sent.fate is not None:
                 key = item.key if item is not None else None
                 checks.decided.twice(t_us, device.name, key, u, sent.fate or "accepted", verdict or "accepted")
             sent.fate = verdict
@@ -296,7 +300,7 @@ class TableSide(LogSide):
                 item.op_epoch = sent.epoch
                 item.op_u = u
                 item.op_index = sent.index
-                for write in sent.writes:
+                for write in () if redone else sent.writes:
                     self._synced(device.tally.up[item.model.name], write[2], t_us)
                 if not sent.applied:
                     folded.append(sent)

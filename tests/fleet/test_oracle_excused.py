@@ -180,6 +180,71 @@ def test_a_sweep_before_the_table_is_put_back_needs_no_row_and_one_after_it_does
     assert (end(h)["sweeps-logged"].status == "fail") is not before
 
 
+# ---------------------------------------------------------------- operations that a table put back does not have
+
+
+def unacked(h: History, device: str) -> None:
+    """An operation of the device is committed, and its ack is lost."""
+    h.write(device, status(device))
+    h.send(device)
+    h.ingest(device)
+
+
+def once_more(h: History, device: str) -> set[str]:
+    """The device sends the operation again, and a relay that has forgotten it commits it."""
+    h.send(device)
+    (op,) = h.outbox[device]
+    h.heads[device] = {**h.heads[device], "up": op.u - 1, "upid": f"id{op.u - 1}"}
+    h.table.pop(status(device), None)
+    h.ingest(device)
+    h.send(device)
+    found = h.results()
+    return {name for name in ("every-write-decided", "no-double-apply") if found[name].status == "fail"}
+
+
+def put_back_before(h: History, device: str) -> None:
+    """The table is put back to a copy from before that operation; HEAD with it."""
+    (op,) = h.outbox[device]
+    h.heads[device] = {**h.heads[device], "up": op.u - 1, "upid": f"id{op.u - 1}"}
+    h.table.pop(status(device), None)
+    put_back(h)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_a_table_that_was_put_back_does_not_have_may_be_decided_once_more_and_only_once(times: int) -> None:
+    h = begun()
+    unacked(h, D)
+    put_back_before(h, D)
+    for _ in range(times):
+        found = once_more(h, D)
+    assert bool(found) is (times == 2)
+
+
+def test_what_the_copy_has_is_not_decided_again() -> None:
+    h = begun()
+    unacked(h, D)
+    put_back(h)
+    assert once_more(h, D)
+
+
+def test_what_another_device_has_sent_is_not_decided_again() -> None:
+    h = begun()
+    unacked(h, D)
+    put_back(h)
+    unacked(h, OTHER)
+    assert once_more(h, OTHER)
+
+
+def test_a_write_that_was_decided_twice_counts_once() -> None:
+    h = begun()
+    unacked(h, D)
+    h.send(D)
+    synced = h.oracle.updates_synced
+    put_back_before(h, D)
+    once_more(h, D)
+    assert h.oracle.updates_synced == synced
+
+
 # ---------------------------------------------------------------- items that are too large
 
 LARGE: Final = ITEM_BYTES_MAX + 100
