@@ -115,16 +115,16 @@ class Study:
 
     def _whole(self) -> list[Planned]:
         wanted = self.wanted
-        sizes = {size for size in wanted.sizes if size <= wanted.simulate_up_to}
-        if len(sizes) < len(wanted.sizes) and not wanted.measured:
-            sizes.add(wanted.simulate_up_to)
-        return [self.planned(size, size) for size in sorted({*sizes, *wanted.measured})]
+        sizes = [size for size in wanted.sizes if size <= wanted.simulate_up_to]
+        more = [wanted.simulate_up_to] if len(sizes) < len(wanted.sizes) and not wanted.measured else []
+        return [self.planned(size, size) for size in sorted({*sizes, *more, *wanted.measured})]
 
     def _parts(self) -> list[Planned]:
         """Of every size that is not run as it is, and of those whose parts are measured by it."""
         wanted = self.wanted
         large = [size for size in wanted.sizes if size > wanted.simulate_up_to]
-        told = [*large, wanted.simulate_up_to] if large and not wanted.measured else sorted({*large, *wanted.measured})
+        also = [wanted.simulate_up_to] if large and not wanted.measured else wanted.measured
+        told = sorted({*large, *also})
         return [self.planned(devices, size) for size in told for devices in self.parts_of(size)]
 
     def part(self, size: int, wanted: int, most: int) -> int:

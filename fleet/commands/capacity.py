@@ -78,22 +78,32 @@ def capacity(
     or at a larger one that --measure names.
     Writes capacity.json, capacity.csv and capacity.html; the last line on stdout is their directory."""
     prepare()
-    from fleet.capacity.runs import Stopped
-    from fleet.capacity.study import Study, Wanted
+    from fleet.capacity.study import Wanted
 
-    sizes = parse_sizes(devices)
-    measured = parse_sizes(measure, "--measure") if measure else ()
+    sizes, measured = parse_sizes(devices), parse_sizes(measure, "--measure")
     wanted = Wanted(
-        scenario=scenario,
-        sizes=tuple(sorted({*sizes, *measured})),
-        simulate_up_to=simulate_up_to,
-        parts=parse_sizes(parts, "--parts") if parts else (),
-        measured=measured,
-        prices=parse_prices(price or []),
-        seed=seed,
-        preset=preset,
-        changes=tuple(overrides or ()),
+        scenario,
+        tuple(sorted({*sizes, *measured})),
+        simulate_up_to,
+        seed,
+        preset,
+        tuple(overrides or ()),
+        parse_sizes(parts, "--parts"),
+        measured,
+        parse_prices(price or []),
     )
+
+    plan = made(wanted, runs, jobs, search=search, quiet=quiet)
+    plan.reproduce = command(wanted, devices, search)
+    directory = out or Path("runs") / f"capacity-{plan.scenario}-s{plan.seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}Z"
+    write(plan, directory)
+    show(plan, directory, as_json=as_json, quiet=quiet)
+
+
+def made(wanted: Wanted, runs: Path | None, jobs: int, *, search: bool, quiet: bool) -> Capacity:
+    """Raises InputError, and Exit when somebody interrupts it."""
+    from fleet.capacity.runs import Stopped
+    from fleet.capacity.study import Study
 
     def step(words: str) -> None:
         if not quiet:
@@ -103,18 +113,16 @@ def capacity(
         study = Study(wanted, step, lambda: interrupt.asked, runs, jobs)
         check(study)
         try:
-            plan = studied(study, search=search)
+            return studied(study, search=search)
         except Stopped:
             typer.echo("interrupted: nothing was written", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-    plan.reproduce = command(wanted, devices, search)
-    directory = out or Path("runs") / f"capacity-{plan.scenario}-s{plan.seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}Z"
-    write(plan, directory)
-    show(plan, directory, as_json=as_json, quiet=quiet)
 
 
 def parse_sizes(text: str, option: str = "--devices") -> tuple[int, ...]:
-    """Rising, each once. Raises InputError."""
+    """Rising, each once; none of an option that was not given. Raises InputError."""
+    if not text and option != "--devices":
+        return ()
     hint = f"such as {option} 1000,10000,100000"
     sizes = set()
     for part in text.split(","):

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from agent.protocol.errors import InputError
 from fleet.capacity.fit import CONSTANT, fitted
+from fleet.capacity.runs import kept_of
 from fleet.capacity.scaling import part_of, part_of_plan
 from fleet.capacity.study import Study, Wanted
 from fleet.capacity.told import crossing, main_recovery, told
@@ -100,8 +101,8 @@ def test_a_fleet_is_its_own_part(tmp_path: Path) -> None:
 def test_a_part_tells_when_the_whole_is_back(jitter: str, devices: int, rate: int) -> None:
     changes = (f"agent.connect_jitter={jitter}", "agent.connect_cap=75s", f"cloud.connects_per_s={rate}", LONG)
     study = Study(Wanted("storm-full-jitter", (devices,), devices, changes=changes), lambda words: None, lambda: False)
-    whole = main_recovery(run_plan(study.plan(devices)))
-    part = main_recovery(run_plan(part_of_plan(study.plan(devices // 2), devices)))
+    whole = main_recovery(kept_of(run_plan(study.plan(devices))))
+    part = main_recovery(kept_of(run_plan(part_of_plan(study.plan(devices // 2), devices))))
     assert whole is not None and part is not None
     assert (whole.lost, part.lost, whole.floor_s, part.floor_s) == (
         devices,

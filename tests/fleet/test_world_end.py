@@ -64,10 +64,10 @@ def test_a_device_that_never_gets_there_stays_listed(ends_between: Plan, monkeyp
     world = World(msgspec.structs.replace(ends_between, converge_within_us=ends_between.quiesce_us))
     lost = world.devices["home-0002"]
     in_step = World._in_step
+    limit = ends_between.duration_us + ends_between.quiesce_us
     monkeypatch.setattr(
         World, "_in_step", lambda self, device: in_step(self, device) and (device is not lost or self.clock.now < limit)
     )
-    limit = ends_between.duration_us + ends_between.quiesce_us
     world.run()
     world.finish()
     assert [row.device for row in world.not_done] == ["home-0002"]
