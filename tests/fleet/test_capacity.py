@@ -257,3 +257,57 @@ def test_sizes_are_read() -> None:
 )
 def test_counts_are_short(value: float, text: str) -> None:
     assert count_text(value) == text
+
+
+MEASURED = ["capacity", "storm-full-jitter", "--devices", "20,40", "--simulate-up-to", "40", "--parts", "20,40"]
+MEASURED += ["--measure", "80", "--no-search", "--set", "cloud.connects_per_s=20", "-q"]
+
+
+def test_a_size_is_told_and_seen_and_runs_are_kept(tmp_path: Path) -> None:
+    kept = tmp_path / "runs"
+    first = CliRunner().invoke(
+        build_app(), [*MEASURED, "--jobs", "2", "--runs", str(kept), "--out", str(tmp_path / "a")]
+    )
+    assert first.exit_code == 0, first.output
+    plan = msgspec.json.decode((tmp_path / "a" / "capacity.json").read_bytes(), type=Capacity)
+    assert [(row.devices, row.how) for row in plan.rows] == [(20, "simulated"), (40, "simulated"), (80, "simulated")]
+    assert plan.held_out is not None and (plan.held_out.devices, plan.held_out.by) == (80, [20, 40])
+    assert "--parts 20,40 --measure 80" in plan.reproduce
+    files = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert len(files) == 5  # 20, 40 and 80 as they are; 80 by 20 and by 40
+    # One after the other, from what was kept but for one run that was cut off: the same plan.
+    broken = next(iter(files))
+    broken.write_bytes(broken.read_bytes()[:99])
+    again = CliRunner().invoke(build_app(), [*MEASURED, "--runs", str(kept), "--out", str(tmp_path / "b")])
+    assert again.exit_code == 0, again.output
+    for name in ("capacity.csv", "capacity.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert [path for path in kept.iterdir() if path.stat().st_mtime_ns != files[path]] == [broken]
+
+
+@pytest.mark.parametrize(("price", "dollars"), [([], None), (["--price", "hub_unit=12.5"], 12.5)])
+def test_a_cloud_whose_prices_nobody_knows_is_billed_in_units(
+    tmp_path: Path, price: list[str], dollars: float | None
+) -> None:
+    arguments = ["capacity", "baseline", "--devices", "20", "--set", "duration=5m", "--preset", "azure-iot-hub-s1"]
+    result = CliRunner().invoke(build_app(), [*arguments, *price, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    plan = msgspec.json.decode((tmp_path / "out" / "capacity.json").read_bytes(), type=Capacity)
+    (item,) = plan.rows[0].cost
+    assert (item.item, item.quantity, item.dollars, plan.rows[0].dollars) == ("hub units", 1.0, dollars, dollars)
+    assert ("1 units" in result.stdout) == (dollars is None) and ("$12.50" in result.stdout) == (dollars is not None)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--price", "hub_unit=9", "no item 'hub_unit' in this bill"),
+        ("--price", "messages=cheap", "expected dollars, found 'cheap'"),
+        ("--parts", "500", "no part is smaller than the largest size"),
+        ("--measure", "many", "found 'many'"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(option: str, value: str, message: str) -> None:
+    result = CliRunner().invoke(build_app(), ["capacity", "outage", "--devices", "10", option, value])
+    assert isinstance(result.exception, InputError)
+    assert message in "\n".join(map(str, result.exception.problems))
