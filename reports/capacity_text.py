@@ -106,7 +106,12 @@ def _dollars(item: CostItem) -> str:
 def breaks_table(plan: Capacity) -> Table:
     columns = [Column("What gives way"), Column("From devices on", True), Column("Limit", True), Column("What happens")]
     rows = [
-        [f"{name_text(one.name)}, {one.per}", _from(one.devices), f"{number_text(one.limit)} {one.unit}", one.effect]
+        [
+            name_text(one.name) + ("" if one.name in _WORDS else f", {one.per}"),
+            _from(one.devices),
+            f"{number_text(one.limit)} {one.unit}",
+            one.effect,
+        ]
         for one in plan.breaks
     ]
     return Table(columns, rows)

@@ -310,7 +310,7 @@ def breaks_of(
     rate = limits.get("connects_per_s", 0.0)
     if rate:
         cap_s = plan.agent.connect_cap_ms / 1000
-        effect = "below the floor: the storm repeats"
+        effect = "too low: the storm repeats"
         size = max(1, round(cap_s * rate))
         found.append(Break(name="connect_cap", per="agent", devices=size, limit=cap_s, unit="s", effect=effect))
     return sorted(found, key=lambda one: (one.devices, one.name))[:BREAKS_SHOWN]
