@@ -382,15 +382,15 @@ class World:
                 return False
         if self.converged_us is not None:
             self._advance(self.clock.now + plan.quiesce_us)
-            if self.surroundings.ends:
-                self._outlive(limit + plan.quiesce_us)
+            self._outlive(limit + plan.quiesce_us)
         return True
 
     def _outlive(self, limit_us: int) -> None:
-        """Nobody writes any more, but lives go on to end: the final read waits for a moment when nothing is on its way
-        because of one."""
+        """Nobody writes any more, but lives go on to end, and a feed that has expired begins anew when a device says
+        hello: the final read waits for a moment when nothing is on its way because of that."""
         while self.clock.now < limit_us:
-            if self.cloud.idle() and all(self._in_step(device) for device in self.devices.values()):
+            calm = self.cloud.idle() or not self.surroundings.ends
+            if calm and all(self._in_step(device) for device in self.devices.values()):
                 return
             self._advance(min(self.clock.now + LOOK_EVERY_US, limit_us))
 
