@@ -29,7 +29,7 @@ from fleet.native.finder import compiled
 from fleet.native.pages import of_this_process
 from fleet.oracle import CheckResult
 from fleet.plants import types_with
-from fleet.quota.setup import load_of, quotas_of
+from fleet.quota.setup import asked_of, load_of, quotas_of
 from fleet.scenario.expect_grammar import ExpressionError, parse_threshold
 from fleet.scenario.expect_grammar import Threshold as Parsed
 from fleet.scenario.expect_measure import Finding, Measured, evaluate, from_summary
@@ -95,6 +95,7 @@ def execute(
         versions=versions(),
         violations=[_violation(check) for check in world.checks if check.first],
         load=load_of(world),
+        asked=asked_of(world),
         phases=world.latencies.phases(),
         slots=world.latencies.slots(),
         events=world.trace.events,

@@ -28,10 +28,13 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` is empty where the size was simulated; else what was drawn through the parts of the fleet that were."""
+    """`model` is empty where the size was simulated; else what was drawn through the parts of the fleet that were, and
+    the figure is likely to be from `low` to `high`."""
 
     value: float
     model: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 class Reached(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +51,8 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
 class SizeRow(msgspec.Struct, frozen=True, kw_only=True):
     """One size. `how`: simulated as it is, or by parts of the fleet with parts of the quotas.
 
-    `simulated`: devices of the largest part. `shares`: quota -> peak over its limit. `recovery`: after the fault that
+    `simulated`: devices of the largest part. `shares`: quota -> peak over its limit; `bounds`: from where to where that
+    is likely to be, of a size that was not simulated. `recovery`: after the fault that
     cost the most connections."""
 
     devices: int
@@ -61,7 +65,8 @@ class SizeRow(msgspec.Struct, frozen=True, kw_only=True):
     recovery: Recovery | None
     converged_after_s: float | None
     cost: list[CostItem]
-    dollars: float
+    dollars: float | None  # in all; None where an item has no price
+    bounds: dict[str, tuple[float, float]] = {}
 
 
 class Break(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,17 +95,27 @@ class BackOff(msgspec.Struct, frozen=True, kw_only=True):
     curve: list[tuple[float, float]] = []  # seconds since the fault's end, share of the lost connections that are back
 
 
-class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
-    """The largest size that was simulated, beside what parts of it (the largest: `by`) told of it.
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure as parts of a fleet told it, and as it was seen: None: never. `low`, `high`: where it was said to be,
+    None where nothing was said of that. `error`: of what was seen; above 0: told too high; None: there is none."""
 
-    `errors`: of each figure, as a share of what was measured; `error`: of the seconds until 95 % were back."""
+    name: str
+    words: str
+    unit: str
+    told: float | None
+    seen: float | None
+    low: float | None = None
+    high: float | None = None
+    model: str = ""
+    error: float | None = None
+
+
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest size that was simulated, beside what parts of it (devices of each: `by`) told of it."""
 
     devices: int
-    by: int
-    predicted_s: float | None
-    measured_s: float | None
-    error: float | None
-    errors: dict[str, float] = {}
+    by: list[int]
+    rows: list[Compared] = []
 
 
 class Capacity(msgspec.Struct, kw_only=True):
@@ -120,6 +135,5 @@ class Capacity(msgspec.Struct, kw_only=True):
     back_offs: list[BackOff] = []
     held_out: HeldOut | None = None
     coarse: list[int] = []  # sizes whose parts are so small that they tell little of the recovery
-    priced: bool = True
-    prices: str = ""
+    prices: str = ""  # whose, and of when
     seconds: float = 0.0

@@ -28,7 +28,7 @@ from reports.plots import Drawing
 from reports.quota_text import by_need
 from reports.quotas import Quotas
 from reports.sections import Column, Section, Table
-from reports.text import number_text
+from reports.text import number_text, printable
 
 CURVES_MAX: Final = 4
 _LABELS: Final = ("as configured", "no jitter", "full jitter, same cap")
@@ -94,7 +94,7 @@ def _recovery(plan: Capacity) -> Drawing:
         time_axis(axes, end_s)
         value_axis(axes, "linear", percent_tick, room=False)
         svg = svg_of(figure, "recovery", "Connections back")
-    keys = [Key(one.label, role) for one, role in zip(curves, SERIES_ROLES, strict=False)]
+    keys = [Key(printable(one.label, 80), role) for one, role in zip(curves, SERIES_ROLES, strict=False)]
     keys.append(Key("floor", "muted", dashed=True))
     note = "share of the connections lost, since the fault's end"
     return Drawing(name="recovery", title="Connections back", note=note, legend=tuple(keys), svg=svg)
@@ -118,7 +118,7 @@ def _shares(plan: Capacity) -> Drawing:
 
 
 def _share_tick(value: float, _position: int | None = None) -> str:
-    return f"{100 * value:.3g} %"
+    return f"{100 * value:,.0f} %" if value >= 0.1 else f"{100 * value:.3g} %"
 
 
 def _ticks(axes: Any, sizes: Sequence[int]) -> None:

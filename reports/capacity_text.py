@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
 from rich.text import Text
 
-from reports.capacity import FIGURES, BackOff, Capacity, Figure, SizeRow
+from reports.capacity import FIGURES, BackOff, Capacity, Compared, Figure, SizeRow
+from reports.cost import CostItem
 from reports.quota_text import MARKS_TOLD
 from reports.sections import Column, Table
+from reports.tables import safe_cell
 from reports.text import clock_text, number_text, printable, seconds_text
 
 WIDTH: Final = 100
 ABOUT: Final = "~"  # before a figure that was not simulated
-_NAME_CELLS: Final = 24
+_CELL_MAX: Final = 120  # letters of a name
+_NOTE_MAX: Final = 400
 _WORDS: Final = {"connect_cap": "cap of the agent's back-off"}
 
 
@@ -41,7 +45,7 @@ def figure_text(figure: Figure) -> str:
 
 
 def name_text(name: str) -> str:
-    return _WORDS.get(name, name.removesuffix("_per_s").replace("_", " "))
+    return printable(_WORDS.get(name, name.removesuffix("_per_s").replace("_", " ")), _CELL_MAX)
 
 
 def near_quotas(plan: Capacity) -> list[str]:
@@ -83,19 +87,31 @@ def recovery_table(plan: Capacity) -> Table:
 
 
 def cost_table(plan: Capacity) -> Table | None:
-    if not plan.priced or not plan.rows or not plan.rows[0].cost:
+    if not plan.rows or not plan.rows[0].cost:
         return None
     rows = []
     for index, item in enumerate(plan.rows[0].cost):
-        rows.append([item.item, *(money_text(row.cost[index].dollars) for row in plan.rows)])
-    rows.append(["in all", *(money_text(row.dollars) for row in plan.rows)])
-    return Table(_columns(plan, "US $ a month"), rows, f"As if all of the month were as this run; {plan.prices}.")
+        rows.append([item.item, *(_dollars(row.cost[index]) for row in plan.rows)])
+    rows.append(["in all", *("–" if row.dollars is None else money_text(row.dollars) for row in plan.rows)])
+    whose = plan.prices or "no price is known here: --price hub_unit=DOLLARS gives what a unit costs a month"
+    return Table(_columns(plan, "US $ a month"), rows, f"As if all of the month were as this run; {whose}.")
+
+
+def _dollars(item: CostItem) -> str:
+    if item.dollars is None:
+        return f"{number_text(round(item.quantity))} {item.unit}"
+    return money_text(item.dollars)
 
 
 def breaks_table(plan: Capacity) -> Table:
     columns = [Column("What gives way"), Column("From devices on", True), Column("Limit", True), Column("What happens")]
     rows = [
-        [f"{name_text(one.name)}, {one.per}", _from(one.devices), f"{number_text(one.limit)} {one.unit}", one.effect]
+        [
+            name_text(one.name) + ("" if one.name in _WORDS else f", {one.per}"),
+            _from(one.devices),
+            f"{number_text(one.limit)} {one.unit}",
+            one.effect,
+        ]
         for one in plan.breaks
     ]
     return Table(columns, rows)
@@ -119,20 +135,70 @@ def back_offs_table(plan: Capacity) -> Table:
 
 
 def errors_table(plan: Capacity) -> Table:
-    """Which model each figure follows, and how far it was from a size that was run as well."""
+    """What parts of a fleet told of a size that was run as well: how far off each figure was."""
     held = plan.held_out
-    drawn = next((row for row in reversed(plan.rows) if row.how == "scaled"), None)
-    if held is None or drawn is None:
+    if held is None:
         return Table([], [])
-    rows = [
-        [words, drawn.figures[name].model, f"{100 * held.errors[name]:.1f} %"] for name, (_, words) in FIGURES.items()
-    ]
-    error = "–" if held.error is None else f"{100 * held.error:.1f} %"
-    words = f"parts: {_or_never(held.predicted_s)}, was {_or_never(held.measured_s)}"
-    rows.append(["95 % back", words, error])
-    columns = [Column("Extrapolated"), Column("By"), Column(f"Error at {held.devices:,}", True)]
-    said = f"{held.devices:,} devices were run as they are, and told by parts of up to {held.by:,}"
-    return Table(columns, rows, f"{said}, as the larger sizes are.")
+    near = near_quotas(plan)
+    rows = []
+    for one in held.rows:
+        quota = one.name.removeprefix("quota.")
+        if quota != one.name and quota not in near:
+            continue
+        words = f"quota: {name_text(quota)}" if quota != one.name else one.words
+        unit = "" if one.unit == "s" else f", {one.unit}"
+        rows.append([f"{words}{unit}", *(_told_text(one, value) for value in (one.told, one.seen)), *_error(one)])
+    columns = [Column(f"At {held.devices:,} devices")]
+    columns += [Column(title, True) for title in ("Told", "Seen", "Error", "Told from … to", "Seen in it")]
+    by = ", ".join(f"{devices:,}" for devices in held.by)
+    said = f"{held.devices:,} devices were run as they are, and told by parts of it ({by}), as larger sizes are"
+    return Table(columns, rows, f"{said}; + is told too high.")
+
+
+def _told_text(one: Compared, value: float | None) -> str:
+    if one.unit == "s":
+        return _or_never(value)
+    if value is None:
+        return "–"
+    return money_text(value) if one.unit == "$" else count_text(value)
+
+
+def _error(one: Compared) -> list[str]:
+    """Error, bounds, whether what was seen lies within them."""
+    error = "–" if one.error is None else f"{100 * one.error:+.1f} %"
+    if one.low is None or one.high is None or one.seen is None:
+        return [error, "", ""]
+    within = "yes" if one.low * 0.999 <= one.seen <= one.high * 1.001 else "no"
+    return [error, bounds_text(one.low, one.high), within]
+
+
+def bounds_text(low: float, high: float) -> str:
+    return f"{count_text(low)} … {count_text(high)}"
+
+
+def bounds_table(plan: Capacity) -> Table:
+    """Of sizes that were not simulated: between what each figure is likely to be."""
+    drawn = [row for row in plan.rows if row.how == "scaled"]
+    if not drawn:
+        return Table([], [])
+    rows = []
+    for name, (unit, words) in FIGURES.items():
+        cells = [_bounds(row.figures[name].low, row.figures[name].high) for row in drawn]
+        rows.append([f"{words}, {unit}", drawn[-1].figures[name].model, *cells])
+    for name in near_quotas(plan):
+        cells = [_share_bounds(row, name) for row in drawn]
+        rows.append([f"quota: {name_text(name)}", "", *cells])
+    columns = [Column("Likely from … to"), Column("By"), *(Column(f"{row.devices:,}", True) for row in drawn)]
+    return Table(columns, rows, "From what the part says that tells the least to the one that tells the most.")
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else bounds_text(low, high)
+
+
+def _share_bounds(row: SizeRow, name: str) -> str:
+    bounds = row.bounds.get(name)
+    return "–" if bounds is None else f"{100 * bounds[0]:,.0f} … {100 * bounds[1]:,.0f} %"
 
 
 def floor_text(plan: Capacity) -> str:
@@ -154,7 +220,7 @@ def best_text(plan: Capacity) -> str:
     if not plan.back_offs:
         return ""
     best: BackOff = plan.back_offs[0]
-    return f"The best found, for {best.devices:,} devices: {best.settings}"
+    return f"The best found, for {best.devices:,} devices: {printable(best.settings, _NOTE_MAX)}"
 
 
 def tables(plan: Capacity) -> list[tuple[str, Table]]:
@@ -166,9 +232,17 @@ def tables(plan: Capacity) -> list[tuple[str, Table]]:
         ("COST", cost_table(plan)),
         ("WHAT BREAKS FIRST", breaks_table(plan)),
         ("BACK-OFF", back_offs_table(plan)),
-        ("EXTRAPOLATION", errors_table(plan)),
+        ("EXTRAPOLATION", bounds_table(plan)),
+        ("TOLD AND SEEN", errors_table(plan)),
     ]
-    return [(title, table) for title, table in found if table is not None and table.rows]
+    return [(title, _plain(table)) for title, table in found if table is not None and table.rows]
+
+
+def _plain(table: Table) -> Table:
+    """Whatever the names in it are, one line each."""
+    columns = [Column(printable(column.title, _CELL_MAX), column.number) for column in table.columns]
+    rows = [[printable(cell, _CELL_MAX) for cell in row] for row in table.rows]
+    return Table(columns, rows, printable(table.note, _NOTE_MAX), table.marks)
 
 
 # The terminal.
@@ -176,8 +250,8 @@ def tables(plan: Capacity) -> list[tuple[str, Table]]:
 
 def capacity_lines(plan: Capacity, width: int = WIDTH) -> list[Text]:
     """No line longer than `width`, as long as there are at most six sizes."""
-    preset = f" on {printable(plan.preset, 30)}" if plan.preset else ""
-    head = f"   capacity of {printable(plan.scenario, 48)}{preset}  seed {plan.seed}"
+    preset = f" on {printable(plan.preset, 24)}" if plan.preset else ""
+    head = f"   capacity of {printable(plan.scenario, 44)}{preset}  seed {plan.seed}"
     lines = [Text(), Text(head, "bold"), *_wrapped(floor_text(plan), width)]
     for title, table in tables(plan):
         lines += [Text(), Text(f"   {title}", "bold"), *_grid(table, width)]
@@ -206,39 +280,51 @@ def _grid(table: Table, width: int) -> list[Text]:
 
 
 def _wrapped(text: str, width: int, style: str = "") -> list[Text]:
-    rows = [""]
-    for word in text.split():
-        if rows[-1] and len(rows[-1]) + 1 + len(word) > width - 5:
-            rows.append("")
-        rows[-1] += f" {word}" if rows[-1] else word
-    return [Text(f"     {row}", style) for row in rows if row]
+    return [Text(f"     {row}", style) for row in textwrap.wrap(text, width - 5, break_on_hyphens=False)]
 
 
 # The file.
 
 
 def capacity_csv(plan: Capacity) -> str:
-    """A row for each size and figure: devices, how, figure, value, model."""
+    """A row for each size and figure: devices, how, figure, value, model, bounds; then what parts told of a size that
+    was run as well: `told` and `seen`, and the error as a share of what was seen."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["devices", "how", "simulated", "figure", "value", "model"])
+    lines = csv.writer(out, lineterminator="\n")
+    blank = [""] * 4  # model, bounds, error
+
+    def put(cells: Sequence[object]) -> None:
+        lines.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+
+    put(["devices", "how", "simulated", "figure", "value", "model", "low", "high", "error"])
     for row in plan.rows:
         start: list[object] = [row.devices, row.how, row.simulated]
-        for name, figure in row.figures.items():
-            writer.writerow([*start, name, figure.value, figure.model])
+        for name, one_of in row.figures.items():
+            put([*start, name, one_of.value, one_of.model, *_cells(one_of.low, one_of.high), ""])
         for name, share in row.shares.items():
-            writer.writerow([*start, f"share.{name}", share, ""])
+            put([*start, f"share.{name}", share, "", *row.bounds.get(name, ("", "")), ""])
         for one in row.reached:
-            writer.writerow([*start, f"throttled.{one.name}", one.times, ""])
-            writer.writerow([*start, f"throttled_first_s.{one.name}", one.first_s, ""])
+            put([*start, f"throttled.{one.name}", one.times, *blank])
+            put([*start, f"throttled_first_s.{one.name}", one.first_s, *blank])
         if row.recovery is not None:
             for name in ("lost", "floor_s", "back_50_s", "back_95_s", "back_99_s"):
                 value = getattr(row.recovery, name)
-                writer.writerow([*start, f"recovery.{name}", "" if value is None else value, ""])
+                put([*start, f"recovery.{name}", "" if value is None else value, *blank])
         for item in row.cost:
-            writer.writerow([*start, f"cost.{item.item}", item.dollars, ""])
-        writer.writerow([*start, "cost.total", row.dollars, ""])
+            put([*start, f"cost.{item.item}", *_cells(item.dollars), *blank])
+        put([*start, "cost.total", *_cells(row.dollars), *blank])
+    held = plan.held_out
+    if held is not None:
+        for figure in held.rows:
+            bounds = _cells(figure.low, figure.high, figure.error)
+            told = [*_cells(figure.told), figure.model, *bounds]
+            put([held.devices, "told", held.by[-1], figure.name, *told])
+            put([held.devices, "seen", held.devices, figure.name, *_cells(figure.seen), *blank])
     return out.getvalue()
+
+
+def _cells(*values: float | None) -> list[object]:
+    return ["" if value is None else value for value in values]
 
 
 def _columns(plan: Capacity, title: str) -> Sequence[Column]:

@@ -7,7 +7,7 @@ an assumption.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -24,7 +24,8 @@ MILLION: Final = 1_000_000
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """`tiers`: (up to so many, dollars for `per` of them), rising; the last is without end (0)."""
+    """`tiers`: (up to so many, dollars for `per` of them), rising; the last is without end (0). None: no price is known
+    here, and nothing is made up."""
 
     item: str
     unit: str
@@ -32,8 +33,10 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     tiers: tuple[tuple[int, str], ...]
     source: str
 
-    def cost(self, quantity: Fraction) -> Fraction:
-        """Dollars for that many in one month."""
+    def cost(self, quantity: Fraction) -> Fraction | None:
+        """Dollars for that many in one month; None without a price."""
+        if not self.tiers:
+            return None
         left, below, total = quantity, 0, Fraction(0)
         for up_to, dollars in self.tiers:
             part = min(left, Fraction(up_to - below)) if up_to else left
@@ -65,14 +68,26 @@ AWS: Final[Mapping[str, Price]] = {
     "function_gb_s": _flat("functions: time", "GB-s", 1, "0.0000166667", "2"),
 }
 
+HUB_UNIT: Final = "hub_unit"
+# Messages of 4 KB that a unit takes in a day (v); what a unit costs a month has to be given.
+HUB_UNIT_MESSAGES: Final[Mapping[str, int]] = {
+    "azure-iot-hub-s1": 400_000,
+    "azure-iot-hub-s2": 6_000_000,
+    "azure-iot-hub-s3": 300_000_000,
+}
+AZURE: Final[Mapping[str, Price]] = {
+    HUB_UNIT: Price(item="hub units", unit="units", per=1, tiers=(), source=""),
+}
+GIVEN: Final = "given"  # mark of a price that was given
+
 
 class CostItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a bill. `dollars`: to the cent, half up."""
+    """One line of a bill. `dollars`: to the cent, half up; None: its price is not known here."""
 
     item: str
     quantity: float
     unit: str
-    dollars: float
+    dollars: float | None
     source: str
 
 
@@ -98,7 +113,7 @@ def bill(found: Mapping[str, Fraction], prices: Mapping[str, Price] = AWS) -> li
             item=price.item,
             quantity=float(found[name]),
             unit=price.unit,
-            dollars=cents(price.cost(found[name])),
+            dollars=None if (dollars := price.cost(found[name])) is None else cents(dollars),
             source=price.source,
         )
         for name, price in prices.items()
@@ -106,17 +121,22 @@ def bill(found: Mapping[str, Fraction], prices: Mapping[str, Price] = AWS) -> li
     ]
 
 
-def a_month_of(usage: Usage, prices: Mapping[str, Price] = AWS) -> list[CostItem]:
+def a_month_of(usage: Usage, prices: Mapping[str, Price] = AWS, preset: str = "") -> list[CostItem]:
     """If all of a month were as this run was. Nothing for a run that took no time."""
     if usage.seconds <= 0:
         return []
-    factor = Fraction(MONTH_DAYS * 86_400) / Fraction(usage.seconds).limit_denominator(10**6)
+    seconds = Fraction(usage.seconds).limit_denominator(10**6)
+    if preset in HUB_UNIT_MESSAGES:
+        units = usage.messages * 86_400 / seconds / HUB_UNIT_MESSAGES[preset]
+        return bill({HUB_UNIT: Fraction(max(1, -(-units // 1)))}, prices)
+    factor = Fraction(MONTH_DAYS * 86_400) / seconds
     return bill({name: quantity * factor for name, quantity in quantities(usage).items()}, prices)
 
 
-def total(items: list[CostItem]) -> float:
-    """Dollars."""
-    return cents(sum((Fraction(str(item.dollars)) for item in items), Fraction(0)))
+def total(items: Sequence[CostItem]) -> float | None:
+    """Dollars; None where an item has no price."""
+    known = [Fraction(str(item.dollars)) for item in items if item.dollars is not None]
+    return cents(sum(known, Fraction(0))) if len(known) == len(items) else None
 
 
 def cents(dollars: Fraction) -> float:
@@ -124,6 +144,15 @@ def cents(dollars: Fraction) -> float:
     return float(Fraction((dollars * 100 + Fraction(1, 2)).__floor__(), 100))
 
 
+def prices_of(preset: str, given: Mapping[str, str] | None = None) -> dict[str, Price]:
+    """The price table of that preset's cloud. `given`: dollars for `per` of an item, in place of the table's. Raises
+    KeyError for what is no item of it."""
+    table = dict(AZURE if preset in HUB_UNIT_MESSAGES else AWS)
+    for name, dollars in (given or {}).items():
+        table[name] = msgspec.structs.replace(table[name], tiers=((0, dollars),), source=GIVEN)
+    return table
+
+
 def priced(preset: str) -> bool:
-    """Whether there is a price table for the cloud of that preset: for AWS alone."""
-    return not preset.startswith("azure")
+    """Whether all prices of the cloud of that preset are known here: of AWS alone."""
+    return preset not in HUB_UNIT_MESSAGES

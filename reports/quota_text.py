@@ -69,8 +69,8 @@ def quota_lines(quotas: Quotas | None) -> list[Text]:
         name = printable(one.fault, 24)
         lines.append(Text(f"     after {name}: {one.lost:,} connections lost; back {recovery_text(one)}"))
     if priced(quotas.preset) and quotas.usage.seconds:
-        dollars = total(a_month_of(quotas.usage))
-        lines.append(Text(f"     ${dollars:,.2f} a month as this run was ({REGION}, prices of {DATE})", "dim"))
+        dollars = dollars_text(total(a_month_of(quotas.usage)))
+        lines.append(Text(f"     ${dollars} a month as this run was ({REGION}, prices of {DATE})", "dim"))
     return lines
 
 
@@ -123,9 +123,13 @@ def recovery_table(quotas: Quotas) -> Table:
     return Table(columns, rows, "Floor: the connections lost, at the CONNECTs a second that the account may make.")
 
 
+def dollars_text(dollars: float | None) -> str:
+    return "–" if dollars is None else f"{dollars:,.2f}"
+
+
 def cost_table(quotas: Quotas) -> Table:
     items = a_month_of(quotas.usage)
     columns = [Column("A month as this run was"), Column("Quantity", True), Column("Unit"), Column("US $", True)]
-    rows = [[item.item, number_text(round(item.quantity)), item.unit, f"{item.dollars:,.2f}"] for item in items]
-    rows.append(["in all", "", "", f"{total(items):,.2f}"])
+    rows = [[item.item, number_text(round(item.quantity)), item.unit, dollars_text(item.dollars)] for item in items]
+    rows.append(["in all", "", "", dollars_text(total(items))])
     return Table(columns, rows, f"List prices of {REGION}, {DATE}.")

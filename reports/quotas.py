@@ -82,6 +82,9 @@ class Quotas(msgspec.Struct, kw_only=True):
     recoveries: list[Recovery] = []
 
 
+Asked = dict[str, list[tuple[int, float]]]  # name -> (second, what was asked for in it), rising
+
+
 class LoadRow(msgspec.Struct, frozen=True, array_like=True):
     """One second in which anything connected or went: CONNECTs that came, that were let in, connections at its end."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reports.quotas import LoadRow
+from reports.quotas import Asked, LoadRow
 from reports.summary import Latency, Summary
 
 Row = dict[str, int | float]  # one interval of the timeline: column -> number; columns are open-ended
@@ -97,7 +97,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     the first of each check that failed, in the checks' order; `phases`: those that the run had, in order of time;
     `slots`: the run cut into at most 128 equal parts; `story`: what the traced replay of a failed run tells around the
     first of the violations; `sketches`: SVG that others have put into the run directory, by file name; `events`: in the
-    trace, 0 when it was read back; `load`: connections second by second, of a scenario with quotas, not kept either."""
+    trace, 0 when it was read back; `load`: connections second by second, of a scenario with
+    quotas, and `asked`, what was asked of these, neither of them kept."""
 
     summary: Summary
     timeline: list[Row] = []
@@ -110,6 +111,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     versions: dict[str, str] = {}
     violations: list[Violation] = []
     load: list[LoadRow] = []
+    asked: Asked = {}
     phases: list[LatencyPhase] = []
     slots: list[LatencySlot] = []
     story: list[StoryEvent] = []

@@ -74,7 +74,7 @@ SKIPS: Final[dict[str, str]] = {
     "tests/fleet/test_live_processes.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
     "tests/live/conftest.py": "needs mosquitto: fails without it where CI is set, and says so elsewhere",
     "tests/fleet/test_determinism.py": "needs other Pythons: fails without them where CI is set, and says so elsewhere",
-    "tests/reports/test_html.py": "needs a browser: fails without one where CI is set, and says so elsewhere",
+    "tests/reports/conftest.py": "needs a browser: fails without one where CI is set, and says so elsewhere",
 }
 SLEEPS: Final[dict[str, str]] = {
     "tests/websocket_rig.py": "the clock is the test's own, and jumps: no real time passes",

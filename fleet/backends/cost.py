@@ -31,7 +31,9 @@ class Estimate:
     def dollars(self) -> float:
         """By the one price table, reports.cost."""
         units = {"write_units": self.write_units, "read_units": self.read_units, "stream_reads": self.stream_reads}
-        return float(sum((AWS[name].cost(Fraction(number)) for name, number in units.items()), Fraction(0)))
+        return float(
+            sum((AWS[name].cost(Fraction(number)) or Fraction(0) for name, number in units.items()), Fraction(0))
+        )
 
     def __str__(self) -> str:
         return (

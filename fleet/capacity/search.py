@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from fleet.capacity.scaling import part_of_plan
-from fleet.capacity.study import Study, main_recovery, quotas_in
+from fleet.capacity.runs import Kept
+from fleet.capacity.study import Study
+from fleet.capacity.told import main_recovery, quotas_in
 from fleet.scenario.units import format_duration, format_share
 from reports.capacity import BackOff
-from reports.result import RunResult
 
 CAPS: Final = (0.5, 1.0, 1.5, 3.0)  # times the floor
 BESIDE: Final = (0.75, 1.25)  # times the best of these
@@ -61,8 +61,7 @@ def tried_with(study: Study, size: int, label: str, jitter: float, base_s: float
         "agent.connect_cap": format_duration(max(1, round(cap_s)) * 1_000_000),
     }
     changes = [f"{key}={value}" for key, value in settings.items()]
-    plan = part_of_plan(study.plan(devices, changes), size)
-    result = study.run(plan, f"back-off: {label}")
+    result = study.run(study.planned(devices, size, changes), f"back-off: {label}")
     recovery = main_recovery(result)
     if recovery is None:
         return None
@@ -80,7 +79,7 @@ def tried_with(study: Study, size: int, label: str, jitter: float, base_s: float
     )
 
 
-def curve_of(result: RunResult) -> list[tuple[float, float]]:
+def curve_of(result: Kept) -> list[tuple[float, float]]:
     """Seconds since the end of the fault that cost the most connections, share of these that are back."""
     recovery = main_recovery(result)
     if recovery is None:

@@ -121,6 +121,7 @@ class Device:
         "ops",
         "past",
         "reach",
+        "redone",
         "replaced_us",
         "restored",
         "resumed",
@@ -158,6 +159,7 @@ class Device:
         self.restored = False
         self.undone: str | None = None  # HEAD's epoch when disk or table were put back, until a snapshot of a later one
         self.undone_us = 0  # when that was
+        self.redone: set[int] = set()  # decided operations that a table put back does not have: they may be again
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped

@@ -93,6 +93,7 @@ class WireSide(RestoredSide):
                 if not sent.item.receives and sent.kind == "delete":  # no create for it; the sweep does the rest
                     sent.item.pending = _since_delete(sent.item.pending)
         d.ops.clear()
+        d.redone.clear()
         for item in d.items.values() if d.restored else ():  # the same for deletes that were never sent
             if item.pending and item.sends and not item.receives:
                 item.pending = _since_delete(item.pending)

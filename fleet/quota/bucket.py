@@ -14,11 +14,13 @@ SECOND_US: Final = 1_000_000
 
 
 class Gauge:
-    """What was asked of one quota. `limit` 0: it is only measured. Rates are counted by whole virtual seconds."""
+    """What was asked of one quota. `limit` 0: it is only measured. Rates are counted by whole virtual seconds, and
+    kept in `by_second`, where the capacity of a larger fleet is read off."""
 
     __slots__ = (
         "_count",
         "_second",
+        "by_second",
         "first_us",
         "last_us",
         "limit",
@@ -31,6 +33,7 @@ class Gauge:
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
+        self.by_second: dict[int, float] = {}
         self.peak = 0.0
         self.share = 0.0  # the highest of the limit as it was then
         self.peak_at_us = -1
@@ -48,7 +51,14 @@ class Gauge:
             self._count = 0
         self._count += amount
         self.total += amount
+        self.by_second[second] = self._count
         self.level(now_us, self._count)
+
+    def most(self, now_us: int, value: float) -> None:
+        """Of one of many that each have this quota: the most of its second is kept."""
+        second = now_us // SECOND_US
+        if value > self.by_second.get(second, 0.0):
+            self.by_second[second] = value
 
     def level(self, now_us: int, value: float) -> None:
         """Of something that is not a rate: how much it is now."""

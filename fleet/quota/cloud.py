@@ -10,7 +10,8 @@ from collections import deque
 from typing import Any, Final, cast
 
 from cloud.retry import Retry
-from cloud.table import Cancelled, TableError, Throttled, Work
+from cloud.table import Cancelled, Record, TableError, Throttled, Work
+from cloud.units import item_bytes
 from fleet.quota.bucket import SECOND_US, Bucket, Gauge
 from fleet.scenario.plan import QuotaPlan
 from fleet.world.clock import DRAW_BITS, Tie
@@ -28,6 +29,7 @@ class QuotaCloud(CloudWorld):
     def limit(self, plan: QuotaPlan) -> None:
         self.functions, self.stream_reads = Gauge(plan.functions), Gauge(plan.stream_reads_per_s)
         self.function_us = self.function_count = 0
+        self.busy_us: dict[int, float] = {}  # second -> time that instances were at work, over all of them
         self._started: dict[Task, int] = {}  # messages at work: since when
         self._batches: dict[int, tuple[Any, int]] = {}  # by shard: what is at work, since when
         self._most = plan.functions
@@ -37,6 +39,7 @@ class QuotaCloud(CloudWorld):
         self._attempts: dict[Task, int] = {}
         self._look_every_us = round(SECOND_US / plan.stream_reads_per_s) if plan.stream_reads_per_s else 0
         self._looked_us: dict[int, int] = {}
+        self.read_bytes = Gauge(plan.stream_read_bytes)
 
     # Requests of the table.
 
@@ -101,7 +104,7 @@ class QuotaCloud(CloudWorld):
     def _account(self, task: Task) -> None:
         since = self._started.pop(task, -1)
         if since >= 0:
-            self.function_us += self.clock._now - since
+            self._worked(since)
         self._attempts.pop(task, None)
 
     def kill_now(self, worker: Worker, restart_us: int) -> None:
@@ -130,6 +133,21 @@ class QuotaCloud(CloudWorld):
             self.function_count += BATCH_TASKS
             self.functions.level(now, len(self._started) + len(self._batches) + len(self._waiting))
 
+    def _read(self, shard: Shard, most: int) -> tuple[list[Record], int, bool]:
+        """What is over the bytes of one read comes with the next; one record always comes."""
+        records, position, full = super()._read(shard, most)
+        size = 0
+        for index, record in enumerate(records):
+            size += record_bytes(record)
+            if index and self.read_bytes.limit and size > self.read_bytes.limit:
+                now = self.clock._now
+                self.read_bytes.level(now, size)
+                self.read_bytes.refuse(now)
+                return records[:index], record.seq, True
+        if records:
+            self.read_bytes.level(self.clock._now, size)
+        return records, position, full
+
     def _checkpoint(self, batch: Any) -> None:
         if batch.current:
             self._batch_over(batch.shard)
@@ -138,7 +156,22 @@ class QuotaCloud(CloudWorld):
     def _batch_over(self, shard: Shard) -> None:
         found = self._batches.pop(shard.number, None)
         if found is not None:
-            self.function_us += self.clock._now - found[1]
+            self._worked(found[1])
+
+    def _worked(self, since_us: int) -> None:
+        """One instance, until now."""
+        now = self.clock._now
+        self.function_us += now - since_us
+        busy = self.busy_us
+        for second in range(since_us // SECOND_US, now // SECOND_US + 1):
+            begin, end = max(since_us, second * SECOND_US), min(now, (second + 1) * SECOND_US)
+            busy[second] = busy.get(second, 0.0) + end - begin
+
+
+def record_bytes(record: Record) -> int:
+    """Of one record of the stream: its key and both images, as the table's stream has them."""
+    images = (image for image in (record.old, record.new) if image is not None)
+    return sum(len(part.encode()) for part in record.key) + sum(item_bytes(image) for image in images)
 
 
 def _throttled(error: TableError) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from reports.cost import HUB_UNIT_MESSAGES
+
 Values = dict[str, tuple[Any, str]]
 
 KB: Final = 1024
@@ -33,6 +35,7 @@ _AWS: Final[Values] = {
     "table_doubling_us": (30 * 60_000_000, "v"),  # twice the previous peak, within this time
     "table_most_per_s": (40_000, "v"),  # account and table, writes and reads each
     "stream_reads_per_s": (4, "a"),  # of a shard: Lambda's polls
+    "stream_read_bytes": (1024 * KB, "v"),  # of one read of a shard
     "functions": (1_000, "v"),  # at once
     "functions_per_10s": (1_000, "v"),  # more at once
 }
@@ -61,8 +64,8 @@ PRESETS: Final[dict[str, Values]] = {
         "publishes_in_per_s": (2_000, "2"),
         "publishes_out_per_s": (2_000, "2"),
     },
-    "azure-iot-hub-s1": _azure(12, 100, 400_000),
-    "azure-iot-hub-s2": _azure(120, 0, 6_000_000),
-    "azure-iot-hub-s3": _azure(6_000, 0, 300_000_000),
+    "azure-iot-hub-s1": _azure(12, 100, HUB_UNIT_MESSAGES["azure-iot-hub-s1"]),
+    "azure-iot-hub-s2": _azure(120, 0, HUB_UNIT_MESSAGES["azure-iot-hub-s2"]),
+    "azure-iot-hub-s3": _azure(6_000, 0, HUB_UNIT_MESSAGES["azure-iot-hub-s3"]),
 }
 PER_UNIT: Final = ("connects_per_s", "publishes_in_per_s", "messages_per_day")  # of Azure's presets, times `units`

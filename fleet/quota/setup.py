@@ -21,7 +21,7 @@ from fleet.world.connection import BrokerSettings
 from fleet.world.device import START_MS
 from fleet.world.downlink import Trace
 from fleet.world.table import WorldTable
-from reports.quotas import LoadRow, Quotas, QuotaUse, Recovery, Usage
+from reports.quotas import Asked, LoadRow, Quotas, QuotaUse, Recovery, Usage
 
 if TYPE_CHECKING:
     from fleet.world.world import World
@@ -94,6 +94,7 @@ _WORDS: Final = {
     "table_writes_per_s": ("table", "write units/s", "throttled"),
     "table_reads_per_s": ("table", "read units/s", "throttled"),
     "stream_reads_per_s": ("shard", "looks/s", "delayed"),
+    "stream_read_bytes": ("read of a shard", "bytes", "delayed"),
     "functions": ("account", "instances", "queued"),
 }
 
@@ -124,6 +125,7 @@ def quotas_of(world: World) -> Quotas | None:
         "table_writes_per_s": table.writes.gauge,
         "table_reads_per_s": table.reads.gauge,
         "stream_reads_per_s": cloud.stream_reads,
+        "stream_read_bytes": cloud.read_bytes,
         "functions": cloud.functions,
     }
     probes = world.probes
@@ -205,6 +207,28 @@ def load_of(world: World) -> list[LoadRow]:
     if not isinstance(broker, QuotaBroker):
         return []
     return [LoadRow(second, *numbers) for second, numbers in sorted(broker.load.items())]
+
+
+def asked_of(world: World) -> Asked:
+    """What was asked for, second by second: by quota, `messages` of all kinds, and `functions`: seconds of work. Of
+    partition keys the most of any that devices share; what the keys of one device had at most is in second -1."""
+    broker, table, cloud = world.broker, world.table, world.cloud
+    if not isinstance(broker, QuotaBroker):
+        return {}
+    assert isinstance(table, QuotaTable) and isinstance(cloud, QuotaCloud)
+    metered = broker.metered
+    found = {
+        "connects_per_s": metered.connects.by_second,
+        "publishes_in_per_s": metered.publishes_in.by_second,
+        "publishes_out_per_s": metered.publishes_out.by_second,
+        "messages": metered.all.by_second,
+        "table_writes_per_s": table.writes.gauge.by_second,
+        "table_reads_per_s": table.reads.gauge.by_second,
+        "partition_writes_per_s": {-1: table.own_peak["writes"], **table.partition_writes.by_second},
+        "partition_reads_per_s": {-1: table.own_peak["reads"], **table.partition_reads.by_second},
+        "functions": {second: busy / 1e6 for second, busy in cloud.busy_us.items()},
+    }
+    return {name: sorted(rows.items()) for name, rows in found.items()}
 
 
 def recoveries(world: World, broker: QuotaBroker) -> list[Recovery]:

@@ -100,6 +100,7 @@ class QuotaTable:
             "reads": "",
         }  # the partition key that was asked most within a second
         self._shared = shared
+        self.own_peak = {"writes": 0.0, "reads": 0.0}  # of the keys that belong to one device
         self._share = plan.shared
         self._start_ms = start_ms
         self._writes_by_key = self._buckets(plan.partition_writes_per_s, 1.0)
@@ -228,10 +229,15 @@ class QuotaTable:
     def _spend(self, now: int, pk: str, units: int, *, write: bool) -> None:
         buckets = self._by(pk, write=write)
         gauge = self.partition_writes if write else self.partition_reads
-        share = self._share if buckets is self._writes_by_shared or buckets is self._reads_by_shared else 1.0
-        asked = buckets.asked(now, pk, units) / share
+        side = "writes" if write else "reads"
+        asked = float(buckets.asked(now, pk, units))
+        if buckets is self._writes_by_shared or buckets is self._reads_by_shared:
+            gauge.most(now, asked)
+            asked /= self._share
+        elif asked > self.own_peak[side]:
+            self.own_peak[side] = asked
         if asked > gauge.peak:
-            self.hottest["writes" if write else "reads"] = pk
+            self.hottest[side] = pk
         gauge.level(now, asked)
         if gauge.limit:
             buckets.spend(now, pk, units)

@@ -155,6 +155,7 @@ class QuotaPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     table_doubling_us: int = 0  # the table takes twice the peak of the last such time; 0: it does not grow
     table_most_per_s: float = 0.0
     stream_reads_per_s: float = 0.0  # of a shard
+    stream_read_bytes: int = 0  # of one of these reads
     functions: int = 0  # at once
     functions_per_10s: int = 0  # by so many more at once
     shared: float = 1.0  # a share of the fleet stands for the whole: keys that devices share have so much of a quota

@@ -72,6 +72,7 @@ class QuotaSettings(Part):
     )
     table_most_per_s: Count = _quota("Most write and most read units that an on-demand table grows to.")
     stream_reads_per_s: Count = _quota("Looks at one shard of the change stream.")
+    stream_read_bytes: Size | None = _quota("Records of one look at a shard; the rest comes with the next.")
     functions: int | None = _quota("Function instances at once; more work waits.", ge=0)
     functions_per_10s: int | None = _quota("Function instances that may be added within ten seconds.", ge=0)
 

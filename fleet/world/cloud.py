@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 from cloud.head import head_key
@@ -29,6 +28,7 @@ SWEEP_STEP: Final = 1_000  # items at once
 SWEEP_STEP_US: Final = 1_000_000
 WRITE_RETRY_BASE_US: Final = 50_000
 WRITE_RETRY_CAP_US: Final = 20_000_000
+BY_HAND_RETRY_US: Final = 1_000_000
 
 Done = Callable[[TableError | None], object]
 Wanted = Write | Callable[[], Write]
@@ -56,6 +56,7 @@ class CloudWorld(Shards):
         self._app_stream = rng(seed, "applications", "trouble")
         self._restore_stream = rng(seed, "table", "restore")
         self.on_restored: Callable[[], object] | None = None
+        self.on_released: Callable[[str], object] | None = None  # called with the device's id
         self._sweep_tie = clock.tie("sweep")
         self._sweep_stream = rng(seed, "table", "sweep")
         self._next_sweep()
@@ -121,9 +122,22 @@ class CloudWorld(Shards):
 
     def release(self, device_id: str) -> None:
         """`fleet-cloud release`."""
-        with suppress(ConditionFailed):  # it was not in quarantine
-            self.table.execute(released(head_key(device_id)), self.start_ms + self.clock._now // 1000)
-            self.probes["quarantine_over"] += 1
+        self._by_hand((released(head_key(device_id)), "quarantine_over", device_id))
+
+    def _by_hand(self, what: tuple[Write, str, str]) -> None:
+        """A command of a person, who tries again while the table is over its throughput: what is to be written, the
+        probe that counts it, and the device that it releases, if any."""
+        request, probe, released_id = what
+        try:
+            self.table.execute(request, self.start_ms + self.clock._now // 1000)
+        except Throttled:
+            self.clock.post_in(BY_HAND_RETRY_US, self._sweep_tie, self._by_hand, what)
+        except ConditionFailed:
+            pass  # nothing was to be done: it was not in quarantine
+        else:
+            self.probes[probe] += 1
+            if released_id and self.on_released is not None:
+                self.on_released(released_id)
 
     # Backup and restore.
 
@@ -136,8 +150,7 @@ class CloudWorld(Shards):
                 self.kill_now(worker, restart_us)
         self.table.restore(items)
         self.stream_ends()
-        self.table.execute(mark(self._restore_stream.hex), self.start_ms + self.clock._now // 1000)
-        self.probes["table_restored"] += 1
+        self._by_hand((mark(self._restore_stream.hex), "table_restored", ""))
         if self.on_restored is not None:
             self.on_restored()
 

@@ -150,13 +150,18 @@ class Shards(Workers):
         if worker.stalled_until_us > self.clock._now:
             return  # when it wakes, or another takes over, the shard is looked at again
         most = self.settings.batch_records_max
-        records, position = self.table.stream.read(shard.number, shard.position, most)
+        records, position, full = self._read(shard, most)
         if not records:
             shard.position = position
             return
-        batch = shard.batch = Batch(shard, worker, records, position, len(records) >= most)
+        batch = shard.batch = Batch(shard, worker, records, position, full)
         for _ in range(min(self.settings.record_concurrency, len(batch.lanes))):
             self._next_lane(batch)
+
+    def _read(self, shard: Shard, most: int) -> tuple[list[Record], int, bool]:
+        """Records, the position behind them, whether there may be more at once."""
+        records, position = self.table.stream.read(shard.number, shard.position, most)
+        return records, position, len(records) >= most
 
     # Records.
 

@@ -18,14 +18,12 @@ from agent.protocol import topics
 from agent.protocol.messages import Key
 from agent.protocol.remote import has_commands
 from agent.protocol.schema import Context, Schema
-from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
 from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
 from fleet.quota import setup as quota
-from fleet.rng import rng
 from fleet.scenario.plan import FaultPlan, Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
 from fleet.world.clock import Clock
@@ -38,14 +36,13 @@ from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
 from fleet.world.poison import Poison, watching
+from fleet.world.relays import relay_maker
 from fleet.world.reseed import reseed
 from fleet.world.rollout import RELAY_ROLLOUT, ROLLOUT, Rollouts, Schemas
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
 
-NEVER_MS: Final = 1 << 62
-INCARNATION_MS: Final = 60_000  # a relay's own default
 LOOK_EVERY_US: Final = 1_000_000  # while converging
 
 
@@ -117,31 +114,14 @@ class World:
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
         self.broker = quota.broker_of(self.clock, self._broker_settings(), plan, self.trace)
-        accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
-        self._relay_random = rng(plan.seed, "cloud", "relay").hex
-        make_relay = partial(self._relay, types.relay, accounts.get)
+        make_relay = relay_maker(types.relay, plan, self.now_ms, self.probes)
         relay = make_relay(self.schema)
         self.cloud = quota.maker(types.cloud, plan)(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
         self.cloud.on_restored = self._restored
-        self.surroundings = surroundings = Surroundings(
-            clock=self.clock,
-            broker=self.broker,
-            schema=self.schema,
-            oracle=self.oracle,
-            trace=self.trace,
-            probes=self.probes,
-            seed=plan.seed,
-            types=types.agent,
-            configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
-            ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
-            in_memory=any(model.mem for model in self.schema.models.values()),
-            orders=self.oracle,
-            first_rev=self.revs.first if has_commands(self.schema) else None,
-            commands=plan.commands,
-            mixed=self._has(ROLLOUT),
-        )
+        self.cloud.on_released = self.oracle.device_released
+        self.surroundings = surroundings = self._surroundings(types.agent)
         self.devices: dict[str, SimDevice] = {}
         self._make_devices(surroundings)
         self._start_workloads()
@@ -185,6 +165,25 @@ class World:
         oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
         return oracle
 
+    def _surroundings(self, types: AgentTypes) -> Surroundings:
+        return Surroundings(
+            clock=self.clock,
+            broker=self.broker,
+            schema=self.schema,
+            oracle=self.oracle,
+            trace=self.trace,
+            probes=self.probes,
+            seed=self.plan.seed,
+            types=types,
+            configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
+            ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
+            in_memory=any(model.mem for model in self.schema.models.values()),
+            orders=self.oracle,
+            first_rev=self.revs.first if has_commands(self.schema) else None,
+            commands=self.plan.commands,
+            mixed=self._has(ROLLOUT),
+        )
+
     def _make_devices(self, surroundings: Surroundings) -> None:
         plan = self.plan
         profiles = [Profile(group.link) for group in plan.groups]
@@ -225,23 +224,6 @@ class World:
             hop_delay_us=plan.hop_delay_us,
             hop_jitter=plan.hop_jitter,
             cloud_prefix=f"{topics.PREFIX}/service/",
-        )
-
-    def _relay(self, kind: type[Relay], account_of: Callable[[str], str | None], schema: Schema) -> Relay:
-        relay = kind(schema, self._relay_config(), self.now_ms, self._relay_random, self.probes, account_of)
-        if not self._has("table-restore"):
-            relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
-        return relay
-
-    def _relay_config(self) -> RelayConfig:
-        plan = self.plan.cloud
-        return RelayConfig(
-            retention_ms=plan.feed_retention_ms,
-            expiry_margin_ms=plan.ttl_margin_ms,
-            record_life_ms=plan.record_life_us // 1000,
-            worker_life_ms=plan.worker_life_us // 1000,
-            future_ms=plan.future_bound_ms,
-            incarnation_ms=INCARNATION_MS if self._has("table-restore") else NEVER_MS,
         )
 
     def _agent_config(self, encoding: str) -> AgentConfig:
@@ -392,15 +374,15 @@ class World:
                 return False
         if self.converged_us is not None:
             self._advance(self.clock.now + plan.quiesce_us)
-            if self.surroundings.ends:
-                self._outlive(limit + plan.quiesce_us)
+            self._outlive(limit + plan.quiesce_us)
         return True
 
     def _outlive(self, limit_us: int) -> None:
-        """Nobody writes any more, but lives go on to end: the final read waits for a moment when nothing is on its way
-        because of one."""
+        """Nobody writes any more, but lives go on to end, and a feed that has expired begins anew when a device says
+        hello: the final read waits for a moment when nothing is on its way because of that."""
         while self.clock.now < limit_us:
-            if self.cloud.idle() and all(self._in_step(device) for device in self.devices.values()):
+            calm = self.cloud.idle() or not self.surroundings.ends
+            if calm and all(self._in_step(device) for device in self.devices.values()):
                 return
             self._advance(min(self.clock.now + LOOK_EVERY_US, limit_us))
 

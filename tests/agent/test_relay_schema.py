@@ -17,7 +17,9 @@ WITHOUT = variant(SCHEMA, ("Setting",))  # has another version
 def test_a_relay_says_its_schema_where_the_device_has_another_and_only_there() -> None:
     rig = Rig()
     ask = hello(feeds={"device": FeedState("nonce")})
-    told, same, snapshot = [], [], []
+    told: list[object] = []
+    same: list[object] = []
+    snapshot: list[object] = []
     for schema in (SCHEMA.version, "9.9.9"):
         messages = rig.send(msgspec.structs.replace(ask, schema=schema))
         acks = [message for message in messages if isinstance(message, Ack)]
@@ -50,7 +52,7 @@ def answer(device: Device, schema: str | msgspec.UnsetType = msgspec.UNSET) -> N
 
 
 VERSIONS = [
-    # what the relay says one after the other ("": the same as the device) -> after which of them the cursors are dropped
+    # what the relay says one after the other ("": the same as the device) -> after which of them cursors are dropped
     (["", "", ""], []),
     (["2", "2", "2"], []),
     (["", "2", ""], [2]),

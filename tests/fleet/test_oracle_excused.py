@@ -19,6 +19,7 @@ from oracle_history import (
     meter,
     notice,
     order,
+    result,
     setting,
     status,
 )
@@ -180,6 +181,71 @@ def test_a_sweep_before_the_table_is_put_back_needs_no_row_and_one_after_it_does
     assert (end(h)["sweeps-logged"].status == "fail") is not before
 
 
+# ---------------------------------------------------------------- operations that a table put back does not have
+
+
+def unacked(h: History, device: str) -> None:
+    """An operation of the device is committed, and its ack is lost."""
+    h.write(device, status(device))
+    h.send(device)
+    h.ingest(device)
+
+
+def once_more(h: History, device: str) -> set[str]:
+    """The device sends the operation again, and a relay that has forgotten it commits it."""
+    h.send(device)
+    (op,) = h.outbox[device]
+    h.heads[device] = {**h.heads[device], "up": op.u - 1, "upid": f"id{op.u - 1}"}
+    h.table.pop(status(device), None)
+    h.ingest(device)
+    h.send(device)
+    found = h.results()
+    return {name for name in ("every-write-decided", "no-double-apply") if found[name].status == "fail"}
+
+
+def put_back_before(h: History, device: str) -> None:
+    """The table is put back to a copy from before that operation; HEAD with it."""
+    (op,) = h.outbox[device]
+    h.heads[device] = {**h.heads[device], "up": op.u - 1, "upid": f"id{op.u - 1}"}
+    h.table.pop(status(device), None)
+    put_back(h)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_a_table_that_was_put_back_does_not_have_may_be_decided_once_more_and_only_once(times: int) -> None:
+    h = begun()
+    unacked(h, D)
+    put_back_before(h, D)
+    for _ in range(times):
+        found = once_more(h, D)
+    assert bool(found) is (times == 2)
+
+
+def test_what_the_copy_has_is_not_decided_again() -> None:
+    h = begun()
+    unacked(h, D)
+    put_back(h)
+    assert once_more(h, D)
+
+
+def test_what_another_device_has_sent_is_not_decided_again() -> None:
+    h = begun()
+    unacked(h, D)
+    put_back(h)
+    unacked(h, OTHER)
+    assert once_more(h, OTHER)
+
+
+def test_a_write_that_was_decided_twice_counts_once() -> None:
+    h = begun()
+    unacked(h, D)
+    h.send(D)
+    synced = h.oracle.updates_synced
+    put_back_before(h, D)
+    once_more(h, D)
+    assert h.oracle.updates_synced == synced
+
+
 # ---------------------------------------------------------------- items that are too large
 
 LARGE: Final = ITEM_BYTES_MAX + 100
@@ -243,6 +309,61 @@ def test_a_command_is_not_excused_that_came_after_the_disk_was_put_back_nor_on_a
     assert unanswered(set_back, first=False).status == "fail"
     for excuse in (set_back, copied):
         assert unanswered(excuse, first=True, device=OTHER).status == "fail"
+
+
+def _lost_in_table(h: History) -> None:
+    h.lose_in_table(command(D, "c1"))
+    h.see(D, command(D, "c1"), None)
+
+
+def _another_lost(h: History) -> None:
+    h.order(D, "c2")
+    h.obey(D, "c2")
+    h.lose_in_table(command(D, "c2"))
+
+
+def _changed_in_table(h: History) -> None:
+    h.change(D, command(D, "c1"))
+
+
+def _its_result_lost(h: History) -> None:
+    h.answer(D, "c1", "started")
+    h.lose_in_table(result(D, "c1"))
+
+
+def _lost_on_disk(h: History) -> None:
+    h.lose(D, command(D, "c1"))
+
+
+def _lost_when_done(h: History) -> None:
+    h.run(D, "c1")
+    _lost_in_table(h)
+
+
+def _lost_when_begun(h: History) -> None:
+    h.answer(D, "c1", "started")
+    _lost_in_table(h)
+
+
+@pytest.mark.parametrize(
+    ("story", "fails"),
+    [
+        (_lost_in_table, False),
+        (_another_lost, True),
+        (_changed_in_table, True),
+        (_its_result_lost, True),
+        (_lost_on_disk, True),
+        (_lost_when_done, True),
+        (_lost_when_begun, True),
+    ],
+)
+def test_a_command_that_the_table_has_lost_before_it_was_begun_is_not_answered(
+    story: Callable[[History], None], fails: bool
+) -> None:
+    h = begun()
+    h.order(D, "c1")
+    story(h)
+    assert (end(h)["command-answered"].status == "fail") is fails
 
 
 @pytest.mark.parametrize(("when", "fails"), [("before", False), ("after", True), ("other", True)])

@@ -195,6 +195,7 @@ def test_a_run_under_quotas_that_it_keeps_to_is_the_run_without(calm: Plan) -> N
         ("table_reads_per_s", {"table_reads_per_s": 8}),
         ("functions", {"functions": 1}),
         ("stream_reads_per_s", {"stream_reads_per_s": 1}),
+        ("stream_read_bytes", {"stream_read_bytes": 500}),
     ],
 )
 def test_what_a_quota_refuses_comes_later_and_nothing_is_lost(calm: Plan, name: str, quotas: dict[str, Any]) -> None:

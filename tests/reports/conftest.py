@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from page_rig import Browser
 
 from reports.result import (
     Checkpoint,
@@ -20,6 +26,7 @@ from reports.result import (
 )
 from reports.summary import Check, Counts, Latency, Part, Percentiles, Summary, Threshold, verdict
 
+CONSOLE = re.compile(r"CONSOLE[:(].*")
 HOSTILE = "<img src=x onerror=alert(1)>\"'&]]>\x1b[31m\n=cmd|' /C calc'!A0 $\\frac{1$ \u202eevil 名前" + "x" * 3000
 
 # name, kind, from, to, healed, in step again, devices
@@ -270,3 +277,29 @@ def sample() -> Callable[..., RunResult]:
 def hostile() -> RunResult:
     """A run whose every text is an attack."""
     return build_hostile()
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Browser:
+    """Opens a page: `browser(html, *flags) -> (standard output, lines of the page's console)`."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("chromium is missing: the report was not opened in a browser")
+        pytest.skip("chromium is missing: the report was not opened in a browser")
+
+    def open_page(page: str, *flags: str) -> tuple[str, str]:
+        path = tmp_path / "page.html"
+        path.write_text(page, "utf-8")
+        profile = tmp_path / "profile"
+        shutil.rmtree(profile, ignore_errors=True)
+        fixed = (
+            "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync "
+            "--disable-component-update --disable-dev-shm-usage --hide-scrollbars --enable-logging=stderr --v=0"
+        )
+        command = [program, *fixed.split(), f"--user-data-dir={profile}", *flags, path.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout, "\n".join(CONSOLE.findall(done.stderr))
+
+    return open_page

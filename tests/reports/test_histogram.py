@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,20 @@ def check_close(values_us: list[int]) -> None:
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=300))
 def test_percentiles_agree_with_exact_ones_within_one_percent(values_us: list[int]) -> None:
     check_close(values_us)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=100))
+def test_percentiles_are_those_of_the_library_s_histogram_of_three_digits(values_us: list[int]) -> None:
+    recorder, histogram = LatencyRecorder(), HdrHistogram(1, max(2, *values_us), 3)
+    for value_us in values_us:
+        recorder.add(value_us)
+        histogram.record_value(value_us)
+    found, total = recorder.percentiles(), len(values_us)
+    for permille, value in ((500, found.p50), (900, found.p90), (990, found.p99), (999, found.p999)):
+        rank = -(-total * permille // 1000)
+        expected_us = min(histogram.get_value_at_percentile(100 * rank / total), max(values_us))
+        assert value == expected_us * 1e-6, permille
 
 
 def test_percentiles_agree_on_a_long_tailed_distribution() -> None:

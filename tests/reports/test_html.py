@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import html as stdlib_html
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from page_rig import Browser, measured
 
 from reports import plots
 from reports.html import render
@@ -20,35 +18,7 @@ from reports.rundir import write_report, write_run
 from reports.summary import Summary
 
 Sample = Callable[..., RunResult]
-Browser = Callable[..., tuple[str, str]]
 PLOTS_OF_A_SAMPLE = 1 + len(plots.STORY) + 2 + 2  # windows, the run in time, latencies, recoveries
-CONSOLE = re.compile(r"CONSOLE[:(].*")
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Browser:
-    """Opens a page: `browser(html, *flags) -> (standard output, lines of the page's console)`."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium is missing: the report was not opened in a browser")
-        pytest.skip("chromium is missing: the report was not opened in a browser")
-
-    def open_page(page: str, *flags: str) -> tuple[str, str]:
-        path = tmp_path / "page.html"
-        path.write_text(page, "utf-8")
-        profile = tmp_path / "profile"
-        shutil.rmtree(profile, ignore_errors=True)
-        fixed = (
-            "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync "
-            "--disable-component-update --disable-dev-shm-usage --hide-scrollbars --enable-logging=stderr --v=0"
-        )
-        command = [program, *fixed.split(), f"--user-data-dir={profile}", *flags, path.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout, "\n".join(CONSOLE.findall(done.stderr))
-
-    return open_page
 
 
 def test_a_browser_shows_the_report_without_a_word_on_its_console(
@@ -66,31 +36,13 @@ def test_the_check_of_the_console_can_fail(sample: Sample, browser: Browser) -> 
     assert "Content Security Policy" in console
 
 
-MEASURE = """<!doctype html><body style="margin:0">
-<iframe style="width:{width}px;height:3000px;border:0" srcdoc="{page}">
-</iframe><p id="out"></p><script>addEventListener("load", () => {{
-  const root = document.querySelector("iframe").contentDocument;
-  const plots = [...root.querySelectorAll("svg.plot")].map(svg => Math.round(svg.getBoundingClientRect().height));
-  document.title = "w=" + root.documentElement.scrollWidth + " images=" + root.images.length +
-    " plots=" + plots.length + " least=" + Math.min(...plots);
-}})</script>"""
-
-
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("kind", ["ordinary", "hostile"])
 def test_nothing_sticks_out_and_no_plot_is_missing(
     sample: Sample, hostile: RunResult, browser: Browser, width: int, kind: str
 ) -> None:
     page = render(hostile if kind == "hostile" else sample(failing=True))
-    out, console = browser(MEASURE.format(width=width, page=stdlib_html.escape(page)), "--dump-dom")
-    assert console == ""
-    found = re.search(r"<title>w=(\d+) images=(\d+) plots=(\d+) least=(\d+)</title>", out)
-    assert found is not None
-    scroll_width, images, count, least = map(int, found.groups())
-    assert scroll_width <= width
-    assert images == 0  # no planted <img> became one
-    assert count == PLOTS_OF_A_SAMPLE
-    assert least > 20
+    measured(browser, page, width, PLOTS_OF_A_SAMPLE)
 
 
 SKETCH = b"""<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300" viewBox="0 0 900 300">
@@ -108,9 +60,7 @@ def test_a_sketch_in_the_run_directory_is_shown_and_nothing_in_it_runs(
     write_report(directory)
     page = (directory / "report.html").read_text("utf-8")
     assert "<script" not in page and "too large" in page.lower() and len(page) < 2_000_000
-    out, console = browser(MEASURE.format(width=400, page=stdlib_html.escape(page)), "--dump-dom")
-    found = re.search(r"<title>w=(\d+) images=1 plots=", out)
-    assert console == "" and found is not None and int(found.group(1)) <= 400
+    measured(browser, page, 400, images=1)
 
 
 def test_hostile_text_is_escaped_everywhere(hostile: RunResult) -> None:

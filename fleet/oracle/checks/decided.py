@@ -13,8 +13,10 @@ class EveryWriteDecided(Check):
     statement = (
         "Every write of a device's application to an up or both model ends in exactly one of accepted, lost, rejected "
         "or superseded (taken over by a later write of the same item before it was sent); a trigger that tells the "
-        "application of a verdict tells the one that the table holds."
+        "application of a verdict tells the one that the table holds. What a table that was put back does not have may "
+        "be decided once more."
     )
+    excuse = "operations decided once more after the table was put back"
 
     def decided(self, writes: int) -> None:
         self.checked += writes

@@ -13,7 +13,8 @@ class NoDoubleApply(Check):
     statement = (
         "No operation takes effect twice, or out of order, or apart from HEAD: an item changes by operation u in the "
         "transaction that moves HEAD from below u to u or beyond, HEAD never moves back within an epoch, and an "
-        "operation of a former epoch changes nothing."
+        "operation of a former epoch changes nothing. What a table that was put back does not have may "
+        "take effect once more."
     )
 
     def applied(self) -> None:
