@@ -104,3 +104,11 @@ class Rollouts:
                 cloud.kill_now(worker, plan.params["restart_us"])
         self._probes["schema_changed_in_relay"] += 1
         self._schemas.put_relay(cloud, plan.params["lacks"], self._oracle, cloud.clock.now)
+
+    def has_heard(self, device: SimDevice) -> bool:
+        """Whether its feeds are those of the present relay: it may say hello a while after that has come."""
+        if device.database is None:
+            return False
+        version = self._cloud.relay.schema.version
+        mark = "" if version == device.schema.version else version
+        return all(models.partition("/")[2] == mark for models in device.database.store.models.values())

@@ -127,6 +127,7 @@ class World:
         self._start_workloads()
         self.healed_us: dict[str, int] = {}
         self.damage = self._damage()
+        self.rollouts = self._rollouts(make_relay)
         self.faults = Faults(
             plan.faults,
             clock=self.clock,
@@ -139,7 +140,7 @@ class World:
             clone=self._clone,
             damage=self.damage.strike,
             poison=self._poison(),
-            rollouts=self._rollouts(make_relay),
+            rollouts=self.rollouts,
         )
         self.timeline = Timeline(self)
         if plan.reseed is not None:  # last of all: what is drawn and ordered before is as without
@@ -414,6 +415,8 @@ class World:
         """Nothing on its way, at the tail of every feed."""
         session = device.session
         if session is None or session.store.outbox_rows or session.digests.is_healing:
+            return False
+        if self.rollouts is not None and not self.rollouts.has_heard(device):
             return False
         cursors = session.store.cursors
         return all(feed in cursors and cursors[feed] == self._feed_tail(device, feed) for feed in session.replica.feeds)

@@ -154,6 +154,14 @@ def test_what_was_written_before_the_relay_knew_the_model_comes_to_devices_that_
     assert failures(summary) == [] and summary.probes["relay_models_changed"] >= 6
 
 
+def test_a_run_waits_until_each_device_has_heard_of_the_last_relay(tmp_path: Path) -> None:
+    """It says hello a quarter of an hour later; until then it is at the end of its feed, and lacks what nobody told."""
+    made = plan("kind: relay-rollout, at: 11m50s, before: Setting", directory=tmp_path)
+    world = ran(made)
+    assert [check.name for check in world.checks if check.failed] == []
+    assert world.clock.now > made.duration_us + 5 * 60_000_000 and world.probes["relay_models_changed"] > 0
+
+
 def test_a_rollout_is_a_fault_of_a_plan_in_words_and_the_same_run_again(tmp_path: Path) -> None:
     made = explicit(
         plan(
