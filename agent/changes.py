@@ -15,6 +15,7 @@ from agent.protocol.messages import Image, Key, decode_image
 Event = Literal["created", "updated", "removed", "synced", "lost", "rejected", "expired"]
 Origin = Literal["local", "sync"]
 EVENTS: Final[tuple[str, ...]] = get_args(Event)
+_ALL: Final = ("*", "*")  # every event of every model
 
 
 class Change:
@@ -68,12 +69,13 @@ Callback = Callable[[Change], None]
 class Triggers:
     """Callbacks by model and event, `*` for all. May be used from any thread."""
 
-    __slots__ = ("_listeners", "_lock", "by_name", "on_error")
+    __slots__ = ("_everywhere", "_listeners", "_lock", "by_name", "on_error")
 
     def __init__(self) -> None:
         self.on_error: Callable[[Change, Exception], None] | None = None
         self.by_name: dict[tuple[str, str], tuple[Callback, ...]] = {}  # empty: nobody listens
         self._listeners: dict[tuple[str, str], tuple[Callback, ...]] = {}  # the same, put together per model and event
+        self._everywhere: tuple[Callback, ...] | None = ()  # who hears of all; None: there are others as well
         self._lock = threading.Lock()
 
     def add(self, model: str, event: str, callback: Callback) -> Callable[[], None]:
@@ -84,7 +86,7 @@ class Triggers:
         here = [callback]  # its own mark: the same callback may be there twice
         with self._lock:
             self.by_name[name] = (*self.by_name.get(name, ()), callback)
-            self._listeners = {}
+            self._forget()
 
         def off() -> None:
             with self._lock:
@@ -97,14 +99,21 @@ class Triggers:
                     self.by_name[name] = tuple(left)
                 else:
                     del self.by_name[name]
-                self._listeners = {}
+                self._forget()
 
         return off
+
+    def _forget(self) -> None:
+        self._listeners = {}
+        everywhere = self.by_name.get(_ALL, ())
+        self._everywhere = everywhere if len(self.by_name) == bool(everywhere) else None
 
     def emit(self, changes: Iterable[Change]) -> None:
         """Delivers. A callback that fails is reported to `on_error` and harms nobody else."""
         for change in changes:
-            listeners = self._listeners.get((change.model, change.event))
+            listeners = self._everywhere
+            if listeners is None:
+                listeners = self._listeners.get((change.model, change.event))
             if listeners is None:
                 listeners = self._listeners_of(change.model, change.event)
             for callback in listeners:
@@ -117,7 +126,7 @@ class Triggers:
 
     def _listeners_of(self, model: str, event: str) -> tuple[Callback, ...]:
         with self._lock:
-            names = (("*", "*"), (model, "*"), ("*", event), (model, event))
+            names = (_ALL, (model, "*"), ("*", event), (model, event))
             found = tuple(callback for name in names for callback in self.by_name.get(name, ()))
             self._listeners[model, event] = found
         return found

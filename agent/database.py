@@ -66,8 +66,8 @@ class Database:
         self.schema = schema
         self.context = context
         self.random = random
-        models = [model for model in schema.models.values() if model.on_device]
-        self._models = {model.name: model for model in models}
+        self._models = schema.models_on_device
+        models = self._models.values()
         self.by_hand = tuple(m for m in models if m.definition.hash_template is None)
         self.period_ms_max = max((m.period_ms for m in models if m.sends), default=0)
         self.timed = self.period_ms_max > 0 or any(m.ttl_attribute is not None for m in models)

@@ -9,7 +9,6 @@ Session; costs nothing between comparisons.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import outgoing, restating
@@ -30,6 +29,7 @@ _BEGINNINGS_MAX: Final = 5  # of a count that writes come between; then it is tr
 _DIFFERENCES_MAX: Final = 8  # remembered of one model
 _TURN_MS: Final = 1_000  # between two turns of a restatement
 _BACK_OFF_MAX: Final = 20
+_NOTHING: Final[frozenset[str]] = frozenset()  # of all devices: each empty set would be one of its own
 _TRY_MS_MAX: Final = 24 * 3_600_000  # for one comparison that was asked for, where there are no others
 _APART: Final = "SELECT pk, sk FROM item WHERE rejected IS NOT NULL UNION SELECT pk, sk FROM dead_letter WHERE kind=? \
 ORDER BY 1, 2"
@@ -97,14 +97,14 @@ class Digests:
         self.session = session
         self.at_ms = self._due_ms = NEVER
         self._n = 0  # of the last question since boot
-        self._asked: frozenset[str] = frozenset()  # the models of the last question, until it is answered
+        self._asked = _NOTHING  # the models of the last question, until it is answered
         self._waits = False  # for that answer
         self._count: Count | None = None
         self._beginnings = self._tries = 0
         self._suspicions: dict[str, Suspicion] = {}  # by model: what the last comparison found
         self._first_ms: dict[str, dict[str, int]] = {}  # by model: differences, and when each was first found
         self._healed: dict[str, int] = {}  # feed or up model -> when it was last healed, monotonic ms
-        self._restating: deque[Restatement] = deque()
+        self._restating: list[Restatement] = []  # the first one is under way
         self._epoch = ""  # of the restatements
 
     @property
@@ -136,7 +136,7 @@ class Digests:
     def forget_connection(self) -> None:
         self.at_ms = NEVER
         self._count = None
-        self._asked = frozenset()
+        self._asked = _NOTHING
         self._waits = False
 
     def compare_soon(self, now_ms: int) -> None:
@@ -235,7 +235,7 @@ class Digests:
         if not asked or message.n != self._n or message.hn != session.hn:
             session.probes["stale_compared"] += 1
             return
-        self._asked = frozenset()
+        self._asked = _NOTHING
         self._waits = False
         for name in sorted(asked):
             self._judge(name, message, now_ms)
@@ -324,7 +324,7 @@ class Digests:
             work = self._restating[0]
             session.probes["digest_restated"] += restating.turn(session.database, work, session.config.batch_ops_max)
             if work.is_done:
-                self._restating.popleft()
+                del self._restating[0]
             session.flush()
         if self._restating:
             self.at_ms = now_ms + _TURN_MS

@@ -6,6 +6,7 @@ The part of Session that applies and asks for what is missing; Replica does the 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from agent import ids
 from agent.config import AgentConfig
@@ -15,6 +16,11 @@ from agent.parts import Parts
 from agent.protocol.messages import FeedName, Rows, Snapshot
 from agent.replica import Outcome, Replica
 from agent.store import Store
+
+_APPLIED: Final = Outcome.APPLIED  # looked up once, as in agent.session
+_GAP: Final = Outcome.GAP
+_ASK: Final = Outcome.ASK
+_ROLLED_BACK: Final = Outcome.ROLLED_BACK
 
 
 class Receiving:
@@ -49,13 +55,13 @@ class Receiving:
             self.probes["row_set_aside"] += 1
             return
         outcome = self.replica.rows(rows)
-        if outcome is Outcome.APPLIED:
+        if outcome is _APPLIED:
             self.rows_applied(rows)
-        elif outcome is Outcome.GAP:
+        elif outcome is _GAP:
             self.keep_early(rows)
-        elif outcome is Outcome.ASK:
+        elif outcome is _ASK:
             self.want_hello(0)
-        elif outcome is Outcome.ROLLED_BACK:
+        elif outcome is _ROLLED_BACK:
             self.rolled_back()
 
     def rows_applied(self, rows: Rows) -> None:
@@ -66,7 +72,7 @@ class Receiving:
             if following is None:
                 break
             last = max(last, following.last)
-            if self.replica.rows(following) is Outcome.ROLLED_BACK:
+            if self.replica.rows(following) is _ROLLED_BACK:
                 self.rolled_back()
                 return
         if not self._early:
@@ -93,9 +99,9 @@ class Receiving:
         if items is None:
             return
         outcome = self.replica.snapshot(part, items)
-        if outcome is Outcome.ROLLED_BACK:
+        if outcome is _ROLLED_BACK:
             self.rolled_back()
-        elif outcome is Outcome.APPLIED:
+        elif outcome is _APPLIED:
             self.probes["snapshot_loaded"] += 1
             self.nonces[feed] = ids.nonce(self.random)
             self._early.forget(feed)

@@ -44,6 +44,14 @@ class Outcome(enum.Enum):
     ROLLED_BACK = "rolled back"  # this database is older than what the relay committed: a new epoch is needed
 
 
+# Looked up once: at each message an attribute of an enum costs as much as a small call.
+_APPLIED: Final = Outcome.APPLIED
+_NOTHING: Final = Outcome.NOTHING
+_GAP: Final = Outcome.GAP
+_ASK: Final = Outcome.ASK
+_ROLLED_BACK: Final = Outcome.ROLLED_BACK
+
+
 class _RolledBackError(Exception):
     """Leaves the transaction: nothing of the message counts."""
 
@@ -61,12 +69,10 @@ class Replica:
         self.schema = database.schema
         self.context = database.context
         self.probes = probes
-        receiving = [model for model in self.schema.models.values() if model.receives and model.feed is not None]
-        order: tuple[FeedName, ...] = ("device", "account", "all")
-        self.feeds: tuple[FeedName, ...] = tuple(name for name in order if any(m.feed == name for m in receiving))
-        self.feeds_in_memory = tuple(name for name in self.feeds if any(m.mem and m.feed == name for m in receiving))
+        self.feeds = self.schema.feeds
+        self.feeds_in_memory = self.schema.feeds_in_memory
         self._plans = database.indexing.plans
-        self.fingerprints: dict[str, str] = {name: self.schema.fingerprint(name) for name in self.feeds}
+        self.fingerprints = self.schema.fingerprints
 
     # ---------------------------------------------------------------- rule 7: acknowledgements
 
@@ -74,16 +80,16 @@ class Replica:
         store = self.store
         identity = store.identity
         if ack.epoch != identity.epoch or ack.up < identity.acked_u:
-            return Outcome.NOTHING
+            return _NOTHING
         if ack.up == identity.acked_u:
             if ack.upid != identity.acked_id:
-                return Outcome.ROLLED_BACK
+                return _ROLLED_BACK
             if not identity.adopted:
                 store.set_acked(ack.up, ack.upid)
-                return Outcome.APPLIED
-            return Outcome.NOTHING
+                return _APPLIED
+            return _NOTHING
         if not self.sent_by_me(ack.up, ack.upid):
-            return Outcome.ROLLED_BACK
+            return _ROLLED_BACK
         changes: list[Change] = []
         done = [row for row in store.in_flight if row.u <= ack.up]
         with store.transaction():
@@ -92,7 +98,7 @@ class Replica:
             store.set_acked(ack.up, ack.upid)
         store.in_flight = store.in_flight[len(done) :]
         self.database.emit(changes)
-        return Outcome.APPLIED
+        return _APPLIED
 
     def sent_by_me(self, u: int, op_id: str | None) -> bool:
         """Whether operation (u, id) is one that this database has sent and not yet seen acknowledged."""
@@ -170,12 +176,12 @@ class Replica:
         feed = message.feed
         cursor = store.cursors.get(feed)
         if cursor is None or cursor[0] != message.epoch:
-            return Outcome.ASK
+            return _ASK
         if message.b <= cursor[1]:
             self.probes["duplicate_dropped"] += 1
-            return Outcome.NOTHING
+            return _NOTHING
         if message.a > cursor[1]:
-            return Outcome.GAP
+            return _GAP
         changes: list[Change] = []
         try:
             with store.transaction():
@@ -183,9 +189,9 @@ class Replica:
                     self.apply_row(feed, row, changes)
                 store.set_cursor(feed, message.epoch, message.b, self.fingerprints[feed])
         except _RolledBackError:
-            return Outcome.ROLLED_BACK
+            return _ROLLED_BACK
         self.database.emit(changes)
-        return Outcome.APPLIED
+        return _APPLIED
 
     def apply_row(self, feed: FeedName, row: Row, changes: list[Change]) -> None:
         """The base takes the row's image; own operations that it contains step back (rule 14)."""
@@ -310,7 +316,7 @@ class Replica:
         feed = first.feed
         cursor = store.cursors.get(feed)
         if cursor is not None and cursor[0] == first.epoch and first.seq < cursor[1]:
-            return Outcome.NOTHING
+            return _NOTHING
         changes: list[Change] = []
         try:
             with store.transaction():
@@ -330,9 +336,9 @@ class Replica:
                     name = place.model.name if place is not None else ""
                     self.note_change(key, name, was, changes, expired=key in came)
         except _RolledBackError:
-            return Outcome.ROLLED_BACK
+            return _ROLLED_BACK
         self.database.emit(changes)
-        return Outcome.APPLIED
+        return _APPLIED
 
     def feed_keys(self, feed: FeedName) -> list[Key]:
         """The items of a feed's models that are in the base."""

@@ -8,7 +8,7 @@ simulated device, which carry out the effects.
 from __future__ import annotations
 
 from collections import Counter
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from msgspec import UNSET
 
@@ -40,6 +40,16 @@ from agent.replica import Outcome, Replica
 from agent.store import OutboxRow
 from agent.transitions import TRANSITIONS, IllegalTransitionError
 
+# Of enums, looked up once: at each message an attribute of a class costs as much as a small call.
+_OFF: Final = State.OFF
+_WAITING: Final = State.WAITING
+_CONNECTING: Final = State.CONNECTING
+_JOINING: Final = State.JOINING
+_IDLE: Final = State.IDLE
+_SENDING: Final = State.SENDING
+_APPLIED: Final = Outcome.APPLIED
+_ROLLED_BACK: Final = Outcome.ROLLED_BACK
+
 
 class Session(Receiving):
     """One device's session. `probes` counts the paths that matter; `replica_type` is for tests of the checks.
@@ -69,7 +79,7 @@ class Session(Receiving):
         self.probes = probes
         self.random = database.random
         self.replica = replica_type(database, probes)
-        self.state = State.OFF
+        self.state = _OFF
         self.timer_at_ms = NEVER
         self.boot_id = self.hn = ""
         self.nonces: dict[FeedName, str] = {}
@@ -110,11 +120,11 @@ class Session(Receiving):
                 self._step(event)
                 while self._queue:
                     self._step(self._queue.pop(0))
-                if self.database.timed and self.state is not State.OFF:
+                if self.database.timed and self.state is not _OFF:
                     self.see_what_is_due()
             finally:
                 self._busy = False
-            if self.state is State.IDLE:
+            if self.state is _IDLE:
                 self.store.send_id = self.boot_id  # the next write is marked as sent when it is made
             at = min(
                 self._connect_at, self._hello_at, self._resend_at, self._gap_at, self._stable_at, self._due_at,
@@ -150,14 +160,14 @@ class Session(Receiving):
         self.nonces = {feed: ids.nonce(random) for feed in self.replica.feeds}
         self._hello_n = int.from_bytes(random.bytes(4), "big")  # an ack from before the boot answers no hello of now
         self._batch_sent_at = NEVER
-        self.state = State.WAITING
+        self.state = _WAITING
         self._connect_at = self._now + int(random.unit() * self.config.boot_jitter_ms)
         self.digests.on_boot(self._now)
 
     def on_timer_waiting(self, _: Event) -> None:
         if self._now >= self._connect_at:
             self._connect_at = NEVER
-            self.state = State.CONNECTING
+            self.state = _CONNECTING
             self._effects.append(CONNECT)
 
     def on_connected(self, _: Event) -> None:
@@ -173,7 +183,7 @@ class Session(Receiving):
 
     def on_disconnected(self, _: Event) -> None:
         config = self.config
-        self.state = State.WAITING
+        self.state = _WAITING
         # Full jitter, unless configured; the back-off starts anew only after a connection that held (no flapping).
         ceiling = min(config.connect_cap_ms, config.connect_base_ms << min(self._connect_attempts, 20))
         self._connect_attempts += 1
@@ -182,9 +192,9 @@ class Session(Receiving):
         self.forget_connection()
 
     def on_stop(self, _: Event) -> None:
-        if self.state is not State.WAITING:
+        if self.state is not _WAITING:
             self._effects.append(DISCONNECT)
-        self.state = State.OFF
+        self.state = _OFF
         self._connect_at = self._due_at = NEVER
         self.forget_connection()
 
@@ -206,7 +216,7 @@ class Session(Receiving):
         """Whether, as far as the device knows, no message is on its way in either direction, and it may speak."""
         store = self.store
         return (
-            self.state is State.IDLE
+            self.state is _IDLE
             and not self._hello_open
             and not self._early
             and self._now >= self._pause_until
@@ -216,9 +226,9 @@ class Session(Receiving):
 
     def settle_state(self) -> None:
         if not self.store.identity.adopted:
-            self.state = State.JOINING
+            self.state = _JOINING
         else:
-            self.state = State.SENDING if self.store.in_flight else State.IDLE
+            self.state = _SENDING if self.store.in_flight else _IDLE
 
     # ---------------------------------------------------------------- timers
 
@@ -257,7 +267,7 @@ class Session(Receiving):
     # ---------------------------------------------------------------- up
 
     def on_local_change(self, _: Event) -> None:
-        if self.state is State.IDLE:
+        if self.state is _IDLE:
             self.flush()
         elif self._batch_sent_at == NEVER and not self._resuming:
             # The write was marked as sent when it was made, and a message came before this news of it.
@@ -266,13 +276,13 @@ class Session(Receiving):
     def flush(self) -> None:
         """Sends the next batch if none is in flight. Marking it sent is durable and comes first (rule 2)."""
         store, config = self.store, self.config
-        if self.state is not State.IDLE:
+        if self.state is not _IDLE:
             return
         rows = store.in_flight  # a write that was marked as sent when it was made
         if not rows and store.unsent_rows:
             rows = store.take_batch(config.batch_ops_max, config.batch_bytes_max, self.boot_id)
         if rows:
-            self.state = State.SENDING
+            self.state = _SENDING
             self._resend_attempts = 0
             self.send_batch(rows)
 
@@ -370,7 +380,7 @@ class Session(Receiving):
             return
         joined = not store.identity.adopted
         outcome = self.replica.ack(ack)
-        if outcome is Outcome.ROLLED_BACK:
+        if outcome is _ROLLED_BACK:
             self.rolled_back()
             return
         self.last_ack_ms = self._now
@@ -382,13 +392,13 @@ class Session(Receiving):
             self.learn_time(ack.now, self._hello_sent_at)
             self.replica.relay_goes_by(ack.schema or "")
             self.hello_answered()
-        elif outcome is Outcome.APPLIED and not ack.n and self._batch_sent_at != NEVER:
+        elif outcome is _APPLIED and not ack.n and self._batch_sent_at != NEVER:
             self.learn_time(ack.now, self._batch_sent_at)
         self.settle_state()
         if not store.in_flight:
             self._resend_at = self._batch_sent_at = NEVER
             self.flush()
-        elif outcome is Outcome.APPLIED or (answered and self._resuming):
+        elif outcome is _APPLIED or (answered and self._resuming):
             # The relay took a part of the batch, or said after a break what it has: the rest goes at once.
             self._resuming = False
             self._resend_attempts = 0

@@ -429,7 +429,9 @@ class Store:
 
     def set_cursor(self, feed: str, epoch: str, seq: int, models: str) -> None:
         """`models`: the fingerprint of the feed's models that this cursor was reached with."""
-        if feed in self.cursors and self.cursors[feed][0] == epoch:
+        known = self.cursors.get(feed)
+        if known is not None and known[0] == epoch:
+            epoch = known[0]  # one text, not one for each message
             self.execute("UPDATE cursor SET seq=? WHERE feed=?", (seq, feed))
         else:
             self.execute("INSERT OR REPLACE INTO cursor VALUES(?, ?, ?, ?)", (feed, epoch, seq, models))

@@ -49,6 +49,9 @@ class Recording:
         return f"during {self.names[returned + 1]}", [last, *self.states[returned + 1]]
 
 
+_READS = ("SELECT", "WITH", "PRAGMA")  # a store only asks what pragmas say
+
+
 def watched(seen: Callable[[], None]) -> type[Store]:
     """A store that calls `seen` after everything that is durable by itself."""
 
@@ -59,7 +62,7 @@ def watched(seen: Callable[[], None]) -> type[Store]:
 
             def executed(sql: str, values: Any = (), /) -> sqlite3.Cursor:
                 cursor = execute(sql, values)
-                if not opened.in_transaction and not sql.lstrip().startswith(("SELECT", "WITH")):
+                if not opened.in_transaction and not sql.lstrip().startswith(_READS):
                     seen()
                 return cursor
 

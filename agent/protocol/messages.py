@@ -232,6 +232,8 @@ _TAGS: Final = frozenset(("up", "hello", "digest", "ack", "reset", "wait", "rows
 
 def encode(message: FromDevice | ToDevice, *, compact: bool = False) -> bytes:
     """Bytes for the wire: JSON, or with `compact` MessagePack of the same object."""
+    if compact and message.__class__ is Ack and not message.verdicts:
+        return _msgpack.encode(message)  # no image, no number as a key: the same bytes
     data = _json.encode(message)
     return _msgpack.encode(_any_json.decode(data)) if compact else data
 

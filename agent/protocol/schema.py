@@ -101,16 +101,24 @@ class Schema:
         "_groups",
         "_hashes",
         "_slots",
+        "feeds",
+        "feeds_in_memory",
         "file",
+        "fingerprints",
         "indexes",
         "models",
+        "models_on_device",
         "text",
         "version",
     )
 
     version: str
     models: Mapping[str, Model]
+    models_on_device: dict[str, Model]
     indexes: Mapping[str, Index]  # the secondary ones
+    feeds: tuple[FeedName, ...]  # those that models receive in
+    feeds_in_memory: tuple[FeedName, ...]  # of these, those with models that are kept in memory
+    fingerprints: dict[str, str]  # of each of these: see `fingerprint`
     file: str
     text: str
 
@@ -121,8 +129,13 @@ class Schema:
         models = [Model(definition) for definition in loaded.definitions]
         self.models = MappingProxyType({model.name: model for model in models})
         self.indexes = MappingProxyType({index.name: index for index in loaded.indexes})
-        feeds: tuple[FeedName, ...] = ("device", "account", "all")
-        self._fingerprints = {feed: _fingerprint(loaded, feed) for feed in feeds}
+        self.models_on_device = {model.name: model for model in models if model.on_device}
+        order: tuple[FeedName, ...] = ("device", "account", "all")
+        receiving = [model for model in models if model.receives]
+        self.feeds = tuple(feed for feed in order if any(m.feed == feed for m in receiving))
+        self.feeds_in_memory = tuple(feed for feed in self.feeds if any(m.mem and m.feed == feed for m in receiving))
+        self._fingerprints = {feed: _fingerprint(loaded, feed) for feed in order}
+        self.fingerprints = {feed: self._fingerprints[feed] for feed in self.feeds}
         self._cache: dict[str, _HashKey | None] = {}
         self._groups: dict[tuple[int, ...], _Group] = {}
         # One matcher per distinct hash template, with the models that have it.

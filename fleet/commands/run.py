@@ -153,6 +153,7 @@ def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_js
     """Runs, writes the run directory, shows the summary, exits."""
     from fleet.backends.failure import BackendFailed
     from fleet.commands.progress import ProgressLine
+    from fleet.native.heap import give_back
     from fleet.run import execute
     from reports.failure import story_of
     from reports.rundir import read_trace
@@ -189,6 +190,7 @@ def perform(plan: Plan, directory: Path, request: Request, *, trace: bool, as_js
                     err=True,
                 )
                 raise typer.Exit(EXIT_HARNESS)
+        give_back()  # what the world held: the report needs room of its own
         kept = read_trace(Path(scratch)) if traced.exists() else None
         if traced.exists() and result.violations:
             result.story = story_of(result.violations, read_trace(Path(scratch)))

@@ -12,6 +12,7 @@ from fleet.oracle.state import (
     ABSENT,
     ACCEPTED,
     NEVER_SWEPT,
+    NO_KEYS,
     NO_WRITES,
     NONE,
     PENDING,
@@ -158,7 +159,7 @@ class AppSide(WireSide):
     def _vanish(self, t_us: int, d: Device, item: Item) -> None:
         """Applications on the device cannot read it any more, whatever the table has."""
         if item.wide is not None:
-            d.hidden.add(item.key)
+            d.hidden |= {item.key}
         else:
             item.visible = None
             item.shown_us = t_us
@@ -255,8 +256,8 @@ class AppSide(WireSide):
         """Applications on `d`, which had seen up to `seen`, now read the state at `index`."""
         checks, wide = self.checks, item.wide
         before = self._readable(d, item)
-        if wide is not None and rev is not None:
-            d.hidden.discard(item.key)
+        if wide is not None and rev is not None and d.hidden:
+            d.hidden -= {item.key}
         if d.stale:
             d.stale.pop(item.key, None)
         if index == UNKNOWN:
@@ -372,7 +373,7 @@ class AppSide(WireSide):
             if item.wide is None:
                 item.visible = None
             elif expected is not None:
-                d.hidden.add(item.key)
+                d.hidden |= {item.key}
             return
         if rev is None and expected is not None and self._hidden(t_us, d, item, expected):
             survive.checked += 1
@@ -405,7 +406,7 @@ class AppSide(WireSide):
         d.restored = True
         d.set_back_us = d.undone_us = t_us
         d.undone = d.head_epoch or ""
-        d.resumed.clear()
+        d.resumed = NO_KEYS
         d.idle = 0
         d.last_up = b""
         d.fuzzy = None

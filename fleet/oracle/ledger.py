@@ -172,7 +172,8 @@ class Ledger:
             if item.wide is not None and item.feed is not None:
                 del item.feed.items[key]
                 for member in item.feed.members:
-                    member.hidden.discard(key)
+                    if member.hidden:
+                        member.hidden -= {key}
             elif item.owner is not None:
                 del item.owner.items[key]
 

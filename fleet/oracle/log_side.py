@@ -42,7 +42,9 @@ class LogSide(Ledger):
             dense.appended()
         else:
             dense.gap(t_us, feed.id, (feed.epoch, feed.seq + 1), position)
-        if epoch != feed.epoch:
+        if epoch == feed.epoch:
+            epoch = feed.epoch  # one text for all items of the feed, not one for each
+        else:
             if t_us - feed.began_us > RACE_US:
                 feed.lost.clear()
             if feed.epoch:

@@ -28,6 +28,9 @@ _ENDS_MIN: Final = 16
 # One write of an application: (rev, updated_ms, t_us, is_delete)
 Write = tuple[int, int, int, bool]
 NO_WRITES: Final[tuple[Write, ...]] = ()
+# Of most devices, which share them: each empty set would be one of its own.
+NO_KEYS: Final[frozenset[Key]] = frozenset()
+NO_STATES: Final[frozenset[tuple[Key, int]]] = frozenset()
 
 # What became of the last own write of an item, as far as the table knows.
 NONE: Final = 0
@@ -163,9 +166,9 @@ class Device:
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped
-        self.resumed: set[Key] = set()  # items with a period that it has sent since then
+        self.resumed: frozenset[Key] = NO_KEYS  # items with a period that it has sent since then
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
-        self.rotten: frozenset[tuple[Key, int]] = frozenset()  # states of items that were changed on its disk
+        self.rotten: frozenset[tuple[Key, int]] = NO_STATES  # states of items that were changed on its disk
         self.full_until_us = 0  # its disk has no room until then
         self.lacks: frozenset[str] = frozenset()  # models that its schema does not have now
         self.returned: frozenset[str] = frozenset()  # that it has again, or at last, from its next boot on
@@ -176,7 +179,7 @@ class Device:
         self.answered = False  # the relay has answered anything since the boot
         self.timed = False  # the relay has told it the time since the boot: its last hello was answered
         self.clock_us = 0  # when its clock was set: at the boot, and by the first answer after it
-        self.hidden: set[Key] = set()  # account-wide items that it has seen, and has no more for now
+        self.hidden: frozenset[Key] = NO_KEYS  # account-wide items that it has seen, and has no more for now
 
 
 class Item:

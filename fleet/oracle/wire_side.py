@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.protocol.messages import NO_IMAGE
 from fleet.oracle.reach import Reach
 from fleet.oracle.restored import RestoredSide
 from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
@@ -61,13 +62,13 @@ class WireSide(RestoredSide):
             for u in list(ops):  # ascending
                 if u >= first:
                     break
-                del ops[u]
+                ops.pop(u).image = NO_IMAGE  # it is not sent again; the image holds the whole message in memory
         waiting = len(ops)
         known = 0
         for op in message.ops:
             sent = ops.get(op.u)
             if sent is None:
-                self._first_sent(t_us, d, message.epoch, op)
+                self._first_sent(t_us, d, d.sent_epoch, op)
             else:
                 known += 1
                 self._sent_again(t_us, d, sent, op)
@@ -126,7 +127,7 @@ class WireSide(RestoredSide):
             excused = max(d.clock_us, d.epoch_us) >= first_us or not d.timed
             if d.set_back_us is not None and key not in d.resumed:  # a change that the old disk held, and its period
                 excused = True
-                d.resumed.add(key)
+                d.resumed |= {key}
             self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)
@@ -298,7 +299,9 @@ class WireSide(RestoredSide):
             self._delivered(t_us, d, message.items)
             reach = d.reach.get(message.feed)
             if reach is None:
-                d.reach[message.feed] = Reach(message.epoch, message.seq)
+                feed = d.feeds.get(message.feed)
+                epoch = feed.epoch if feed is not None and feed.epoch == message.epoch else message.epoch  # one text
+                d.reach[message.feed] = Reach(epoch, message.seq)
             else:
                 reach.snapshot(message.epoch, message.seq)
             floor = d.floors.get(message.feed) if d.floors is not None else None

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.protocol.messages import Image, Key, decode_image, encode_image
+from agent.protocol.messages import Ack, Image, Key, decode_image, decode_to_device, encode, encode_image
 from agent.protocol.onetable.attributes import from_item, to_item
 from agent.protocol.onetable.fields import BUFFERS
 from agent.protocol.schema import Context, Model, Schema
@@ -148,3 +148,20 @@ def test_what_is_written_is_read(kind: str, place: str, data: st.DataObject) -> 
     assert seen.get(name) is None
     assert (name in seen) == (nulls and model.fields[name].type not in BUFFERS)  # bytes are never NULL
     assert comparable(model.read(key, model.update(key, gone, props, ME, 4))[name]) == comparable(props[name])
+
+
+@given(
+    st.builds(
+        Ack,
+        epoch=_TEXTS,
+        up=st.integers(0, 2**53),
+        now=st.integers(0, 2**53),
+        upid=st.none() | _TEXTS,
+        verdicts=st.just({}) | st.just({7: "lost"}),
+        n=st.integers(0, 2**32),
+    )
+)
+def test_an_acknowledgement_in_messagepack_is_its_json_byte_for_byte(ack: Ack) -> None:
+    sent = encode(ack, compact=True)
+    assert sent == msgspec.msgpack.encode(json.loads(encode(ack)))
+    assert decode_to_device(sent) == ack

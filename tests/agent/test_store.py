@@ -12,6 +12,7 @@ from device_rig import PK, dump, fresh_memory, memory_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import tables
 from agent.files import open_memory
 from agent.protocol.messages import Kind
 from agent.store import ACKED, KEY_FACTOR, SENT, UNSENT, OutboxRow, Store, StoreError, prefix_end
@@ -38,6 +39,29 @@ def adopted() -> Store:
 
 
 # Opening
+
+
+def test_a_database_in_memory_is_the_one_that_the_statements_make() -> None:
+    copied, made = opened().connection, open_memory()
+    made.execute("PRAGMA user_version=9")
+    made.execute("PRAGMA user_version=0")  # so that there is something to write over
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_has_copied", lambda _: False)
+        opened(made)
+    assert list(copied.iterdump()) == list(made.iterdump())
+    for pragma in ("user_version", "application_id", "page_size", "page_count", "integrity_check"):
+        assert copied.execute(f"PRAGMA {pragma}").fetchone() == made.execute(f"PRAGMA {pragma}").fetchone()
+
+
+def test_memory_without_room_for_the_tables_says_so_and_stays_empty() -> None:
+    connection = open_memory()
+    connection.execute("PRAGMA max_page_count=1")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        Store(connection).initialise("epoch-1")
+    assert caught.value.sqlite_errorname == "SQLITE_FULL"
+    assert Store(connection).is_new()
+    connection.execute("PRAGMA max_page_count=1000")
+    assert opened(connection).identity.epoch == "epoch-1"
 
 
 def test_a_new_file_begins_with_a_sweep_of_its_first_epoch() -> None:
