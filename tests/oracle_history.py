@@ -372,6 +372,11 @@ class History:
         self.oracle.device_damaged(self.tick(), device, key)
         self.oracle.damage_done(device, "Config")
 
+    def lose_in_table(self, key: Key) -> None:
+        """From the table, silently."""
+        del self.table[key]
+        self.oracle.table_damaged(self.tick(), key, None)
+
     def change(self, device: str, key: Key) -> None:
         """In the table, silently: another state, which no stream and no commit tells of."""
         self.table[key] = {**self.image(key, self.next_rev()), "pk": key[0], "sk": key[1]}

@@ -23,7 +23,8 @@ from reports.histogram import LatencyRecorder
 TOLD: Final = (
     "cloud_wrote", "command_ran", "committed", "damage_done", "damage_healed", "damage_lasts", "device_booted",
     "device_cloned", "device_damaged", "device_expired", "device_file", "device_read", "device_reads",
-    "device_rotten", "device_saw", "device_sets_end", "device_verdict", "device_wrote", "healed", "message_account",
+    "device_released", "device_rotten", "device_saw", "device_sets_end", "device_verdict", "device_wrote", "healed",
+    "message_account",
     "table_damaged", "table_restored", "wire_down", "wire_up", "writes_stopped",
 )  # fmt: skip
 

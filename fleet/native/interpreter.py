@@ -2,14 +2,17 @@
 
 Builds of one version differ by 10 to 20 %: distributions build theirs with profile-guided optimisation, version
 managers seldom do. Called by the Makefile before there is a .venv, as a script: `python3 interpreter.py CANDIDATE...`
-prints the command of one, nothing when none will do. Standard library only, and for any Python 3 that starts it.
+prints the command of one, nothing when none will do. Standard library only, and for any Python since 3.8.
 """
+
+from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 
-# Run by each candidate: prints nanoseconds of CPU for a fixed piece of work, the best of several goes; an error ends it.
+# Run by each candidate: prints nanoseconds of CPU for a fixed piece of work, the best of several goes.
 # The work is of the kind that a run consists of: calls, attributes, dictionaries, tuples, small integers.
 PROBE = """
 import os, sys, sysconfig, time, ensurepip, venv
@@ -43,7 +46,7 @@ ROUNDS = 3  # in turn, so that what else the machine does meets all of them
 WORTH = 0.05
 
 
-def measured(candidate):  # type: ignore[no-untyped-def]  # runs before the versions that know types
+def measured(candidate: str) -> tuple[int, bool, str] | None:
     """(nanoseconds, whether the core can be compiled, where it is), or None when it will not do."""
     if shutil.which(candidate) is None:
         return None
@@ -57,9 +60,11 @@ def measured(candidate):  # type: ignore[no-untyped-def]  # runs before the vers
     return int(took), has_headers == "1", path.strip()
 
 
-def fastest(candidates, measure=measured):  # type: ignore[no-untyped-def]
+def fastest(candidates: Sequence[str], measure: Callable[[str], tuple[int, bool, str] | None] = measured) -> str | None:
     """The command to use, or None. One that cannot compile the core is taken only when none can."""
-    found = {}  # where it is -> (command, nanoseconds, whether the core can be compiled)
+    found: dict[
+        str, tuple[str, int, bool]
+    ] = {}  # where it is -> (command, nanoseconds, whether the core can be compiled)
     for _ in range(ROUNDS):
         for candidate in candidates:
             one = measure(candidate)
@@ -68,7 +73,7 @@ def fastest(candidates, measure=measured):  # type: ignore[no-untyped-def]
             took, compiles, path = one
             command, least, _ = found.get(path, (candidate, took, compiles))
             found[path] = command, min(took, least), compiles
-    best = None
+    best: tuple[str, int, bool] | None = None
     for command, took, compiles in found.values():
         if best is None or compiles > best[2] or (compiles == best[2] and took < best[1] * (1 - WORTH)):
             best = command, took, compiles

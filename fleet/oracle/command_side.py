@@ -44,7 +44,7 @@ class Order:
         self.key = key
         self.expires_us = 0
         self.ends_us: int | None = None  # of its result's life
-        self.kept = True  # never withdrawn, swept, or lost with a restore of the table
+        self.kept = True  # never withdrawn, swept, or lost, with a restore of the table or silently
         self.reached_us: int | None = None
         self.heard_us: int | None = None  # when its device had the next answer of the relay
         self.ran = 0
@@ -147,6 +147,13 @@ class CommandSide(FinalSide):
         keys = {(item["pk"], item["sk"]) for item in items}
         for order in self._orders.values():
             order.kept = order.kept and order.key in keys
+
+    def table_damaged(self, t_us: int, key: Key, image: Image | None) -> None:
+        super().table_damaged(t_us, key, image)
+        item = self._items.get(key)
+        order = self._orders.get(_name_of(item)) if item is not None else None
+        if order is not None and order.key == key and image is None:
+            order.kept = False
 
     def _follow(self, t_us: int, key: Key, image: Image | None) -> None:
         item = self._items.get(key)

@@ -13,7 +13,7 @@ from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
 from fleet.oracle.payload import REV
 from fleet.oracle.state import ABSENT, FLAGGED, SWEPT, Device, Item
-from fleet.oracle.table_side import TableSide
+from fleet.oracle.table_side import TableSide, leave_epoch
 
 Image = Mapping[str, Any]
 
@@ -79,9 +79,7 @@ class RestoredSide(TableSide):
         device.idle = 0
         device.replaced_us = []  # HEAD's count is that of the copy
         if device.head_epoch is not None:
-            if device.past is None:
-                device.past = {}
-            device.past[device.head_epoch] = (device.head_up, device.head_id)
+            leave_epoch(device, device.head_epoch)
         if head is None:
             device.head_epoch, device.head_up, device.head_id = None, 0, None
             device.verdicts = stored.NO_VERDICTS

@@ -63,6 +63,12 @@ class TableSide(LogSide):
         d = self._devices[device]
         d.cloned = d.restored = True
 
+    def device_released(self, device: str) -> None:
+        """A person has ended its quarantine: the relay believes again what it believes in an hour, though copies of the
+        device may still live."""
+        self._devices[device].replaced_us = []
+        self.checks.epoch.excused += 1
+
     # ------------------------------------------------------------------ items
 
     def _item_committed(self, t_us: int, item: Item, old: Image | None, new: Image | None, by_ttl: bool) -> None:
@@ -230,9 +236,7 @@ class TableSide(LogSide):
         if new is None or epoch != device.head_epoch:
             before = device.head_epoch
             if before is not None:
-                if device.past is None:
-                    device.past = {}
-                device.past[before] = (device.head_up, device.head_id)
+                leave_epoch(device, before)
                 device.replaced_us = [at_us for at_us in device.replaced_us if t_us - at_us < HOUR_US] + [t_us]
                 checks.epoch.pace(t_us, device.name, (pk, "head"), len(device.replaced_us))
                 if device.sent_epoch == before and not device.restored:
@@ -351,3 +355,13 @@ def _created_before(device: Device, sent: Sent) -> bool:
         if s.item is sent.item and s.u < sent.u and s.fate is None and s.kind == "create":
             return True
     return False
+
+
+def leave_epoch(device: Device, epoch: str) -> None:
+    """HEAD is in this epoch no more, or no longer where it stood. It stays known how far it ever was: a table that was
+    put back ends the epoch earlier than the one before it, whose acks may still be on their way."""
+    if device.past is None:
+        device.past = {}
+    known = device.past.get(epoch)
+    if known is None or known[0] <= device.head_up:
+        device.past[epoch] = (device.head_up, device.head_id)

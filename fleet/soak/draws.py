@@ -56,6 +56,11 @@ def names_in(directory: Path | None) -> list[str]:
     return found
 
 
+def canary_of(seed: int) -> str:
+    """The planted bug of the night with this seed."""
+    return rng(seed, "soak", "canary").choice(list(PLANTS))
+
+
 class Draws:
     """The cases of one night. Raises InputError when a scenario is wrong, before anything runs."""
 
@@ -101,7 +106,7 @@ class Draws:
 
     def canary(self) -> str:
         """The planted bug of this night."""
-        return rng(self._seed, "soak", "canary").choice(list(PLANTS))
+        return canary_of(self._seed)
 
     def canary_case(self, _mix: str, plant: str, number: int) -> Case:
         """Its n-th run: in the scenario where it is caught soonest."""

@@ -56,6 +56,7 @@ class CloudWorld(Shards):
         self._app_stream = rng(seed, "applications", "trouble")
         self._restore_stream = rng(seed, "table", "restore")
         self.on_restored: Callable[[], object] | None = None
+        self.on_released: Callable[[str], object] | None = None  # called with the device's id
         self._sweep_tie = clock.tie("sweep")
         self._sweep_stream = rng(seed, "table", "sweep")
         self._next_sweep()
@@ -121,11 +122,12 @@ class CloudWorld(Shards):
 
     def release(self, device_id: str) -> None:
         """`fleet-cloud release`."""
-        self._by_hand((released(head_key(device_id)), "quarantine_over"))
+        self._by_hand((released(head_key(device_id)), "quarantine_over", device_id))
 
-    def _by_hand(self, what: tuple[Write, str]) -> None:
-        """A command of a person, who tries again while the table is over its throughput."""
-        request, probe = what
+    def _by_hand(self, what: tuple[Write, str, str]) -> None:
+        """A command of a person, who tries again while the table is over its throughput: what is to be written, the
+        probe that counts it, and the device that it releases, if any."""
+        request, probe, released_id = what
         try:
             self.table.execute(request, self.start_ms + self.clock._now // 1000)
         except Throttled:
@@ -134,6 +136,8 @@ class CloudWorld(Shards):
             pass  # nothing was to be done: it was not in quarantine
         else:
             self.probes[probe] += 1
+            if released_id and self.on_released is not None:
+                self.on_released(released_id)
 
     # Backup and restore.
 
@@ -146,7 +150,7 @@ class CloudWorld(Shards):
                 self.kill_now(worker, restart_us)
         self.table.restore(items)
         self.stream_ends()
-        self._by_hand((mark(self._restore_stream.hex), "table_restored"))
+        self._by_hand((mark(self._restore_stream.hex), "table_restored", ""))
         if self.on_restored is not None:
             self.on_restored()
 

@@ -121,6 +121,7 @@ class World:
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
         self.cloud.on_restored = self._restored
+        self.cloud.on_released = self.oracle.device_released
         self.surroundings = surroundings = Surroundings(
             clock=self.clock,
             broker=self.broker,

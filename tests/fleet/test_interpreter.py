@@ -17,7 +17,7 @@ Found = tuple[int, bool, str] | None
 def chosen(candidates: dict[str, list[Found]]) -> str | None:
     """What is taken of candidates that measure so, round by round."""
     rounds: dict[str, Iterator[Found]] = {name: iter(found) for name, found in candidates.items()}
-    return interpreter.fastest(list(candidates), lambda name: next(rounds[name]))  # type: ignore[no-any-return]
+    return interpreter.fastest(list(candidates), lambda name: next(rounds[name]))
 
 
 def often(found: Found) -> list[Found]:

@@ -19,6 +19,7 @@ from oracle_history import (
     meter,
     notice,
     order,
+    result,
     setting,
     status,
 )
@@ -308,6 +309,61 @@ def test_a_command_is_not_excused_that_came_after_the_disk_was_put_back_nor_on_a
     assert unanswered(set_back, first=False).status == "fail"
     for excuse in (set_back, copied):
         assert unanswered(excuse, first=True, device=OTHER).status == "fail"
+
+
+def _lost_in_table(h: History) -> None:
+    h.lose_in_table(command(D, "c1"))
+    h.see(D, command(D, "c1"), None)
+
+
+def _another_lost(h: History) -> None:
+    h.order(D, "c2")
+    h.obey(D, "c2")
+    h.lose_in_table(command(D, "c2"))
+
+
+def _changed_in_table(h: History) -> None:
+    h.change(D, command(D, "c1"))
+
+
+def _its_result_lost(h: History) -> None:
+    h.answer(D, "c1", "started")
+    h.lose_in_table(result(D, "c1"))
+
+
+def _lost_on_disk(h: History) -> None:
+    h.lose(D, command(D, "c1"))
+
+
+def _lost_when_done(h: History) -> None:
+    h.run(D, "c1")
+    _lost_in_table(h)
+
+
+def _lost_when_begun(h: History) -> None:
+    h.answer(D, "c1", "started")
+    _lost_in_table(h)
+
+
+@pytest.mark.parametrize(
+    ("story", "fails"),
+    [
+        (_lost_in_table, False),
+        (_another_lost, True),
+        (_changed_in_table, True),
+        (_its_result_lost, True),
+        (_lost_on_disk, True),
+        (_lost_when_done, True),
+        (_lost_when_begun, True),
+    ],
+)
+def test_a_command_that_the_table_has_lost_before_it_was_begun_is_not_answered(
+    story: Callable[[History], None], fails: bool
+) -> None:
+    h = begun()
+    h.order(D, "c1")
+    story(h)
+    assert (end(h)["command-answered"].status == "fail") is fails
 
 
 @pytest.mark.parametrize(("when", "fails"), [("before", False), ("after", True), ("other", True)])

@@ -102,24 +102,74 @@ def test_acks_from_before_a_restore_may_still_come_and_those_of_what_never_was_m
     assert "no-acked-write-lost" in failing(h.results())
 
 
+def adopted(h: History) -> None:
+    """The device, which goes on with a new epoch: HEAD of the old one ends where the copy has it."""
+    h.private((HEAD + D, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, {"epoch": EPOCH})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("device", "up", "fails"), [(D, 2, False), (D, 3, True), ("home-2", 2, True)])
+def test_they_may_come_when_the_epoch_has_ended_too(times: int, device: str, up: int, fails: bool) -> None:
+    h, copy = lived()
+    for _ in range(times):
+        put_back(h, copy)
+    adopted(h)
+    h.ack(device, up)
+    assert ("no-acked-write-lost" in failing(h.results())) is fails
+
+
+def test_acks_of_an_epoch_that_has_ended_say_no_more_than_it_had_where_no_table_was_put_back() -> None:
+    for up in (2, 3):
+        h, _ = lived()
+        adopted(h)
+        h.ack(D, up)
+        assert ("no-acked-write-lost" in failing(h.results())) is (up == 3)
+
+
 def test_a_new_epoch_after_a_restore_has_its_cause_and_one_without_has_none() -> None:
     for restored in (True, False):
         h, copy = lived()
         if restored:
             put_back(h, copy)
-        h.private((HEAD + D, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, {"epoch": EPOCH})
+        adopted(h)
         assert ("no-epoch-change" in failing(h.results())) is not restored
 
 
 def test_epochs_without_end_are_held_against_a_run_also_where_a_device_was_copied() -> None:
     h, _ = lived()
     h.oracle.device_cloned(D)
-    for number in range(EPOCHS_MAX):
-        h.private((HEAD + D, "head"), {"epoch": f"{number:032d}", "up": 0, "verdicts": {}}, {"epoch": "before"})
+    changes(h, EPOCHS_MAX)
     assert "no-epoch-change" not in failing(h.results())
-    h.private((HEAD + D, "head"), {"epoch": NEW, "up": 0, "verdicts": {}}, {"epoch": "before"})
+    changes(h, 1)
     result = h.results()["no-epoch-change"]
     assert result.status == "fail" and f"at most {EPOCHS_MAX} changes" in result.detail
+
+
+def changes(h: History, count: int) -> None:
+    """HEAD takes one epoch after another."""
+    for _ in range(count):
+        h.private((HEAD + D, "head"), {"epoch": f"{h.next_rev():032d}", "up": 0, "verdicts": {}}, {"epoch": "before"})
+
+
+@pytest.mark.parametrize(
+    ("device", "before", "after", "fails"),
+    [
+        (D, EPOCHS_MAX, EPOCHS_MAX, False),
+        (D, EPOCHS_MAX, EPOCHS_MAX + 1, True),
+        (D, EPOCHS_MAX + 1, 0, True),
+        ("home-2", EPOCHS_MAX, 1, True),
+    ],
+)
+def test_epochs_are_counted_anew_once_a_person_has_released_the_device(
+    device: str, before: int, after: int, fails: bool
+) -> None:
+    h, _ = lived()
+    h.oracle.device_cloned(D)
+    changes(h, before)
+    h.oracle.device_released(device)
+    changes(h, after)
+    result = h.results()["no-epoch-change"]
+    assert (result.status == "fail") is fails and "1 releases from quarantine" in result.detail
 
 
 def test_what_a_copy_sends_is_not_invented_and_what_nobody_sends_is() -> None:

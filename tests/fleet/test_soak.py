@@ -24,7 +24,7 @@ from agent.protocol.errors import InputError
 from fleet.plants import PLANTS
 from fleet.scenario.shipped import scenario_paths
 from fleet.soak.corpus import FAILING, FIXED, Corpus
-from fleet.soak.draws import Again, Budget, Draws, Reference, names_in
+from fleet.soak.draws import Again, Budget, Draws, Reference, canary_of, names_in
 from fleet.soak.drift import Bounds, Sample, judged
 from fleet.soak.night import CANARY_SEEDS, Called, Night, Soak
 from fleet.soak.worker import one_run, rss_mb
@@ -128,7 +128,8 @@ def test_a_night_draws_scenarios_seeds_sizes_and_swarms_and_the_same_for_the_sam
     again = Draws(names_in(None), 1)
     assert [again.case(number) for number in range(600)] == cases
     assert Draws(names_in(None), 2).case(0) != cases[0]
-    assert len({Draws(["baseline"], seed).canary() for seed in range(200)}) > len(PLANTS) // 2
+    assert draws.canary() == again.canary() == canary_of(1)
+    assert len({canary_of(seed) for seed in range(200)}) > len(PLANTS) // 2
 
 
 def test_references_and_second_runs_come_between_and_the_clock_ends_it() -> None:

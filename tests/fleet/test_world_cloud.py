@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud.head import head_key
 from cloud.memory import MemoryTable
+from cloud.quarantine import HALTED
 from cloud.relay import Relay
 from cloud.table import (
     PK,
@@ -22,6 +24,7 @@ from cloud.table import (
     Put,
     Record,
     TableError,
+    Throttled,
     Transact,
     Update,
     Work,
@@ -444,6 +447,29 @@ def test_an_application_is_told_what_became_of_its_write_just_when_it_happens() 
     cloud.world.throttle(0.0)
     cloud.run(60)
     assert told == ["now", None]
+
+
+def test_a_release_is_told_once_it_has_ended_a_quarantine_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = Cloud()
+    told: list[str] = []
+    cloud.world.on_released = told.append
+    key = head_key("d")
+    cloud.table.execute(Put({PK: key[0], SK: key[1], "epoch": "e"}), START_MS)
+    cloud.world.release("d")
+    assert told == [], "it was not in quarantine"
+    cloud.table.execute(Update(key, {HALTED: START_MS}), START_MS)
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud.table, "execute", _over_throughput)
+        cloud.world.release("d")
+        cloud.run(5)
+        assert told == []
+    cloud.run(5)
+    cloud.world.release("d")
+    assert told == ["d"] and cloud.probes["quarantine_over"] == 1
+
+
+def _over_throughput(*_: object) -> None:
+    raise Throttled("over the write throughput")
 
 
 def test_expired_items_are_swept_late() -> None:

@@ -35,13 +35,13 @@ class CommandAnswered(Check):
 
     name = "command-answered"
     statement = (
-        "Every command that reached its device before it expired, and was not withdrawn, has one result in the table "
-        "that is final, and so has every one that was done. A result says `done` or `failed` only of what was done, "
-        "and `expired` or `refused` only of what was not; none is still `started` at the end. A restart that was "
-        "ordered is done by any restart of the device after the order came. Three exceptions, "
-        "counted: where two copies of a device lived, or its disk was put back since the command came, each may have "
-        "answered; a record whose life ended while its device was away says no more; and a device that was away until "
-        "a command was too old says nothing of it."
+        "Every command that reached its device before it expired, and was not withdrawn, nor lost in the table, has "
+        "one result there that is final, and so has every one that was done. A result says `done` or `failed` only of "
+        "what was done, and `expired` or `refused` only of what was not; none is still `started` at the end. A restart "
+        "that was ordered is done by any restart of the device after the order came. Three exceptions, counted: where "
+        "two copies of a device lived, or its disk was put back since the command came, each may have answered; a "
+        "record whose life ended while its device was away says no more; and a device that was away until a command "
+        "was too old says nothing of it."
     )
     excuse = "commands that a copy may have answered too, or that were too old when their device was back"
 

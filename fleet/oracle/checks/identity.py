@@ -18,8 +18,9 @@ class NoEpochChange(Check):
         "A device keeps its epoch unless it was restored or reset, or the table was: a needless change heals other "
         "faults and hides them. An epoch in which the device has never sent an operation may be replaced. Whatever "
         f"happens, two copies of one device among it, HEAD does not change its epoch more than {EPOCHS_MAX} times an "
-        "hour."
+        "hour; one exception, counted: when a person releases the device from quarantine, the count begins again."
     )
+    excuse = "releases from quarantine, after each of which epochs were counted anew"
 
     def kept(self) -> None:
         self.checked += 1
