@@ -26,6 +26,14 @@ def set_aside(store: Store) -> list[Key]:
     return store.execute(_ASIDE, (ROW,)).fetchall()
 
 
+def put_aside(store: Store, at_ms: int, key: Key, image: bytes | None, code: str) -> None:
+    """A row that could not be applied, into the dead letters: the last one of each item."""
+    pk, sk = key
+    store.execute(_DROP, (pk, sk, ROW))
+    store.bury(at_ms, pk, sk, ROW, image, 0, code)
+    store.has_aside = True
+
+
 def overtaken(store: Store, keys: Iterable[Key]) -> None:
     """The base of these items is what the cloud has again. Left where they are, such letters would keep them out of
     every comparison for good (agent.digests). Part of the transaction that applies them."""

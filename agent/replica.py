@@ -112,13 +112,14 @@ class Replica:
         n, _, _, pk, sk, kind, image, updated, _, _, seen = row
         store = self.store
         key = (pk, sk)
-        place = None if kind == "sweep" else self.schema.locate(key)
-        if place is None and not verdict:  # a sweep, or the schema has lost the model: nothing is to be shown
+        if kind == "sweep":
             store.drop_operation(n)
             return
+        place = self.schema.locate(key)
         name = place.model.name if place is not None else ""
-        if place is not None and not place.model.receives and verdict != "lost":
-            # An up model: the device's image is the truth, also when the relay would not have it.
+        if (place is None or not place.model.receives) and verdict != "lost":
+            # An up model: the device's image is the truth, also when the relay would not have it. So it is where the
+            # schema has lost the model: with the next one that has it, it is there again.
             if image is None:
                 store.delete_base(pk, sk)
             else:
@@ -148,6 +149,25 @@ class Replica:
         covered = self.store.visible(row.pk, row.sk).n != row.n
         if covered and self.is_surely_over(model, stored_image(row.image or b"")):
             self.store.end_life(row.n)
+
+    # ---------------------------------------------------------------- the relay's schema
+
+    def relay_goes_by(self, version: str) -> None:
+        """What the answer to a hello says of the relay's schema; "": it is the device's own. A cursor remembers what it
+        was reached with. With another schema than the device's, a relay may have told nothing of models that it did
+        not know: as soon as there is a third one, or none that differs, the feed is fetched anew."""
+        store = self.store
+        mark = _marked(version)
+        for feed, models in tuple(store.models.items()):
+            present = self.fingerprints.get(feed, "") + mark
+            if models == present:
+                continue
+            with store.transaction():
+                if "/" in models:
+                    store.drop_cursor(feed)
+                    self.probes["relay_models_changed"] += 1
+                else:
+                    store.set_models(feed, present)
 
     # ---------------------------------------------------------------- rule 12: rows
 
@@ -227,7 +247,7 @@ class Replica:
                 self.store.put_base(pk, sk, image, updated)
                 return True
         self.probes[f"row_{code}"] += 1
-        self.store.set_aside(self.database.clock.now_ms(), pk, sk, image or None, code)
+        letters.put_aside(self.store, self.database.clock.now_ms(), (pk, sk), image or None, code)
         return False
 
     def is_surely_over(self, model: Model, image: Image) -> bool:
@@ -312,7 +332,7 @@ class Replica:
                 set_aside = self.replace_base(feed, keys, items)
                 if first.head is not None:
                     self.step_back_all(first.head, settled, set_aside)
-                store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed])
+                store.set_cursor(feed, first.epoch, first.seq, self.fingerprints[feed] + _marked(first.schema or ""))
                 for key, was in before.items():
                     place = self.schema.locate(key)
                     name = place.model.name if place is not None else ""
@@ -388,7 +408,7 @@ class Replica:
         with store.transaction():
             for row in store.outbox("kind<>'sweep'"):
                 place = self.schema.locate((row.pk, row.sk))
-                if place is not None and place.model.receives:
+                if place is None or place.model.receives:  # what the schema has lost goes on as it is, too
                     if row.state == ACKED:
                         keep.append(row)
                     elif not row.seen:
@@ -415,6 +435,11 @@ class Replica:
                 if place is not None and place.model is model and base is not None:
                     rows.append(OutboxRow(0, 0, "", pk, sk, "create", base[0], base[1], "", UNSENT, 0))
         return rows
+
+
+def _marked(version: str) -> str:
+    """What stands behind the fingerprint of a feed's models, where the relay goes by another schema."""
+    return version and "/" + version
 
 
 def _image_of(data: bytes) -> Image:

@@ -390,6 +390,7 @@ class Session(Receiving):
         answered = ack.n == self._hello_n and self._hello_open
         if answered:
             self.learn_time(ack.now, self._hello_sent_at)
+            self.replica.relay_goes_by(ack.schema or "")
             self.hello_answered()
         elif outcome is _APPLIED and not ack.n and self._batch_sent_at != NEVER:
             self.learn_time(ack.now, self._batch_sent_at)

@@ -119,8 +119,8 @@ class Store:
     """One device's file. Not thread-safe: Database serialises callers."""
 
     __slots__ = (
-        "_is_in_memory", "_models", "_pages", "_recent", "_transaction", "connection", "cursors", "epoch_next_u",
-        "execute", "has_aside", "held_due_ms", "identity", "in_flight", "incarnation", "indexes", "outbox_rows",
+        "_is_in_memory", "_pages", "_recent", "_transaction", "connection", "cursors", "epoch_next_u", "execute",
+        "has_aside", "held_due_ms", "identity", "in_flight", "incarnation", "indexes", "models", "outbox_rows",
         "send_id", "sweep_n", "unsent_rows",
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ class Store:
         self._transaction = _Transaction(self)
         self._recent: dict[Key, Visible] = {}  # items of the base that were put last; see _RECENT_MAX
         self.cursors = {}
-        self._models: dict[str, str] = {}  # feed -> the fingerprint of its models that the cursor was reached with
+        self.models: dict[str, str] = {}  # feed -> the fingerprint of its models that the cursor was reached with
         self.in_flight = []
         self.outbox_rows = self.unsent_rows = 0
         self.sweep_n = 0  # the row of the sweep; 0: there is none. It hides no item
@@ -188,7 +188,7 @@ class Store:
         self.outbox_rows, self.unsent_rows, sent_rows, highest, self.held_due_ms, self.sweep_n = counts
         cursors = self.execute("SELECT feed, epoch, seq, models FROM cursor ORDER BY feed").fetchall()
         self.cursors = {feed: (epoch, seq) for feed, epoch, seq, _ in cursors}
-        self._models = {feed: models for feed, _, _, models in cursors}
+        self.models = {feed: models for feed, _, _, models in cursors}
         self.in_flight = []
         if sent_rows:
             sql = f"SELECT {_OUTBOX} FROM outbox WHERE state={SENT} AND epoch=? ORDER BY n"
@@ -423,12 +423,6 @@ class Store:
             "INSERT INTO dead_letter VALUES(NULL, ?, ?, ?, ?, ?, ?, ?)", (at_ms, pk, sk, kind, image, updated, code)
         )
 
-    def set_aside(self, at_ms: int, pk: str, sk: str, image: bytes | None, code: str) -> None:
-        """A row that could not be applied, into the dead letters: the last one of each item."""
-        self.execute("DELETE FROM dead_letter WHERE pk=? AND sk=? AND kind=?", (pk, sk, ROW))
-        self.bury(at_ms, pk, sk, ROW, image, 0, code)
-        self.has_aside = True
-
     def drop_dead_letter(self, n: int) -> bool:
         """Whether there was one of that number."""
         return self.execute("DELETE FROM dead_letter WHERE n=?", (n,)).rowcount > 0
@@ -441,17 +435,21 @@ class Store:
             self.execute("UPDATE cursor SET seq=? WHERE feed=?", (seq, feed))
         else:
             self.execute("INSERT OR REPLACE INTO cursor VALUES(?, ?, ?, ?)", (feed, epoch, seq, models))
-            self._models[feed] = models
+            self.models[feed] = models
         self.cursors[feed] = (epoch, seq)
+
+    def set_models(self, feed: str, models: str) -> None:
+        self.execute("UPDATE cursor SET models=? WHERE feed=?", (models, feed))
+        self.models[feed] = models
 
     def drop_cursor(self, feed: str) -> None:
         self.execute("DELETE FROM cursor WHERE feed=?", (feed,))
         self.cursors.pop(feed, None)
-        self._models.pop(feed, None)
+        self.models.pop(feed, None)
 
     def drop_cursors_of_other_models(self, fingerprints: dict[str, str]) -> list[str]:
         """After a change of the schema: a feed whose models are others is fetched anew. Returns the feeds dropped."""
-        changed = [feed for feed, models in self._models.items() if fingerprints.get(feed) != models]
+        changed = [feed for feed, models in self.models.items() if fingerprints.get(feed) != models.partition("/")[0]]
         for feed in changed:
             self.drop_cursor(feed)
         return changed

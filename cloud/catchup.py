@@ -76,6 +76,7 @@ class CatchUp:
         head = yield from self.identify(device, message, answer)
         if head is None:
             return
+        schema = self.named(message)
         yield answer(
             Ack(
                 epoch=head["epoch"],
@@ -84,6 +85,7 @@ class CatchUp:
                 verdicts=head_verdicts(head),
                 now=self.clock_ms(),
                 n=message.n,
+                schema=schema or msgspec.UNSET,
             )
         )
         for name, state in message.feeds.items():
@@ -92,7 +94,12 @@ class CatchUp:
                 continue
             owner = device if name == "device" else account
             feed = Feed(name, owner, self.config.topic_prefix)
-            yield from self.catch_up(feed, Context(device, account), state, answer)
+            yield from self.catch_up(feed, Context(device, account), state, answer, schema)
+
+    def named(self, message: Hello) -> str:
+        """The version of this relay's schema where the device goes by another, else "": a device that knows models of
+        which this relay does not tell has to ask again once there is a relay that does."""
+        return "" if message.schema == self.schema.version else self.schema.version
 
     def identify(self, device: str, message: Hello, answer: Answer) -> Generator[Request, Any, Item | None]:
         """HEAD as it is for this device: made when there is none, adopted when the device replaces its epoch. None when
@@ -146,7 +153,7 @@ class CatchUp:
     def may_replace(self, head: Item, message: Hello) -> bool:
         return bool(message.replaces == head["epoch"])
 
-    def catch_up(self, feed: Feed, context: Context, state: FeedState, answer: Answer) -> Work:
+    def catch_up(self, feed: Feed, context: Context, state: FeedState, answer: Answer, schema: str = "") -> Work:
         """Rows when all of them are there, else a snapshot; and a feed that has long been quiet gets an empty row."""
         last = yield from self.sequencer.read_tail(feed)
         incarnation = yield from self.sequencer.incarnation_now(last)
@@ -163,7 +170,7 @@ class CatchUp:
                 yield self.sequencer.push(feed, last)  # the account's other devices learn of the new feed epoch
             rows = None
         if rows is None:
-            yield from self.snapshot(feed, context, state.nonce, last, answer)
+            yield from self.snapshot(feed, context, state.nonce, last, answer, schema)
         elif rows:
             yield answer(self.rows_message(feed, state, rows, log_position(last)[1]))
 
@@ -225,7 +232,7 @@ class CatchUp:
 
     # Snapshot
 
-    def snapshot(self, feed: Feed, context: Context, nonce: str, last: Item, answer: Answer) -> Work:
+    def snapshot(self, feed: Feed, context: Context, nonce: str, last: Item, answer: Answer, schema: str = "") -> Work:
         """The feed's position was read first, HEAD comes second, the items last: none of them claims too much."""
         head = yield from self.snapshot_head(feed)
         epoch, seq = log_position(last)
@@ -245,6 +252,7 @@ class CatchUp:
                     items=part,
                     head=head,
                     scan=scan,
+                    schema=schema or msgspec.UNSET,
                 )
             )
 

@@ -22,7 +22,7 @@ from agent.protocol.schema import Context, Model, Schema
 from cloud.answer import Answer
 from cloud.config import RelayConfig
 from cloud.feed import Sequencer
-from cloud.head import OP, ORPHAN, Feed, head_key, log_position, public_image
+from cloud.head import ORPHAN, Feed, head_key, log_position, mark_of, public_image
 from cloud.incarnation import incarnation_of
 from cloud.quarantine import HALTED
 from cloud.table import PK, SK, Get, Item, Page, Query, Request, Work
@@ -150,7 +150,7 @@ class Digests:
         orphans, and what somebody else put there, are not on it."""
         if model.receives:
             return True
-        op = item.get(OP)
+        op = mark_of(item)
         return op is not None and op[0] == device and op[1] == message.epoch and ORPHAN not in item
 
     def add(self, tallies: Tallies, model: Model, key: Key, item: Item) -> bool:

@@ -33,6 +33,7 @@ from cloud.table import PK, PRIVATE_PREFIX, SK, Condition, Item, Key, Query, Upd
 OP: Final = "_op"
 ORPHAN: Final = "_orphan"
 HIDDEN: Final = (PK, SK, OP, ORPHAN)  # never sent down
+_MARK_PARTS: Final = 4
 _HEAD_PK: Final = PRIVATE_PREFIX + "head#"
 LOG_PK: Final = PRIVATE_PREFIX + "log#"
 _HEAD_SK: Final = "head"
@@ -171,6 +172,14 @@ def log_feed(key: Key) -> tuple[FeedName, str] | None:
     if name == "device":
         return "device", owner
     return ("account", owner) if name == "account" else ("all", "")
+
+
+def mark_of(item: Item) -> Sequence[Any] | None:
+    """(device, epoch, u, id) of the operation that last wrote an item. None: no operation did, or what stands there is
+    none of a relay's marks: other programs write to the table too."""
+    mark = item.get(OP)
+    is_mark = mark.__class__ in (list, tuple) and len(mark) == _MARK_PARTS and mark[2].__class__ is int
+    return mark if is_mark else None
 
 
 def public_image(item: Item) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from agent.protocol.schema import Model, Schema
 from cloud import unique
 from cloud.answer import Answer
 from cloud.config import RelayConfig
-from cloud.head import OP, advance, head_key, head_verdicts
+from cloud.head import OP, advance, head_key, head_verdicts, mark_of
 from cloud.incarnation import Incarnation, incarnation_of
 from cloud.orphans import Orphans
 from cloud.quarantine import HALTED
@@ -293,7 +293,7 @@ class Ingest:
             return max(updated_ms, MS_OLDEST)
         self.counters["stamp_cut"] += 1
         if present is not None:
-            op = present.get(OP)
+            op = mark_of(present)
             if op is not None and op[0] == batch.device and op[1] == batch.epoch:
                 return max(now_ms, model.updated_ms(cast(Image, present)) + 1)
         return now_ms
@@ -305,7 +305,7 @@ class Ingest:
         if model.conflict == "latest":
             return model.updated_ms(cast(Image, present)) < stamp_ms
         if model.conflict == "cloud":
-            return OP in present  # what was last written in the cloud stays
+            return mark_of(present) is not None  # what was last written in the cloud stays
         return True  # arrival, device: the cloud's own writers do not pass here, so both mean "the device's, now"
 
     def is_void(self, before: Item | None, after: Item | None) -> bool:

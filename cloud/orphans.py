@@ -13,7 +13,7 @@ from typing import Any
 from agent.protocol.schema import Context, Model, Schema
 from cloud import unique
 from cloud.config import RelayConfig
-from cloud.head import OP, ORPHAN, head_key
+from cloud.head import OP, ORPHAN, head_key, mark_of
 from cloud.table import PK, SK, Cancelled, Check, Condition, Delete, Item, Key, Page, Query, Request, Transact, Update
 
 
@@ -48,14 +48,14 @@ class Orphans:
 
     def is_orphan(self, item: Item, model: Model, device: str, epoch: str) -> bool:
         """Whether this device wrote it in another epoch, and it is not marked yet."""
-        op = item.get(OP)
+        op = mark_of(item)
         if op is None or op[0] != device or op[1] == epoch or (ORPHAN in item and model.orphans == "keep"):
             return False
         return self.is_in(item, model, device)
 
     def is_left(self, item: Item, model: Model, device: str, epoch: str, first_u: int) -> bool:
         """Whether an operation of this epoch wrote it and no later one, though the device has restated all it has."""
-        op = item.get(OP)
+        op = mark_of(item)
         if op is None or op[0] != device or op[1] != epoch or op[2] >= first_u:
             return False
         return not (ORPHAN in item and model.orphans == "keep") and self.is_in(item, model, device)

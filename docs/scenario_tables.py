@@ -12,7 +12,7 @@ from docs.markdown import code, table
 from fleet.quota.presets import PRESETS
 from fleet.scenario.build import build_plan
 from fleet.scenario.expect import COLUMNS, LATENCY_PATHS, PART_PATHS, PATHS, RECOVERED
-from fleet.scenario.faults import KINDS, Background, FaultBase, Lasting, Occurring
+from fleet.scenario.faults import KINDS, Background, FaultBase, Lasting, Occurring, Stage
 from fleet.scenario.json_schema import json_schema
 from fleet.scenario.load import load
 from fleet.scenario.presets import LINKS
@@ -55,6 +55,7 @@ _FAMILY_KEYS: Final[tuple[tuple[type[FaultBase], str, tuple[str, ...]], ...]] = 
     (Lasting, "lasting", ("name", "kind", "at", "rate", "from", "until", "duration")),
     (Occurring, "momentary", ("name", "kind", "at", "rate", "from", "until")),
     (Background, "background", ("name", "kind", "at", "duration")),
+    (Stage, "momentary", ("name", "kind")),
 )
 
 

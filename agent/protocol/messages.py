@@ -111,7 +111,8 @@ class Digest(Message, tag="digest", frozen=True, gc=False):
 
 
 class Ack(Message, tag="ack", frozen=True, gc=False):
-    """Relay to device: HEAD as just read or committed. `verdicts`: u -> "lost" or a reason for rejection."""
+    """Relay to device: HEAD as just read or committed. `verdicts`: u -> "lost" or a reason for rejection. `schema`, in
+    the answer to a hello that says another: the version of the relay's own."""
 
     epoch: str
     up: int
@@ -119,6 +120,7 @@ class Ack(Message, tag="ack", frozen=True, gc=False):
     upid: str | None = None
     verdicts: dict[int, str] = {}
     n: int = 0  # of the hello that this answers; 0 when it answers an `up`
+    schema: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Reset(Message, tag="reset", frozen=True, gc=False):
@@ -205,6 +207,7 @@ class Snapshot(Message, tag="snapshot", frozen=True, gc=False):
     items: list[SnapshotItem]
     head: HeadMark | None = None
     scan: str = ""
+    schema: str | msgspec.UnsetType = msgspec.UNSET  # as in the ack to the same hello
 
 
 FromDevice = Up | Hello | Digest

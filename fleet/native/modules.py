@@ -56,6 +56,7 @@ MODULES: Final = (
     "fleet.oracle.checks.lives",
     "fleet.oracle.checks.monotone",
     "fleet.oracle.checks.own_writes",
+    "fleet.oracle.checks.poison",
     "fleet.oracle.checks.policy",
     "fleet.oracle.checks.quiet",
     "fleet.oracle.checks.resend",

@@ -352,12 +352,20 @@ class AppSide(WireSide):
         for kind in ("account", "all"):
             for item in list(d.feeds[kind].items.values()):
                 self._reads_after_boot(t_us, d, item, found.pop(item.key, None))
+        d.returned = frozenset()
         for key, rev in found.items():
             if rev is None or d.stale.get(key) != rev:
                 self.checks.survive.differs(t_us, device, key, None, rev)
 
     def _reads_after_boot(self, t_us: int, d: Device, item: Item, rev: int | None) -> None:
         survive = self.checks.survive
+        name = item.model.name
+        if name in d.lacks:
+            return  # it is in the file, and nobody can read it
+        if name in d.returned and item.receives:  # what became of it meanwhile no trigger has told; a snapshot follows
+            if item.wide is None:
+                item.visible = rev
+            return
         expected = self._readable(d, item)
         maybe, item.maybe = item.maybe, None
         if item.model.mem:

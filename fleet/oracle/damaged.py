@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from agent.protocol.messages import Key
 from fleet.oracle.app_side import AppSide
 from fleet.oracle.restored import Image
-from fleet.oracle.state import Device
+from fleet.oracle.state import FLAGGED, SWEPT, Device
 
 JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of is healed
 
@@ -59,6 +59,31 @@ class DamagedSide(AppSide):
     def damage_lasts(self, t_us: int, device: str, key: Key) -> None:
         """The run is over, and they differ."""
         self.checks.heals.lasts(t_us, device, key)
+
+    def device_lacks(self, t_us: int, device: str, models: frozenset[str]) -> None:
+        """From its next boot on the device's schema has not these models: its applications cannot read their items."""
+        if self._open:
+            self._settle()
+        d = self._devices[device]
+        d.returned = (d.returned | d.lacks) - models
+        d.lacks = models
+
+    def relay_lacks(self, t_us: int, models: frozenset[str]) -> None:
+        """From now on no relay knows these models. Of what changed while it did not know one no row will tell: devices
+        get the present state by a snapshot, once there is a relay that knows it."""
+        if self._open:
+            self._settle()
+        known = self._relay_lacks - models
+        self._relay_lacks = models
+        for item in self._items.values():
+            if item.receives and item.model.name in known:
+                item.logged, item.untold = item.index, True
+                item.log_epoch, item.log_seq = "", 0
+                item.swept = FLAGGED if item.swept == SWEPT else item.swept
+
+    def poison_delivered(self, t_us: int, device: str, key: Key, seq: int, at: int, *, moved: bool) -> None:
+        """Rows up to `seq` that fit, with a poisoned item among them, were delivered; the device is `at` that row."""
+        self.checks.poison.delivered(t_us, device, key, seq, at, moved=moved)
 
     def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
         """The device is told that these models differ for good."""

@@ -80,6 +80,8 @@ class Final(DamagedSide):
 
     def _all_logged(self, t_us: int) -> None:
         for item in self._items.values():
+            if item.model.name in self._relay_lacks:
+                continue  # no relay knows of it now
             if item.receives and item.feed is not None and item.index > item.logged:
                 self.checks.logged.missing(t_us, _owner(item), item.key, item.rev, item.at(item.logged))
             if item.swept == SWEPT and item.receives and item.feed is not None:
@@ -123,6 +125,8 @@ class Final(DamagedSide):
 
     def _absent(self, t_us: int, d: Device, item: Item, table: Mapping[Key, Image]) -> None:
         """An item that the device does not have."""
+        if item.model.name in d.lacks:
+            return
         if not (item.sends or item.receives):
             if item.visible is not None:
                 self.checks.own_writes.before_write(t_us, d.name, item.key, item.visible, None)
@@ -134,7 +138,7 @@ class Final(DamagedSide):
             self._reached(d, item, item.index, None)
 
     def _equal(self, t_us: int, d: Device, item: Item, image: Image | None, found: Image | None) -> None:
-        if item.rejected or (found is not None and stored.ORPHAN in found):
+        if (item.rejected and not item.receives) or (found is not None and stored.ORPHAN in found):
             return
         if item.oversize and found is not None:
             size_bytes = stored.image_bytes(found)

@@ -58,6 +58,7 @@ class Ledger:
         self.cloud_writes_of: Counter[str] = Counter()  # by model
         self.messages_unreadable = 0
         self._schema = schema
+        self._relay_lacks: frozenset[str] = frozenset()  # models that no relay knows now
         self._start_us = start_ms * 1000
         self._devices: dict[str, Device] = {}
         self._feeds: dict[FeedId, Feed] = {}

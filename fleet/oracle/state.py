@@ -117,6 +117,7 @@ class Device:
         "idle",
         "index",
         "items",
+        "lacks",
         "last_up",
         "name",
         "old_epoch",
@@ -127,6 +128,7 @@ class Device:
         "replaced_us",
         "restored",
         "resumed",
+        "returned",
         "rotten",
         "sent_epoch",
         "set_back_us",
@@ -168,6 +170,8 @@ class Device:
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: frozenset[tuple[Key, int]] = NO_STATES  # states of items that were changed on its disk
         self.full_until_us = 0  # its disk has no room until then
+        self.lacks: frozenset[str] = frozenset()  # models that its schema does not have now
+        self.returned: frozenset[str] = frozenset()  # that it has again, or at last, from its next boot on
         self.cloned = False  # a second one of this name lives, or has lived
         self.replaced_us: list[int] = []  # when HEAD took another epoch, of the last hour
         self.idle = 0  # messages with content since this device's last progress

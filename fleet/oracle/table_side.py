@@ -93,7 +93,7 @@ class TableSide(LogSide):
             checks.invented.image(t_us, name, item.key, new, "in the table")
             op = new.get(stored.OP)
             was = old.get(stored.OP) if old is not None else None
-            if op is not None and op is not was and op != was:
+            if op is not None and op is not was and op != was and (cloud is None or cloud[0] != rev):
                 own = True
                 self._made_by_operation(t_us, item, op, rev, old, new)
             elif cloud is not None and cloud[0] == rev:

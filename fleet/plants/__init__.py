@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.protocol.errors import Problem
 from cloud.relay import Relay
-from fleet.plants import agent, digests, due, relay, remote
+from fleet.plants import agent, digests, due, relay, remote, schemas
 from fleet.world.world import Types
 
 
@@ -60,6 +60,7 @@ def _statement(kind: type) -> str:
 
 _REMOTE: Final = "remote-commands"
 _COPIES: Final = "remote-copies"
+_SCHEMAS: Final = "schema-rollout"
 _ALL: Final = (
     _relay("ack-before-commit", "ingest_type", relay.HastyIngest, "no-acked-write-lost"),
     _relay("arrival-wins", "ingest_type", relay.ArrivalIngest, "conflict-policy", "conflict"),
@@ -130,9 +131,16 @@ _ALL: Final = (
         "every-write-decided convergence read-your-writes",
         "lifetimes",
     ),
+    _agent("poison-blocks-feed", "replica", agent.StoppedReplica, "poison-passed convergence", "poison"),
+    _agent("refused-sent-again", "replica", agent.StubbornReplica, "nothing-invented convergence", "poison"),
+    _agent("relay-schema-unheard", "replica", schemas.DeafReplica, "convergence", _SCHEMAS),
     _relay("renewal-undone", "ingest_type", relay.DeletingIngest, "conflict-policy", "lifetimes"),
     _relay("repeats-applied", "ingest_type", relay.RepeatingIngest, "no-double-apply"),
     _agent("row-taken-for-ack", "replica", agent.RowIsAckReplica, "no-epoch-change resend-identical"),
+    _agent(
+        "schema-drops-pending", "session", schemas.AmnesiacSession, "every-write-decided read-your-writes", _SCHEMAS
+    ),
+    _agent("schema-keeps-cursors", "store", schemas.SteadyStore, "convergence", _SCHEMAS),
     _relay("serve-holes", "catchup_type", relay.HoleCatchUp, "convergence no-gap"),
     _agent("snapshot-clears-outbox", "replica", agent.OverwritingReplica, "every-write-decided read-your-writes"),
     _relay("snapshot-from-cache", "catchup_type", relay.CachingCatchUp, "convergence"),

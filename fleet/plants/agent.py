@@ -228,6 +228,22 @@ class EchoReplica(Replica):
             self.store.add_operation(*row.key, "update", image, visible.updated + 1)
 
 
+class StoppedReplica(Replica):
+    """Does not get past an item that it cannot hold: the message counts for nothing, and its feed stops there."""
+
+    def rows(self, message: Rows) -> Outcome:
+        return Outcome.NOTHING if any(row.oversize for row in message.rows) else super().rows(message)
+
+
+class StubbornReplica(Replica):
+    """Sends again what the relay has refused, as if another time would help."""
+
+    def settle(self, row: OutboxRow, verdict: str, changes: list[Change]) -> None:
+        super().settle(row, verdict, changes)
+        if verdict not in ("", "lost"):
+            self.store.add_operation(row.pk, row.sk, row.kind, row.image, row.updated)
+
+
 # ---------------------------------------------------------------- the database: what applications write
 
 

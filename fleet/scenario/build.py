@@ -10,6 +10,7 @@ from fleet.rng import rng
 from fleet.scenario.events import Member, arrival_us, fault_plans
 from fleet.scenario.expect import ALWAYS_REQUIRED
 from fleet.scenario.facts import FILLER, facts
+from fleet.scenario.faults import IN_TABLE, Poison
 from fleet.scenario.model import Group, Link, Scenario, Workload
 from fleet.scenario.plan import DevicePlan, GroupPlan, LinkPlan, Plan, WorkloadPlan
 from fleet.scenario.quota_settings import quota_plan
@@ -19,6 +20,7 @@ from fleet.scenario.settings import agent_plan, broker_plan, cloud_plan
 _CHECKS_OF_FAULTS = {
     "power-cut": ("writes-survive-power-cuts",),
     "reboots": ("writes-survive-power-cuts",),
+    "poison": ("poison-passed",),
     "silent-damage": ("digest-heals", "no-false-alarm"),
 }
 
@@ -69,7 +71,8 @@ def required_checks(scenario: Scenario) -> list[str]:
         return list(dict.fromkeys(scenario.expect.checks))
     names = list(ALWAYS_REQUIRED)
     for fault in scenario.faults:
-        names += _CHECKS_OF_FAULTS.get(fault.kind, ())
+        if not isinstance(fault, Poison) or set(fault.what) & set(IN_TABLE):
+            names += _CHECKS_OF_FAULTS.get(fault.kind, ())
     if any(workload.commands for workload in scenario.workload):
         names += CHECKS_OF_COMMANDS
     return list(dict.fromkeys(names))

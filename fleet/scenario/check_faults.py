@@ -5,11 +5,15 @@ Adds problems to the document; called by fleet.scenario.check.
 
 from __future__ import annotations
 
+from agent.protocol.schema import Schema
 from fleet.scenario.build import device_ids
+from fleet.scenario.check_rollouts import check_stage
 from fleet.scenario.document import Document, Path_
 from fleet.scenario.draft import Draft, outside, raw_names, regions, span, unknown
 from fleet.scenario.events import OFFLINE
 from fleet.scenario.faults import (
+    IN_TABLE,
+    OPERATION,
     Background,
     ClockFault,
     DeviceRestore,
@@ -18,9 +22,11 @@ from fleet.scenario.faults import (
     Messages,
     Occurring,
     OnDevices,
+    Poison,
     PowerCut,
     Reboots,
     SilentDamage,
+    Stage,
     StreamDelay,
     StreamReplay,
     TableSilence,
@@ -54,6 +60,8 @@ def check_fault(draft: Draft, path: Path_, fault: FaultBase) -> None:
             begin = fault.at_us if fault.at_us is not None else draft.phases.warm_up_us if draft.phases else 0
             if begin + fault.duration_us > end:
                 outside(draft, (*path, "duration"), "ends")
+    elif isinstance(fault, Stage):
+        check_stage(draft, path, fault)
     if isinstance(fault, OnDevices):
         _target(draft, (*path, "target"), fault)
     target = getattr(fault, "target", None)
@@ -71,8 +79,25 @@ def check_fault(draft: Draft, path: Path_, fault: FaultBase) -> None:
     if isinstance(fault, SilentDamage) and draft.schema is not None:
         synced = [model.name for model in draft.schema.models.values() if model.sends or model.receives]
         unknown(document, (*path, "model"), fault.model, synced, "model that syncs")
+    if isinstance(fault, Poison) and draft.schema is not None:
+        _poison(draft, path, fault, draft.schema)
     if isinstance(fault, StreamReplay | StreamDelay):
         _late(draft, path, fault)
+
+
+def _poison(draft: Draft, path: Path_, fault: Poison, schema: Schema) -> None:
+    """Every kind of poison has a model that it can hit."""
+    document = draft.document
+    synced = [model.name for model in schema.models.values() if model.sends or model.receives]
+    if unknown(document, (*path, "model"), fault.model, synced, "model that syncs"):
+        return
+    named = [schema.models[name] for name in fault.model or synced]
+    if set(fault.what) & set(IN_TABLE) and not any(model.receives for model in named):
+        hint = "leave out `model`, or give what: [operation]"
+        document.complain((*path, "model"), "nothing of these comes down: no device would meet the poison", hint)
+    if OPERATION in fault.what and not any(model.sends for model in named):
+        hint = "leave out `model`, or `operation` in `what`"
+        document.complain((*path, "model"), "a device sends nothing of these: there is no operation to poison", hint)
 
 
 def _late(draft: Draft, path: Path_, fault: StreamReplay | StreamDelay) -> None:

@@ -23,6 +23,8 @@ from fleet.scenario.faults import (
     PowerCut,
     Reboots,
     RelayKill,
+    RelayRollout,
+    Rollout,
     Shape,
     TableRestore,
     Target,
@@ -139,11 +141,11 @@ def _random(scenario: Scenario, fault: FaultBase, stream: Stream) -> Iterator[tu
 
 def _duration_us(fault: FaultBase, stream: Stream) -> int:
     """Until one event has healed."""
-    if isinstance(fault, Reboots | DeviceRestore | FactoryReset):
+    if isinstance(fault, Reboots | DeviceRestore | FactoryReset | Rollout):
         return stream.between(*fault.off)
     if isinstance(fault, PowerCut):
         return stream.between(*fault.off) + arrival_us(stream, fault.back.over_us, fault.back.shape)
-    if isinstance(fault, RelayKill | TableRestore):
+    if isinstance(fault, RelayKill | TableRestore | RelayRollout):
         return fault.restart_us
     if isinstance(fault, Lasting | ClockFault):
         return fault.duration_us or 0
@@ -162,7 +164,7 @@ def _on_devices(scenario: Scenario, fault: OnDevices, streams: dict[str, Stream]
             for at, duration in _random(scenario, fault, stream)
         ]
     if not isinstance(
-        fault, Reboots | PowerCut | DeviceRestore | FactoryReset | LinkDown
+        fault, Reboots | PowerCut | DeviceRestore | FactoryReset | Rollout | LinkDown
     ):  # all alike: one event for all
         return [(at, "", _duration_us(fault, Stream(0))) for at in times]
     stagger = fault.stagger if isinstance(fault, LinkDown) else None

@@ -335,6 +335,87 @@ class SilentDamage(OnDevices, Occurring):
         return {"where": self.where, "models": list(self.model)}
 
 
+Poisonous = Literal["type", "missing", "stamp", "mark", "oversize", "operation", "message"]
+OPERATION: Final = "operation"
+MESSAGE: Final = "message"
+IN_TABLE: Final[tuple[Poisonous, ...]] = ("type", "missing", "stamp", "mark", "oversize")
+POISONS: Final[tuple[Poisonous, ...]] = get_args(Poisonous)
+
+
+class Poison(OnDevices, Lasting):
+    """What nobody can use, from a program that goes past the model: an item of the device in the table with values of
+    other types, without required ones, with stamps that are none, with something else in the relay's mark, or too large
+    for any message; an operation of the device that no relay may take; a message to and from it that nobody can read.
+    At the end it is mended by whoever made it."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["poison"] = Field(description="Items and operations that nobody can use, past the model.")
+    what: Annotated[
+        tuple[Poisonous, ...],
+        BeforeValidator(one_or_many),
+        PlainSerializer(list),
+        Field(strict=False, min_length=1),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "enum": list(POISONS)},
+                    {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(POISONS)}},
+                ]
+            }
+        ),
+    ] = Field(default=POISONS, description="Which kinds of it, drawn evenly; default: all.")
+    model: Names = Field(
+        default=(),
+        description="Name or names of models. Default: all that sync, in the table those of a device alone.",
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {"what": list(self.what), "models": list(self.model)}
+
+
+class Stage(FaultBase):
+    """Somebody goes over to another schema: at `at`, from one that lacks `before` to one that lacks `lacks`."""
+
+    at_us: Times = Field(alias="at", description="Time or times, from the scenario's start.")
+    lacks: Names = Field(
+        default=(),
+        description="What of the scenario's schema the one lacks that they go over to: `Model`, `Model.field`, "
+        "`Model.field?` (not required there), `Model.field=value` (not in its enum), `Model.field:type` (of that type "
+        "there). Default: nothing, they go over to the scenario's schema.",
+    )
+    before: Names = Field(
+        default=(),
+        description="The same of the schema that they had since the start; of the first stage that hits them.",
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {"lacks": list(self.lacks), "before": list(self.before)}
+
+
+class Rollout(OnDevices, Stage):
+    """Devices restart with another schema: a stage of a rollout, or, with `lacks`, of its rollback."""
+
+    on: ClassVar[Literal["devices", "regions", "cloud"]] = "devices"
+    kind: Literal["rollout"] = Field(description="Devices restart with another schema.")
+    orderly: bool = Field(default=True, description="The agent is stopped first; else it is killed where it stands.")
+    off: DurationRange = Field(default=(10_000_000, 40_000_000), description="Time off, or [least, most].")
+
+    def params(self) -> dict[str, Any]:
+        return {**super().params(), "orderly": self.orderly}
+
+
+class RelayRollout(Stage):
+    """All workers of the relay are stopped where they stand, and started again with another schema."""
+
+    kind: Literal["relay-rollout"] = Field(description="The relay is started again with another schema.")
+    restart_us: PositiveDuration = Field(
+        alias="restart", default=5_000_000, description="Time from the relay's stop until it runs again."
+    )
+
+    def params(self) -> dict[str, Any]:
+        return {**super().params(), "restart_us": self.restart_us}
+
+
 class TableRestore(Occurring):
     """The table is put back to an older copy and marked (`fleet-cloud restore-mark`), while the relay is stopped."""
 
@@ -370,6 +451,9 @@ Fault = Annotated[
     | TableSilence
     | TableRestore
     | SilentDamage
+    | Poison
+    | Rollout
+    | RelayRollout
     | Clone,
     Field(discriminator="kind"),
 ]
@@ -395,6 +479,9 @@ KINDS: dict[str, type[FaultBase]] = {
         TableSilence,
         TableRestore,
         SilentDamage,
+        Poison,
+        Rollout,
+        RelayRollout,
         Clone,
     )
 }

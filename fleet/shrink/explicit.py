@@ -34,6 +34,7 @@ from fleet.scenario.faults import (
     PowerCut,
     Reboots,
     Regions,
+    Rollout,
     Target,
 )
 from fleet.scenario.load import from_values
@@ -48,8 +49,8 @@ Event = tuple[int, str, int]  # at_us, device, duration_us
 Values = dict[str, Any]
 
 # Kinds whose events name a device each; of the others one event is for all that the fault is aimed at.
-_EACH: Final = (Reboots, PowerCut, DeviceRestore, FactoryReset, LinkDown)
-_OFF: Final = (Reboots, PowerCut, DeviceRestore, FactoryReset)
+_EACH: Final = (Reboots, PowerCut, DeviceRestore, FactoryReset, Rollout, LinkDown)
+_OFF: Final = (Reboots, PowerCut, DeviceRestore, FactoryReset, Rollout)
 _PAIRS: Final = {"late": ("late_min_us", "late_max_us"), "delay": ("delay_min_us", "delay_max_us")}
 _RENAMED: Final = {"hops": "hop", "models": "model"}
 _RESTART: Final = "restart_us"

@@ -20,6 +20,7 @@ from fleet.scenario.effective import effective_values, effective_yaml
 from fleet.scenario.load import from_values, load
 from fleet.scenario.model import Scenario
 from fleet.scenario.plan import Plan
+from fleet.scenario.variants import dispensable
 from fleet.sweep.swarm import drawn
 
 
@@ -80,9 +81,10 @@ def _schema(text: str, file: str) -> Schema:
 def scenario_of(source: Source, seed: int, *, swarm: bool = False) -> Scenario:
     """The scenario of one seed: the source itself, or with what the swarm draws for this seed in its place."""
     values = msgspec.json.decode(source.values)
+    schema = _schema(source.schema_text, source.schema_file)
     if swarm:
-        values = drawn(values, seed)
-    return from_values(values, _schema(source.schema_text, source.schema_file), source.shown)
+        values = drawn(values, seed, dispensable(schema))
+    return from_values(values, schema, source.shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fleet.rng import Stream, rng
+from fleet.scenario.faults import POISONS
 from fleet.scenario.units import format_duration, parse_duration, parse_rate
 
 Values = dict[str, Any]
@@ -26,6 +27,10 @@ CONVERGE_AFTER_COPIES_M: Final = 100  # quarantines have to pass, and their rela
 WORKLOAD_STAYS: Final = 0.85
 LARGE_ITEMS: Final = 0.05  # of the workloads in the cloud: some of what they write is too large for any device
 LARGE_BYTES: Final = ["60kb", "130kb"]
+# What a rollout does not go with (docs/protocol.md, "Schemas that differ"): an epoch that begins while a model is not
+# there, and a damage that only a comparison finds, which there is between equals alone.
+NO_STAGES: Final = frozenset(("clone", "table-restore", "device-restore", "factory-reset", "silent-damage"))
+STAGES: Final = frozenset(("rollout", "relay-rollout"))
 LINKS: Final = ("home-wifi", "wifi-poor", "lte", "lte-m", "cellular-bloated", "rural-lossy", "leo-sat", "ethernet")
 
 
@@ -39,10 +44,12 @@ class Setting:
     worker_life_s: int
     groups: tuple[str, ...]
     regions: tuple[str, ...]
+    models: tuple[str, ...] = ()  # that a schema may lack
 
 
-def drawn(values: Values, seed: int) -> Values:
-    """The scenario of this seed: the one given, its faults replaced, the rest changed. `values`: as in a file."""
+def drawn(values: Values, seed: int, models: tuple[str, ...] = ()) -> Values:
+    """The scenario of this seed: the one given, its faults replaced, the rest changed. `values`: as in a file.
+    `models`: those that devices and relay may be without for a while."""
     entity = f"swarm/{values['name']}"
 
     def stream(purpose: str) -> Stream:
@@ -61,8 +68,11 @@ def drawn(values: Values, seed: int) -> Values:
         _seconds(cloud["worker_life"]),
         tuple(group["name"] for group in values["devices"]),
         tuple(dict.fromkeys(group["region"] for group in values["devices"])),
+        models,
     )
     faults = _faults(setting, stream)
+    if {fault["kind"] for fault in faults} & NO_STAGES:
+        faults = [fault for fault in faults if fault["kind"] not in STAGES]
     kinds = {fault["kind"] for fault in faults}
     values.update(
         duration=_time(length_s),
@@ -182,7 +192,7 @@ def _faults(setting: Setting, stream_of: Callable[[str], Stream]) -> list[Values
     faults = []
     for name, draw in DRAWS.items():
         stream = stream_of(f"fault/{name}")
-        if stream.below(100) < density:
+        if stream.below(100) < density and (setting.models or name not in STAGES):
             faults.append({"name": name, **draw(setting, stream)})
     return faults
 
@@ -362,6 +372,51 @@ def _silent_damage(setting: Setting, stream: Stream) -> Values:
     return {"kind": "silent-damage", "where": where, "rate": f"{max(1, events * 3600 // setting.length_s)}/h"}
 
 
+def _poison(setting: Setting, stream: Stream) -> Values:
+    duration = _fits(setting, stream, (20, 120, 600))
+    what = [name for name in POISONS if stream.chance(0.5)] or [stream.choice(POISONS)]
+    return {
+        "kind": "poison",
+        "what": what,
+        "duration": _time(duration),
+        **_times(setting, stream, duration, (1, 2, 4)),
+        **_few(stream),
+    }
+
+
+def _lacks(setting: Setting, stream: Stream) -> list[str]:
+    found = [name for name in setting.models if stream.chance(0.3)]
+    return found[:3] or [stream.choice(setting.models)]
+
+
+def _rollout(setting: Setting, stream: Stream) -> Values:
+    """One to three stages of the same rollout, or one that takes models away."""
+    longest, off = _off(setting, stream, (1, 20, 60))
+    last_s = setting.length_s - longest - 1
+    at = sorted(stream.between(setting.warm_up_s, max(setting.warm_up_s, last_s)) for _ in range(1 + stream.below(3)))
+    key = stream.choice(("before", "before", "lacks"))
+    return {
+        "kind": "rollout",
+        key: _lacks(setting, stream),
+        "at": [_time(second) for second in dict.fromkeys(at)],
+        "orderly": stream.chance(0.5),
+        **off,
+        **_target(setting, stream),
+    }
+
+
+def _relay_rollout(setting: Setting, stream: Stream) -> Values:
+    """In the end the relay knows all."""
+    restart = _fits(setting, stream, (1, 5, 20))
+    at = stream.between(setting.warm_up_s, setting.length_s - restart - 1)
+    return {
+        "kind": "relay-rollout",
+        "before": _lacks(setting, stream),
+        "at": _time(at),
+        "restart": _time(restart),
+    }
+
+
 DRAWS: Final[dict[str, Callable[[Setting, Stream], Values]]] = {
     "broker-outage": _broker_outage,
     "link-down": _link_down,
@@ -386,4 +441,7 @@ DRAWS: Final[dict[str, Callable[[Setting, Stream], Values]]] = {
     "device-restore": _device_restore,
     "factory-reset": _factory_reset,
     "disk-full": _disk_full,
+    "poison": _poison,
+    "rollout": _rollout,
+    "relay-rollout": _relay_rollout,
 }

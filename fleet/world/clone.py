@@ -73,6 +73,7 @@ def clone_of(
         return None
     made = SimDevice(replace(world, oracle=Unheard()), plan, group, profile)
     made.disk = disk
+    made.schema = original.schema
     name = f"{plan.id}/clone/{world.clock.now}"  # its own chance: two copies of a disk do not draw alike
     made.tie = world.clock.tie(name)
     made.random = rng(world.seed, name, "agent")

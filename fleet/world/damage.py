@@ -20,7 +20,7 @@ from fleet.oracle import Oracle
 from fleet.oracle.payload import REV, TEXT, text_for
 from fleet.oracle.stored import ORPHAN, image_bytes, image_equals
 from fleet.rng import Stream, rng
-from fleet.scenario.plan import FaultPlan
+from fleet.scenario.plan import FaultPlan, Plan
 from fleet.trace import Trace
 from fleet.world import fuse
 from fleet.world.clock import Clock
@@ -222,3 +222,12 @@ class Damage:
         if data is None or item is None:
             return data is None and (item is None or ORPHAN in item)
         return image_equals(stored_image(data), item)
+
+
+def heal_within_us(plan: Plan) -> int:
+    """How long a silent damage may last on a device that is online: until the next comparison, until it is sure, until
+    the last heal of its feed is old enough; each comparison may have to be tried again, and another damage of the same
+    model begins the waiting anew."""
+    agent, cloud = plan.agent, plan.cloud
+    sure_us = cloud.record_life_us + cloud.worker_life_us
+    return 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us

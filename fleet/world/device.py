@@ -32,6 +32,7 @@ from agent.events import (
 )
 from agent.files import open_memory
 from agent.protocol import topics
+from agent.protocol.errors import ModelError
 from agent.protocol.messages import Key, decode_image
 from agent.protocol.schema import Context, Schema
 from agent.remote.commander import Commander
@@ -48,6 +49,7 @@ from fleet.world.clock import Clock
 from fleet.world.connection import Connection, Will
 from fleet.world.executor import Executor
 from fleet.world.link import Link, Profile
+from fleet.world.rollout import refused
 
 START_MS: Final = 1_767_225_600_000  # virtual time 0: 2026-01-01T00:00:00Z
 FUSE_STATEMENTS_MAX: Final = 16  # more than any one message runs
@@ -86,50 +88,19 @@ class Surroundings:
     orders: Oracle  # judges what commands do, also on a copy of a device
     first_rev: Callable[[str, str], int] | None  # where the schema has remote commands: numbers for their results
     commands: CommandPlan
+    mixed: bool = False  # whether devices may have other schemas than the scenario's
 
 
 class SimDevice:
     """The broker's client, the session's driver, and the applications' handle on the database."""
 
     __slots__ = (
-        "_booted_us",
-        "_drift_ppb",
-        "_generation",
-        "_is_other_disk",
-        "_mints",
-        "_next_drift_ppb",
-        "_offset_us",
-        "_read_ms",
-        "_read_us",
-        "_topic",
-        "_wake_ms",
-        "_wakes",
-        "account",
-        "config",
-        "conn",
-        "context",
-        "database",
-        "delete_rev",
-        "device_id",
-        "disk",
-        "executor",
-        "faults",
-        "full",
-        "group",
-        "link",
-        "powered",
-        "random",
-        "reboots",
-        "region",
-        "result_rev",
-        "session",
-        "stream",
-        "subscriptions",
-        "tie",
-        "wants_puback",
-        "will",
-        "world",
-    )
+        "_booted_us", "_drift_ppb", "_generation", "_is_other_disk", "_mints", "_next_drift_ppb", "_offset_us",
+        "_read_ms", "_read_us", "_topic", "_wake_ms", "_wakes", "account", "config", "conn", "context",
+        "database", "delete_rev", "device_id", "disk", "executor", "faults", "full", "group", "link", "powered",
+        "random", "reboots", "region", "result_rev", "schema", "session", "stream", "subscriptions", "tie",
+        "wants_puback", "will", "world",
+    )  # fmt: skip
 
     def __init__(self, world: Surroundings, plan: DevicePlan, group: GroupPlan, profile: Profile) -> None:
         self.world = world
@@ -138,6 +109,7 @@ class SimDevice:
         self.account = group.account
         self.region = group.region
         self.context = Context(plan.id, group.account)
+        self.schema = world.schema  # it may lack some of the scenario's
         self.config = world.configs[group.encoding]
         self.link = Link(profile)
         self.tie = world.clock.tie(plan.id)
@@ -218,7 +190,7 @@ class SimDevice:
         try:
             database = world.types.database(
                 self.disk,
-                world.schema,
+                self.schema,
                 self.context,
                 monotonic_ms=self.monotonic_ms,
                 wall_ms=self.wall_ms,
@@ -420,6 +392,9 @@ class SimDevice:
         except sqlite3.OperationalError as error:
             disk.refused(self, error)
             return None
+        except ModelError as error:
+            refused(self, error)
+            return None
         return result
 
     def has(self, model: str, properties: Mapping[str, Any]) -> bool:
@@ -428,7 +403,7 @@ class SimDevice:
         if database is None:
             return False
         try:
-            return database.get(model, properties) is not None
+            return model in self.schema.models and database.get(model, properties) is not None
         except fuse.PowerCutError:
             self.cut()
             return False
@@ -442,7 +417,7 @@ class SimDevice:
             return
         if event not in _KIND_OF:  # a verdict
             world.oracle.device_verdict(now, self.device_id, change.key, change.updated, event)
-            if event == "synced" and world.schema.models[change.model].receives:
+            if event == "synced" and change.model and world.schema.models[change.model].receives:
                 self._look(change.key)
             return
         image = change.image

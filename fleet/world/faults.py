@@ -20,6 +20,7 @@ from fleet.world.clock import Clock, Tie
 from fleet.world.cloud import CloudWorld
 from fleet.world.device import SimDevice
 from fleet.world.hops import Hop, HopFault
+from fleet.world.rollout import Rollouts
 
 LOOK_US: Final = 300_000_000
 LOOKS: Final = 24  # for as long as a device remembers that it was told to wait, and longer
@@ -43,6 +44,8 @@ class Faults:
         on_heal: Callable[[str], None],
         clone: Callable[[SimDevice], SimDevice | None],
         damage: Callable[[SimDevice, FaultPlan], None],
+        poison: Callable[[SimDevice, FaultPlan, int], None] | None = None,
+        rollouts: Rollouts | None = None,
     ) -> None:
         self._clock = clock
         self._seed = seed
@@ -53,6 +56,8 @@ class Faults:
         self._on_heal = on_heal
         self._clone = clone
         self._damage = damage
+        self._poison = poison
+        self._rollouts = rollouts
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
         self._links_down: dict[str, int] = {}
         self._copies: dict[tuple[str, int], list[Item]] = {}  # (fault, when it restores) -> the table as it was
@@ -164,6 +169,18 @@ class Faults:
                     device.power_off()
                 self._later(event, tie, device.boot, None)
 
+    def rollout(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
+        """A device that is off has the other schema when whoever turned it off brings it back."""
+        assert self._rollouts is not None
+        for device in self._targets(plan, event):
+            if device.powered:
+                if plan.params["orderly"]:
+                    device.stop()
+                else:
+                    device.power_off()
+                self._later(event, tie, device.boot, None)
+            self._rollouts.device(device, plan)
+
     def power_cut(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         """The device comes back when the event is over: the cut itself happens within its first half."""
         for device in self._targets(plan, event):
@@ -235,10 +252,19 @@ class Faults:
         for device in self._targets(plan, event):
             self._damage(device, plan)
 
+    def poison(self, plan: FaultPlan, event: Event, _tie: Tie) -> None:
+        assert self._poison is not None
+        for device in self._targets(plan, event):
+            self._poison(device, plan, event[2])
+
     # ---------------------------------------------------------------- cloud
 
     def relay_kill(self, plan: FaultPlan, _event: Event, _tie: Tie) -> None:
         self._cloud.kill_worker(plan.params["restart_us"])
+
+    def relay_rollout(self, plan: FaultPlan, _event: Event, _tie: Tie) -> None:
+        assert self._rollouts is not None
+        self._rollouts.relay(plan)
 
     def relay_stall(self, _plan: FaultPlan, event: Event, _tie: Tie) -> None:
         self._cloud.stall_worker(event[2])
@@ -315,6 +341,9 @@ _BEGIN: Final[dict[str, Callable[[Faults, FaultPlan, Event, Tie], None]]] = {
     "table-restore": Faults.table_restore,
     "clone": Faults.clone,
     "silent-damage": Faults.silent_damage,
+    "poison": Faults.poison,
+    "rollout": Faults.rollout,
+    "relay-rollout": Faults.relay_rollout,
     "stream-replay": Faults.cloud_window,
     "stream-delay": Faults.cloud_window,
     "clock": Faults.clock,

@@ -18,32 +18,31 @@ from agent.protocol import topics
 from agent.protocol.messages import Key
 from agent.protocol.remote import has_commands
 from agent.protocol.schema import Context, Schema
-from cloud.config import RelayConfig
 from cloud.head import LOG_PK, log_pk, position_of
 from cloud.relay import Relay
 from cloud.table import PK, PRIVATE_PREFIX, SK, Record
 from fleet.latencies import Latencies
 from fleet.oracle import CheckResult, Oracle
 from fleet.quota import setup as quota
-from fleet.rng import rng
-from fleet.scenario.plan import Plan, WorkloadPlan
+from fleet.scenario.plan import FaultPlan, Plan, WorkloadPlan
 from fleet.trace import NoTrace, Trace
 from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
-from fleet.world.damage import Damage
+from fleet.world.damage import Damage, heal_within_us
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
 from fleet.world.link import Profile
+from fleet.world.poison import Poison, watching
+from fleet.world.relays import relay_maker
 from fleet.world.reseed import reseed
+from fleet.world.rollout import RELAY_ROLLOUT, ROLLOUT, Rollouts, Schemas
 from fleet.world.table import WorldTable, in_memory
 from fleet.world.timeline import Timeline
 from fleet.world.workload import CloudWriter, DeviceWriter, Revs
 
-NEVER_MS: Final = 1 << 62
-INCARNATION_MS: Final = 60_000  # a relay's own default
 LOOK_EVERY_US: Final = 1_000_000  # while converging
 
 
@@ -115,34 +114,20 @@ class World:
         self.changed_us = 0  # of any item, anywhere
         self.table.stream.subscribe(self._committed)
         self.broker = quota.broker_of(self.clock, self._broker_settings(), plan, self.trace)
-        accounts = {device.id: plan.groups[device.group].account for device in plan.devices}
-        relay = self._relay(types.relay, accounts.get)
+        make_relay = relay_maker(types.relay, plan, self.now_ms, self.probes)
+        relay = make_relay(self.schema)
         self.cloud = quota.maker(types.cloud, plan)(
             self.clock, self.table, relay, self.broker, plan.cloud, plan.seed, self.trace, self.probes, START_MS
         )
         self.cloud.on_restored = self._restored
         self.cloud.on_released = self.oracle.device_released
-        self.surroundings = surroundings = Surroundings(
-            clock=self.clock,
-            broker=self.broker,
-            schema=self.schema,
-            oracle=self.oracle,
-            trace=self.trace,
-            probes=self.probes,
-            seed=plan.seed,
-            types=types.agent,
-            configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
-            ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
-            in_memory=any(model.mem for model in self.schema.models.values()),
-            orders=self.oracle,
-            first_rev=self.revs.first if has_commands(self.schema) else None,
-            commands=plan.commands,
-        )
+        self.surroundings = surroundings = self._surroundings(types.agent)
         self.devices: dict[str, SimDevice] = {}
         self._make_devices(surroundings)
         self._start_workloads()
         self.healed_us: dict[str, int] = {}
         self.damage = self._damage()
+        self.rollouts = self._rollouts(make_relay)
         self.faults = Faults(
             plan.faults,
             clock=self.clock,
@@ -154,6 +139,8 @@ class World:
             on_heal=self._healed,
             clone=self._clone,
             damage=self.damage.strike,
+            poison=self._poison(),
+            rollouts=self.rollouts,
         )
         self.timeline = Timeline(self)
         if plan.reseed is not None:  # last of all: what is drawn and ordered before is as without
@@ -166,6 +153,7 @@ class World:
 
     def _oracle(self, kind: type[Oracle]) -> Oracle:
         plan = self.plan
+        kind = watching(kind) if self._has("poison") else kind
         oracle = kind(
             self.schema,
             [(device.id, plan.groups[device.group].account) for device in plan.devices],
@@ -174,9 +162,28 @@ class World:
             start_ms=START_MS,
             tallies=self.latencies.by_device(plan),
         )
-        oracle.heal_within_us = self._heal_within_us()
+        oracle.heal_within_us = heal_within_us(plan)
         oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
         return oracle
+
+    def _surroundings(self, types: AgentTypes) -> Surroundings:
+        return Surroundings(
+            clock=self.clock,
+            broker=self.broker,
+            schema=self.schema,
+            oracle=self.oracle,
+            trace=self.trace,
+            probes=self.probes,
+            seed=self.plan.seed,
+            types=types,
+            configs={encoding: self._agent_config(encoding) for encoding in ("json", "msgpack")},
+            ends={m.name: m.ttl_attribute for m in self.schema.models.values() if m.ttl_attribute is not None},
+            in_memory=any(model.mem for model in self.schema.models.values()),
+            orders=self.oracle,
+            first_rev=self.revs.first if has_commands(self.schema) else None,
+            commands=self.plan.commands,
+            mixed=self._has(ROLLOUT),
+        )
 
     def _make_devices(self, surroundings: Surroundings) -> None:
         plan = self.plan
@@ -191,6 +198,22 @@ class World:
         first_rev = self.revs.first("damage", "")
         return Damage(self.clock, self.plan.seed, self.devices, *shared, first_rev, self._feed_tail)
 
+    def _poison(self) -> Callable[[SimDevice, FaultPlan, int], None] | None:
+        if not self._has("poison"):
+            return None
+        parts = (self.broker, self.cloud, self.schema, self.oracle, self.trace, self.probes, self.revs.first)
+        return Poison(self.clock, self.plan.seed, self.devices, *parts, self.plan.duration_us).strike
+
+    def _rollouts(self, make_relay: Callable[[Schema], Relay]) -> Rollouts | None:
+        if not (self._has(ROLLOUT) or self._has(RELAY_ROLLOUT)):
+            return None
+        schemas = Schemas(self.plan, self.schema, make_relay)
+        schemas.begin(self.devices, self.cloud, self.oracle)
+        return Rollouts(schemas, self.cloud, self.oracle, self.probes)
+
+    def _has(self, kind: str) -> bool:
+        return any(fault.kind == kind for fault in self.plan.faults)
+
     def _broker_settings(self) -> BrokerSettings:
         plan = self.plan.broker
         in_flight_max, payload_bytes_max = quota.limits(self.plan)
@@ -204,40 +227,10 @@ class World:
             cloud_prefix=f"{topics.PREFIX}/service/",
         )
 
-    def _relay(self, kind: type[Relay], account_of: Callable[[str], str | None]) -> Relay:
-        chance = rng(self.plan.seed, "cloud", "relay").hex
-        relay = kind(self.schema, self._relay_config(), self.now_ms, chance, self.probes, account_of)
-        if not self._is_restored():
-            relay.incarnation.learn("")  # nobody will ever change the marker: no relay has to look
-        return relay
-
-    def _relay_config(self) -> RelayConfig:
-        plan = self.plan.cloud
-        return RelayConfig(
-            retention_ms=plan.feed_retention_ms,
-            expiry_margin_ms=plan.ttl_margin_ms,
-            record_life_ms=plan.record_life_us // 1000,
-            worker_life_ms=plan.worker_life_us // 1000,
-            future_ms=plan.future_bound_ms,
-            incarnation_ms=INCARNATION_MS if self._is_restored() else NEVER_MS,
-        )
-
-    def _is_restored(self) -> bool:
-        """Whether the table will be put back at any time."""
-        return any(fault.kind == "table-restore" for fault in self.plan.faults)
-
     def _agent_config(self, encoding: str) -> AgentConfig:
         plan = self.plan.agent
         numbers = {name: getattr(plan, name) for name in plan.__struct_fields__}
         return AgentConfig(compact=encoding == "msgpack", **numbers)
-
-    def _heal_within_us(self) -> int:
-        """How long a silent damage may last on a device that is online: until the next comparison, until it is sure,
-        until the last heal of its feed is old enough; each comparison may have to be tried again, and another damage
-        of the same model begins the waiting anew."""
-        agent, cloud = self.plan.agent, self.plan.cloud
-        sure_us = cloud.record_life_us + cloud.worker_life_us
-        return 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us
 
     def _start_workloads(self) -> None:
         plan, revs = self.plan, self.revs
@@ -422,6 +415,8 @@ class World:
         """Nothing on its way, at the tail of every feed."""
         session = device.session
         if session is None or session.store.outbox_rows or session.digests.is_healing:
+            return False
+        if self.rollouts is not None and not self.rollouts.has_heard(device):
             return False
         cursors = session.store.cursors
         return all(feed in cursors and cursors[feed] == self._feed_tail(device, feed) for feed in session.replica.feeds)

@@ -234,6 +234,17 @@ def test_fields_of_the_key_cannot_change(props: dict[str, Any]) -> None:
     ITEM.update(key, image, {"id": "x", "kind": "a", "sk": key[1], "deviceId": "dev1"}, ME, 2)
 
 
+@pytest.mark.parametrize("was", [{}, {"name": 7}, {"name": "other"}])
+def test_what_the_key_says_may_be_put_into_an_item_that_was_written_without_it(was: dict[str, Any]) -> None:
+    setting = FLEET.models["Setting"]
+    key, image = setting.create({"name": "mode", "rev": 1}, ME, 1, fixed_id)
+    del image["name"]
+    mended = setting.update(key, {**image, **was}, {"name": "mode", "rev": 2}, ME, 2)
+    setting.check(key, mended)
+    with pytest.raises(ModelError, match="cannot change"):
+        setting.update(key, {**image, **was}, {"name": "another", "rev": 2}, ME, 2)
+
+
 def test_a_required_field_cannot_be_removed_and_null_is_stored_where_the_schema_says_so() -> None:
     key, image = made(ITEM, gone="x")
     assert code_of(lambda: ITEM.update(key, image, {"deviceId": None}, ME, 2)) == ("required", "deviceId")

@@ -89,6 +89,7 @@ def settled() -> History:
         h.rows(device, tariff("main"))
         h.see(device, tariff("main"))
     damaged(h)
+    h.oracle.poison_delivered(h.tick(), D, config(D), 7, 7, moved=True)
     h.order(D, "k1")
     h.obey(D, "k1")
     h.order(D, "k2", 600)
@@ -648,6 +649,10 @@ def _never_healed(h: History) -> None:
     h.oracle.damage_lasts(h.tick(), D, config(D))
 
 
+def _stopped_at_poison(h: History) -> None:
+    h.oracle.poison_delivered(h.tick(), D, config(D), 7, 6, moved=False)
+
+
 def _alarm_for_nothing(h: History) -> None:
     h.compared(D, ["Setting"])
 
@@ -811,6 +816,7 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "memory after a boot": ("memory-only", D, words_of(tariff("main")), _there_after_boot),
     "healed too late": ("digest-heals", D, words_of(config(D)), _healed_late),
     "never healed": ("digest-heals", D, words_of(config(D)), _never_healed),
+    "stopped at poison": ("poison-passed", D, words_of(config(D)), _stopped_at_poison),
     "an alarm for nothing": ("no-false-alarm", D, "Setting", _alarm_for_nothing),
     "an alarm long after the heal": ("no-false-alarm", D, "Config", _alarm_after_the_heal),
     "an alarm for another device": ("no-false-alarm", OTHER, "Config", _alarm_for_another),

@@ -20,14 +20,17 @@ from fleet.sweep.sweep import Wanted, sweep
 ROOT: Final = Path(__file__).resolve().parents[2]
 # Modules of the processes around the relay's logic: their figures are for operators, and no simulated world has them.
 NOT_SIMULATED: Final = ("service", "functions", "stream_", "commands")
-# Where they are counted, the name is made of a code.
+# Where they are counted, the name is made of a code, or was given.
 MADE_OF_CODES: Final = (
     "command_done",
     "command_expired",
     "command_failed",
     "command_refused",
     "message_refused_malformed",
-    "rejected_validation",
+    "quarantine_over",
+    "rejected_required",
+    "rejected_type",
+    "table_restored",
 )
 
 

@@ -234,7 +234,7 @@ class Model(Keyed):
             if name in self._key_names:
                 keyed = True
         if keyed:
-            self._same_key(current, image)
+            self._same_key(key, current, image)
         for is_device, _, attribute, _, _ in self._context_plan:
             if text := context.device_id if is_device else context.account_id:
                 image[attribute] = text  # whatever the caller gave

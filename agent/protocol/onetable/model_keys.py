@@ -115,10 +115,11 @@ class Keyed:
     def _refuse(self, code: str, text: str) -> NoReturn:
         raise ModelError(code, f"{self.name}: {text}", model=self.name)
 
-    def _same_key(self, current: Image, image: Image) -> None:
-        """Rendered from both images, so that an item whose key was given by hand can change too."""
-        for template in (self._definition.hash_template, self._definition.sort_template):
-            if template is not None and template.render(image) != template.render(current):
+    def _same_key(self, key: Key, current: Image, image: Image) -> None:
+        """Rendered from both images, so that an item whose key was given by hand can change too. What its key says
+        anyway may be put into an item that another program has written without it."""
+        for template, part in zip((self._definition.hash_template, self._definition.sort_template), key, strict=True):
+            if template is not None and template.render(image) not in (part, template.render(current)):
                 names = ", ".join(dict.fromkeys(variable.name for variable in template.variables))
                 self._refuse("key", f"{names} of an item cannot change: the key {template.text!r} holds it")
 

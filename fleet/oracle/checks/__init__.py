@@ -30,6 +30,7 @@ from fleet.oracle.checks.invented import NothingInvented
 from fleet.oracle.checks.lives import ExpiredAbsent, NoEarlyExpiry, SweepsLogged
 from fleet.oracle.checks.monotone import MonotoneReads
 from fleet.oracle.checks.own_writes import ReadYourWrites
+from fleet.oracle.checks.poison import PoisonPassed
 from fleet.oracle.checks.policy import ConflictPolicy
 from fleet.oracle.checks.quiet import Quiet
 from fleet.oracle.checks.resend import ResendIdentical
@@ -70,6 +71,7 @@ CLASSES: Final[tuple[type[Check], ...]] = (
     RebootsSpaced,
     DigestHeals,
     NoFalseAlarm,
+    PoisonPassed,
 )
 NAMES: Final[tuple[str, ...]] = tuple(check.name for check in CLASSES)
 
@@ -102,6 +104,7 @@ class Checks:
         "once",
         "own_writes",
         "period",
+        "poison",
         "policy",
         "quiet",
         "resend",
@@ -145,6 +148,7 @@ class Checks:
         self.spaced = RebootsSpaced()
         self.heals = DigestHeals()
         self.alarms = NoFalseAlarm()
+        self.poison = PoisonPassed()
 
     def all(self) -> tuple[Check, ...]:
         """In the order of the report."""
