@@ -1,18 +1,45 @@
-"""Dead letters that get another chance: a rejected write becomes a new operation.
+"""Dead letters that end: a rejected write becomes a new operation; a row set aside is over when a later one is applied.
 
-Called by Database.
+Called by Database and Replica.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from agent.file_errors import stored_image
 from agent.protocol.errors import ModelError
+from agent.protocol.messages import Key
 from agent.records import ROW, DeadLetter
 
 if TYPE_CHECKING:
     from agent.database import Database
+    from agent.store import Store
+
+_ASIDE: Final = "SELECT pk, sk FROM dead_letter WHERE kind=? ORDER BY pk, sk"
+_DROP: Final = "DELETE FROM dead_letter WHERE pk=? AND sk=? AND kind=?"
+
+
+def set_aside(store: Store) -> list[Key]:
+    """The items that came down in a state that could not be applied."""
+    return store.execute(_ASIDE, (ROW,)).fetchall()
+
+
+def put_aside(store: Store, at_ms: int, key: Key, image: bytes | None, code: str) -> None:
+    """A row that could not be applied, into the dead letters: the last one of each item."""
+    pk, sk = key
+    store.execute(_DROP, (pk, sk, ROW))
+    store.bury(at_ms, pk, sk, ROW, image, 0, code)
+    store.has_aside = True
+
+
+def overtaken(store: Store, keys: Iterable[Key]) -> None:
+    """The base of these items is what the cloud has again. Left where they are, such letters would keep them out of
+    every comparison for good (agent.digests). Part of the transaction that applies them."""
+    for pk, sk in keys:
+        store.execute(_DROP, (pk, sk, ROW))
+    store.has_aside = bool(set_aside(store))
 
 
 def retry(db: Database, n: int) -> bool:

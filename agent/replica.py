@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from typing import Final
 
-from agent import ids
+from agent import ids, letters
 from agent.changes import Change, Event
 from agent.database import Database
 from agent.file_errors import StoreError, stored_image
@@ -206,6 +206,8 @@ class Replica:
         before = store.visible(pk, sk)
         image = bytes(row.image)
         shown = self.put(model, pk, sk, image, row.oversize)
+        if shown and store.has_aside:
+            letters.overtaken(store, (row.key,))
         if store.outbox_rows and row.head is not None:
             own = store.outbox("pk=? AND sk=? AND epoch=? AND u<=?", (pk, sk, row.head.epoch, row.head.up))
             self.step_back(own, frozenset() if shown else {row.key})
@@ -245,7 +247,7 @@ class Replica:
                 self.store.put_base(pk, sk, image, updated)
                 return True
         self.probes[f"row_{code}"] += 1
-        self.store.set_aside(self.database.clock.now_ms(), pk, sk, image or None, code)
+        letters.put_aside(self.store, self.database.clock.now_ms(), (pk, sk), image or None, code)
         return False
 
     def is_surely_over(self, model: Model, image: Image) -> bool:
@@ -363,6 +365,9 @@ class Replica:
                 continue
             if not self.put(model, *item.key, bytes(item.image), item.oversize):
                 set_aside.add(item.key)
+        if self.store.has_aside:
+            gone = [key for key in letters.set_aside(self.store) if key not in set_aside]
+            letters.overtaken(self.store, [key for key in gone if self.admitted(feed, key) is not None])
         return set_aside
 
     def step_back_all(self, head: HeadMark, settled: Sequence[OutboxRow], set_aside: Set[Key]) -> None:

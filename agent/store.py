@@ -48,7 +48,10 @@ _RECENT_BYTES_MAX: Final = 4096
 KEY_FACTOR: Final = 6  # bytes that a character of a key may take on the wire
 
 _INCARNATION: Final = "incarnation"  # a note
-_IDENTITY: Final = "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms FROM identity"  # one row
+_IDENTITY: Final = (
+    "SELECT epoch, adopted, replaces, acked_u, acked_id, correction_ms, "
+    f"EXISTS(SELECT 1 FROM dead_letter WHERE kind='{ROW}') FROM identity"
+)  # one row
 _COUNTS: Final = (
     f"SELECT count(*), count(CASE state WHEN {UNSENT} THEN 1 END), count(CASE state WHEN {SENT} THEN 1 END), "
     f"max(CASE epoch WHEN ? THEN u END), min(CASE state WHEN {HELD} THEN due_ms END), "
@@ -116,9 +119,9 @@ class Store:
     """One device's file. Not thread-safe: Database serialises callers."""
 
     __slots__ = (
-        "_is_in_memory", "_pages", "_recent", "_transaction", "connection", "cursors", "epoch_next_u",
-        "execute", "held_due_ms", "identity", "in_flight", "incarnation", "indexes", "models", "outbox_rows", "send_id",
-        "sweep_n", "unsent_rows",
+        "_is_in_memory", "_pages", "_recent", "_transaction", "connection", "cursors", "epoch_next_u", "execute",
+        "has_aside", "held_due_ms", "identity", "in_flight", "incarnation", "indexes", "models", "outbox_rows",
+        "send_id", "sweep_n", "unsent_rows",
     )  # fmt: skip
 
     identity: Identity
@@ -137,6 +140,7 @@ class Store:
         self.outbox_rows = self.unsent_rows = 0
         self.sweep_n = 0  # the row of the sweep; 0: there is none. It hides no item
         self.epoch_next_u = 1
+        self.has_aside = False  # rows may be among the dead letters
         self.incarnation = ""  # of the table, as this device last heard of it (rule 19)
         self.held_due_ms: int | None = None  # when the first row is due that waits for its period
         self.indexes: tuple[IndexTable, ...] = ()
@@ -178,7 +182,8 @@ class Store:
         row = self.execute(_IDENTITY).fetchone()
         if row is None or not isinstance(row[0], str) or not isinstance(row[3], int):
             raise StoreError("damaged: no identity", DAMAGED_HINT)
-        self.identity = Identity(row[0], bool(row[1]), *row[2:])
+        self.identity = Identity(row[0], bool(row[1]), *row[2:6])
+        self.has_aside = bool(row[6])
         counts = self.execute(_COUNTS, (row[0],)).fetchone()
         self.outbox_rows, self.unsent_rows, sent_rows, highest, self.held_due_ms, self.sweep_n = counts
         cursors = self.execute("SELECT feed, epoch, seq, models FROM cursor ORDER BY feed").fetchall()
@@ -417,11 +422,6 @@ class Store:
         self.execute(
             "INSERT INTO dead_letter VALUES(NULL, ?, ?, ?, ?, ?, ?, ?)", (at_ms, pk, sk, kind, image, updated, code)
         )
-
-    def set_aside(self, at_ms: int, pk: str, sk: str, image: bytes | None, code: str) -> None:
-        """A row that could not be applied, into the dead letters: the last one of each item."""
-        self.execute("DELETE FROM dead_letter WHERE pk=? AND sk=? AND kind=?", (pk, sk, ROW))
-        self.bury(at_ms, pk, sk, ROW, image, 0, code)
 
     def drop_dead_letter(self, n: int) -> bool:
         """Whether there was one of that number."""

@@ -394,6 +394,18 @@ def test_a_row_that_was_too_large_is_set_apart() -> None:
     assert made.rig.counters["digest_oversize"] > 0 == made.device.probes["digest_suspected"]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_row_that_was_too_large_once_is_compared_again(gone: bool) -> None:
+    made = filled()
+    made.rig.execute(Put(stored(config(99, text="x" * 120_000))))
+    go(made, 20 * MINUTE_MS)
+    assert digests(made)[-1].apart == [(PK, "config#")]
+    made.rig.execute(Delete((PK, "config#")) if gone else Put(stored(config(100))))
+    go(made, 20 * MINUTE_MS)
+    assert digests(made)[-1].apart == [] == made.device.database.dead_letters()
+    assert made.device.probes["digest_suspected"] == 0
+
+
 def test_what_is_over_and_not_swept_yet_makes_no_difference() -> None:
     made = pair(schema=LIVES)
     now_s = made.rig.now_ms // 1000

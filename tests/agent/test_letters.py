@@ -6,6 +6,7 @@ import pytest
 from device_rig import PK, Device
 from relay_rig import NOW_MS
 
+from agent import letters
 from agent.protocol.errors import ModelError
 from agent.protocol.messages import Ack, Up
 from agent.store import SENT
@@ -76,7 +77,7 @@ def test_a_write_that_was_followed_by_another_is_not_sent_again() -> None:
 
 def test_what_came_down_and_could_not_be_applied_is_not_sent() -> None:
     device = rejected("Fault")
-    device.store.set_aside(NOW_MS, PK, "config#", b"?", "malformed")
+    letters.put_aside(device.store, NOW_MS, (PK, "config#"), b"?", "malformed")
     with pytest.raises(ModelError, match="came from the cloud"):
         device.database.retry(device.database.dead_letters()[-1].n)
     device.store.bury(NOW_MS, "nobody", "x", "create", b"{}", 1, "size")

@@ -419,6 +419,30 @@ def test_what_has_no_verdict_shows_until_it_has_when_a_later_state_of_its_item_i
     assert shown(made) == {"setting#a": 9} and made.store.outbox() == []
 
 
+@pytest.mark.parametrize("form", ["row", "snapshot"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_was_set_aside_is_over_when_a_later_state_of_its_item_is_applied(form: str, gone: bool) -> None:
+    made = updated()
+    made.hear(ack(made, 2))
+    tell(made, form, too_large(made))
+    tell(made, "row", Row((PK, "setting#b"), oversize=200_000))
+    made.store.load()  # as after a boot
+    assert {dead.sk for dead in made.database.dead_letters()} == {"setting#a", "setting#b"}
+    tell(made, "row", Row((PK, "setting#a")) if gone else row(setting(9, "a"), head(made, 2)))
+    assert shown(made) == ({} if gone else {"setting#a": 9})
+    assert [dead.sk for dead in made.database.dead_letters()] == ["setting#b"] and made.store.has_aside
+    tell(made, form, Row((PK, "setting#b")) if form == "row" else row(setting(9, "a"), head(made, 2)))
+    assert made.database.dead_letters() == [] and not made.store.has_aside
+
+
+def test_a_rejected_write_stays_among_the_dead_letters_when_a_row_of_its_item_is_applied() -> None:
+    made = updated()
+    made.hear(ack(made, 2, u2="unique"))
+    tell(made, "row", too_large(made))
+    tell(made, "row", row(setting(9, "a"), head(made, 2)))
+    assert [(dead.kind, dead.code) for dead in made.database.dead_letters()] == [("update", "unique")]
+
+
 @pytest.mark.parametrize("stamp", [-5, 1 << 60, 1 << 80, 1e30, "yesterday", None])
 def test_an_absurd_stamp_does_not_stop_later_writes(stamp: Any) -> None:
     made = device()

@@ -12,7 +12,7 @@ from device_rig import PK, dump, fresh_memory, memory_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import tables
+from agent import letters, tables
 from agent.files import open_memory
 from agent.protocol.messages import Kind
 from agent.store import ACKED, KEY_FACTOR, SENT, UNSENT, OutboxRow, Store, StoreError, prefix_end
@@ -254,7 +254,7 @@ def apply_rows(store: Store) -> None:
         store.put_base(PK, "a", b"[2]", 3)
         store.delete_base(PK, "b")
         store.mark_seen(store.in_flight[0].n)
-        store.set_aside(5, PK, "c", b"?", "malformed")
+        letters.put_aside(store, 5, (PK, "c"), b"?", "malformed")
         store.set_cursor("device", "feed-1", 5, "models")
         store.set_cursor("account", "feed-3", 1, "models")
 
@@ -373,9 +373,9 @@ def test_a_commit_that_fails_is_undone() -> None:
 
 def test_a_row_set_aside_again_replaces_the_one_before() -> None:
     store = adopted()
-    store.set_aside(1, PK, "a", b"?", "malformed")
-    store.set_aside(2, PK, "b", b"?", "malformed")
-    store.set_aside(3, PK, "a", None, "oversize")
+    letters.put_aside(store, 1, (PK, "a"), b"?", "malformed")
+    letters.put_aside(store, 2, (PK, "b"), b"?", "malformed")
+    letters.put_aside(store, 3, (PK, "a"), None, "oversize")
     store.bury(4, PK, "a", "update", b"{}", 3, "size")
     assert [(dead.sk, dead.at_ms, dead.code) for dead in store.dead_letters()] == [
         ("b", 2, "malformed"),

@@ -65,6 +65,32 @@ def test_an_old_state_of_it_that_a_device_still_has_is_none_either() -> None:
     assert (found.failed, found.detail[:5]) == (0, "1 too")
 
 
+def rotten(device: str, told: str, size: int, *, logged: bool = True) -> str:
+    """How nothing-invented ends when home-1 holds another text than was written, and `device` was told to be damaged;
+    the cloud has written one of `size` since."""
+    history = History()
+    history.cloud(config("home-1"))
+    history.push("home-1", config("home-1"))
+    held = history.visible["home-1"][config("home-1")]
+    if told == "other rev":
+        history.oracle.device_rotten(device, config("home-1"), held["rev"] + 1)
+    elif told:
+        history.oracle.device_rotten(device, config("home-1"), held["rev"])
+    if logged:
+        cloud_writes(history, config("home-1"), size)
+    history.visible["home-1"][config("home-1")] = {**held, "text": "+" + held["text"][1:]}
+    return history.finish()["nothing-invented"].status
+
+
+def test_a_text_that_rotted_stays_where_the_item_became_too_large_and_nowhere_else() -> None:
+    assert rotten("home-1", "this rev", SIZE) == "pass"
+    assert rotten("home-1", "", SIZE) == "fail", "nobody damaged it"
+    assert rotten("home-1", "other rev", SIZE) == "fail", "another state was damaged"
+    assert rotten("home-2", "this rev", SIZE) == "fail", "another device was damaged"
+    assert rotten("home-1", "this rev", ITEM_BYTES_MAX - 1_000) == "fail", "a log that calls too large what is not"
+    assert rotten("home-1", "this rev", SIZE, logged=False) == "fail", "what can be sent has to heal"
+
+
 @pytest.mark.parametrize("size", [80, ITEM_BYTES_MAX - 1_000])
 def test_a_log_that_calls_too_large_what_is_not_fails(size: int) -> None:
     history = History()
