@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.protocol.messages import Key
+from agent.protocol.messages import ITEM_BYTES_MAX, Key
+from fleet.oracle import stored
 from fleet.oracle.app_side import AppSide
 from fleet.oracle.restored import Image
 from fleet.oracle.state import FLAGGED, SWEPT, Device
@@ -80,6 +81,7 @@ class DamagedSide(AppSide):
                 item.logged, item.untold = item.index, True
                 item.log_epoch, item.log_seq = "", 0
                 item.swept = FLAGGED if item.swept == SWEPT else item.swept
+                item.oversize = item.image is not None and stored.image_bytes(item.image) > ITEM_BYTES_MAX
 
     def poison_delivered(self, t_us: int, device: str, key: Key, seq: int, at: int, *, moved: bool) -> None:
         """Rows up to `seq` that fit, with a poisoned item among them, were delivered; the device is `at` that row."""

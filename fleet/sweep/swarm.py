@@ -71,8 +71,10 @@ def drawn(values: Values, seed: int, models: tuple[str, ...] = ()) -> Values:
         models,
     )
     faults = _faults(setting, stream)
-    if {fault["kind"] for fault in faults} & NO_STAGES:
-        faults = [fault for fault in faults if fault["kind"] not in STAGES]
+    kinds = {fault["kind"] for fault in faults}
+    if kinds & STAGES and kinds & NO_STAGES:
+        left_out = NO_STAGES if stream("stages").chance(0.3) else STAGES
+        faults = [fault for fault in faults if fault["kind"] not in left_out]
     kinds = {fault["kind"] for fault in faults}
     values.update(
         duration=_time(length_s),

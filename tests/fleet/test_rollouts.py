@@ -154,6 +154,14 @@ def test_what_was_written_before_the_relay_knew_the_model_comes_to_devices_that_
     assert failures(summary) == [] and summary.probes["relay_models_changed"] >= 6
 
 
+def test_what_is_too_large_is_excused_also_where_no_row_has_told_of_it(tmp_path: Path) -> None:
+    text = BUSY.replace("every: 40s, jitter: 20%, bytes: [200, 400]}", "every: 4m, bytes: 110kb, until: 5m}").replace(
+        "faults:\n", "faults:\n  - {kind: relay-rollout, at: 8m, before: Config}\n"
+    )
+    summary = run_plan(busy_plan(tmp_path, text=text, overrides=["agent.hello_every=1m"])).summary
+    assert failures(summary) == [] and summary.probes["row_oversize"] >= 6
+
+
 def test_a_run_waits_until_each_device_has_heard_of_the_last_relay(tmp_path: Path) -> None:
     """It says hello a quarter of an hour later; until then it is at the end of its feed, and lacks what nobody told."""
     made = plan("kind: relay-rollout, at: 11m50s, before: Setting", directory=tmp_path)
