@@ -150,7 +150,7 @@ def test_others_write_while_a_backup_is_made_and_the_copy_is_of_one_moment(tmp_p
 def test_a_database_that_is_damaged_gives_no_backup(tmp_path: Path) -> None:
     file = tmp_path / "agent.db"
     device = filled(open_file(file))
-    (root,) = device.connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'dead_letter'").fetchone()
+    (root,) = device.connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'item'").fetchone()
     device.database.close()
     data = bytearray(file.read_bytes())
     data[4096 * (root - 1) + 1 : 4096 * root] = b"x" * 4095

@@ -19,7 +19,8 @@ CHARS_MAX: Final = 4 * 1024 * 1024
 NUMBER_CHARS_MAX: Final = 400  # longer ones are no numbers that anybody means
 
 _BLANK = "[\\t\\n\\v\\f\\r \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]"
-_SKIP = re.compile(rf"(?:{_BLANK}++|//[^\n\r\u2028\u2029]*+|/\*(?s:.*?)\*/)*+")
+_BLANKS = re.compile(f"{_BLANK}*")
+_LINE_COMMENT = re.compile(r"//[^\n\r\u2028\u2029]*")
 _NUMBER = re.compile(
     r"[+-]?(?:(?P<hex>0[xX][0-9a-fA-F]+)|(?P<word>Infinity|NaN)"
     r"|(?P<decimal>(?:(?:0|[1-9][0-9]*)(?P<point>\.[0-9]*)?|\.[0-9]+)(?P<exponent>[eE][+-]?[0-9]+)?))"
@@ -126,11 +127,22 @@ class _Reader:
         return node
 
     def skip(self, at: int) -> int:
-        match = _SKIP.match(self.text, at)
-        at = match.end() if match else at
-        if self.text.startswith("/*", at):
-            raise _SyntaxError(at, "this comment is never closed", "end it with */")
-        return at
+        """Past blanks and comments."""
+        text = self.text
+        while True:
+            if blanks := _BLANKS.match(text, at):
+                at = blanks.end()
+            if text[at : at + 1] != "/":
+                return at
+            if line := _LINE_COMMENT.match(text, at):
+                at = line.end()
+            elif text.startswith("/*", at):
+                end = text.find("*/", at + 2)
+                if end < 0:
+                    raise _SyntaxError(at, "this comment is never closed", "end it with */")
+                at = end + 2
+            else:
+                return at
 
     def value(self, at: int, depth: int, key: str) -> tuple[Node, int]:
         if depth > DEPTH_MAX:
