@@ -178,8 +178,8 @@ def mark_of(item: Item) -> Sequence[Any] | None:
     """(device, epoch, u, id) of the operation that last wrote an item. None: no operation did, or what stands there is
     none of a relay's marks: other programs write to the table too."""
     mark = item.get(OP)
-    is_mark = mark.__class__ in (list, tuple) and len(mark) == _MARK_PARTS and mark[2].__class__ is int
-    return mark if is_mark else None
+    is_mark = mark.__class__ in (list, tuple) and len(mark) == _MARK_PARTS and mark[0].__class__ is str
+    return mark if is_mark and mark[2].__class__ is int else None
 
 
 def public_image(item: Item) -> dict[str, Any]:

@@ -24,8 +24,7 @@ TOLD: Final = (
     "cloud_wrote", "command_ran", "committed", "damage_done", "damage_healed", "damage_lasts", "device_booted",
     "device_cloned", "device_damaged", "device_expired", "device_file", "device_read", "device_reads",
     "device_released", "device_rotten", "device_saw", "device_sets_end", "device_verdict", "device_wrote", "healed",
-    "message_account",
-    "table_damaged", "table_restored", "wire_down", "wire_up", "writes_stopped",
+    "message_account", "poison_delivered", "table_damaged", "table_restored", "wire_down", "wire_up", "writes_stopped",
 )  # fmt: skip
 
 

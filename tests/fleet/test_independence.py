@@ -75,7 +75,7 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.streams: dict[Names, list[Recorded]] = {}
-        for module in ("cloud", "device", "hops", "shards", "tasks", "workers", "workload", "world"):
+        for module in ("cloud", "device", "hops", "poison", "relays", "shards", "tasks", "workers", "workload"):
             monkeypatch.setattr(f"fleet.world.{module}.rng", self.rng)
 
     def rng(self, seed: int, entity: str, purpose: str) -> Stream:

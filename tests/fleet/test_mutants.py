@@ -92,8 +92,8 @@ def test_the_command_prints_the_seeds_and_the_check_and_exits_with_0_when_all_ar
 
 
 def test_the_command_exits_with_1_when_one_survives() -> None:
-    """Two devices that meet no conflict: nothing is ever voided."""
-    done = fleet("mutants", "--only", "void-accepted", "--seeds", "1", "--devices", "3", "--jobs", "1", "--json")
+    """One device of each group, that meet no conflict: nothing is ever voided."""
+    done = fleet("mutants", "--only", "void-accepted", "--seeds", "1", "--devices", "4", "--jobs", "1", "--json")
     told = json.loads(done.stdout)
     assert (done.returncode, told["mixes"]["own"]["survive"]) == (1, 1)
 

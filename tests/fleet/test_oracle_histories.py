@@ -51,6 +51,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]:
         "lifetimes": plan("lifetimes"),
         "commands": plan("remote-commands"),
         "bit-rot": plan("bit-rot"),
+        "poison": plan("poison"),
     }
     histories = {}
     for name, one in plans.items():
@@ -379,6 +380,13 @@ def a_device_is_told_of_a_difference_that_is_none(history: Recording) -> None:
     index = history.first("wire_down", kind("ack"))
     call = history.calls[index]
     history.insert(index, "wire_down", call.t_us, call.values[1], message)
+
+
+@mutation("poison-passed", "poison")
+def a_device_stays_before_a_poisoned_item(history: Recording) -> None:
+    call = history.calls[history.first("poison_delivered")]
+    call.values[4] -= 1
+    call.named["moved"] = False
 
 
 @pytest.mark.parametrize("name", list(MUTATIONS))
