@@ -19,7 +19,7 @@ Items that a device wrote carry `_op` = [device, epoch, u, id]; an orphan carrie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -178,8 +178,10 @@ def mark_of(item: Item) -> Sequence[Any] | None:
     """(device, epoch, u, id) of the operation that last wrote an item. None: no operation did, or what stands there is
     none of a relay's marks: other programs write to the table too."""
     mark = item.get(OP)
-    is_mark = mark.__class__ in (list, tuple) and len(mark) == _MARK_PARTS and mark[0].__class__ is str
-    return mark if is_mark and mark[2].__class__ is int else None
+    if mark.__class__ not in (list, tuple):
+        return None
+    found = cast(Sequence[Any], mark)
+    return found if len(found) == _MARK_PARTS and found[0].__class__ is str and found[2].__class__ is int else None
 
 
 def public_image(item: Item) -> dict[str, Any]:
