@@ -31,6 +31,7 @@ from agent.protocol.messages import (
 )
 from agent.protocol.schema import Schema
 from fleet.oracle import CheckResult, Oracle, text_for
+from fleet.oracle.damaged import HealBound
 
 SCHEMA: Final = Path(__file__).resolve().parent / "oracle_models.json5"
 STEP_US: Final = 1_000
@@ -123,7 +124,7 @@ class History:
         self.up, self.down = Latencies(), Latencies()
         members = [("home-1", "main"), ("home-2", "main"), ("away-1", "other")]
         self.oracle = Oracle(schema(), members, latency_up=self.up, latency_down=self.down, start_ms=START_MS)
-        self.oracle.heal_within_us = 60_000_000
+        self.oracle.heal_bound = HealBound(60_000_000, 10_000_000, 0)
         self.devices = [name for name, _ in members]
         self.t = 0
         self.rev = 0

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from cloud.table import Record
 from fleet.oracle import CheckResult, Oracle
+from fleet.oracle.damaged import HealBound
 from fleet.scenario.plan import Plan
 from fleet.world.device import START_MS
 from fleet.world.world import Types, World
@@ -61,14 +62,14 @@ class Recording:
     """All calls of a run, and what an oracle needs to hear them. `final` is the last call, `finish`."""
 
     plan: Plan
-    heal_within_us: int
+    heal_bound: HealBound
     members: list[tuple[str, str]]
     schema: Any
     calls: list[Call]
 
     def copy(self) -> Recording:
         """To be changed."""
-        return Recording(self.plan, self.heal_within_us, self.members, self.schema, copy.deepcopy(self.calls))
+        return Recording(self.plan, self.heal_bound, self.members, self.schema, copy.deepcopy(self.calls))
 
     def where(self, name: str, test: Callable[[Call], bool] = lambda call: True) -> Iterator[int]:
         """Places of such calls."""
@@ -118,7 +119,7 @@ def recorded(plan: Plan) -> Recording:
     members = [(device.id, plan.groups[device.group].account) for device in plan.devices]
     world = World(plan, Types(oracle=Recorder))
     world.finish(world.run())
-    return Recording(plan, world.oracle.heal_within_us, members, world.schema, calls)
+    return Recording(plan, world.oracle.heal_bound, members, world.schema, calls)
 
 
 def judged(recording: Recording) -> dict[str, CheckResult]:
@@ -130,7 +131,7 @@ def judged(recording: Recording) -> dict[str, CheckResult]:
         latency_down=LatencyRecorder(),
         start_ms=START_MS,
     )
-    oracle.heal_within_us = recording.heal_within_us
+    oracle.heal_bound = recording.heal_bound
     for call in recording.calls[:-1]:
         getattr(oracle, call.name)(*call.values, **call.named)
     t_us, items, table, *rest = recording.final.values

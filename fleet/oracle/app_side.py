@@ -328,7 +328,7 @@ class AppSide(WireSide):
         if self._open:
             self._settle()
         d = self._devices[device]
-        d.idle = d.asked = 0
+        d.idle = d.asked = d.unanswered = 0
         d.timed = d.answered = False
         d.clock_us = t_us
         self._booted_us = t_us

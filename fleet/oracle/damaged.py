@@ -7,6 +7,7 @@ then on as ever. It does not count, compare or hash anything that the agent or t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
@@ -17,10 +18,20 @@ from fleet.oracle.state import FLAGGED, SWEPT, Device
 JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of is healed
 
 
+class HealBound(NamedTuple):
+    """How long a silent damage may last on a device that is online: `within_us`, and `again_us` more for each question
+    of the device's that nobody answered before `rough_until_us`, until when the world loses messages and refuses
+    requests."""
+
+    within_us: int
+    again_us: int
+    rough_until_us: int
+
+
 class DamagedSide(AppSide):
     """What a damage means."""
 
-    heal_within_us = 0
+    heal_bound = HealBound(0, 0, 0)
 
     def table_damaged(self, t_us: int, key: Key, image: Image | None) -> None:
         """The table holds this now, or nothing; no stream and no commit tells of it."""
@@ -55,7 +66,9 @@ class DamagedSide(AppSide):
         """They agree again. `waited_us`: how long the device was online meanwhile."""
         damaged = self._devices[device].damaged
         damaged[model] = (damaged[model][0] - 1, t_us)
-        self.checks.heals.healed(t_us, device, key, waited_us, self.heal_within_us)
+        bound = self.heal_bound
+        within_us = bound.within_us + bound.again_us * self._devices[device].unanswered
+        self.checks.heals.healed(t_us, device, key, waited_us, within_us)
 
     def damage_lasts(self, t_us: int, device: str, key: Key) -> None:
         """The run is over, and they differ."""
@@ -87,8 +100,13 @@ class DamagedSide(AppSide):
         """Rows up to `seq` that fit, with a poisoned item among them, were delivered; the device is `at` that row."""
         self.checks.poison.delivered(t_us, device, key, seq, at, moved=moved)
 
+    def _compares(self, t_us: int, d: Device) -> None:
+        """The device asks whether it holds the same as the table."""
+        d.unanswered += t_us < self.heal_bound.rough_until_us
+
     def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
-        """The device is told that these models differ for good."""
+        """The device is told what came of that: these models differ for good."""
+        d.unanswered = max(0, d.unanswered - 1)
         if d.cloned:
             return  # what its copy holds is not looked at
         alarms = self.checks.alarms

@@ -46,6 +46,11 @@ class WireSide(RestoredSide):
                 self._content(t_us, d)
         elif message.t == "hello":
             self._hello(t_us, d, message)
+        elif message.t == "digest":
+            self._compares(t_us, d)
+
+    def _compares(self, t_us: int, d: Device) -> None:
+        raise NotImplementedError
 
     def _content(self, t_us: int, d: Device) -> None:
         d.idle += 1

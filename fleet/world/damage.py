@@ -17,6 +17,7 @@ from agent.protocol.schema import Model
 from agent.records import ACKED
 from cloud.table import Get, Item
 from fleet.oracle import Oracle
+from fleet.oracle.damaged import HealBound
 from fleet.oracle.payload import REV, TEXT, text_for
 from fleet.oracle.stored import ORPHAN, image_bytes, image_equals
 from fleet.rng import Stream, rng
@@ -224,10 +225,13 @@ class Damage:
         return image_equals(stored_image(data), item)
 
 
-def heal_within_us(plan: Plan) -> int:
+def heal_bound(plan: Plan) -> HealBound:
     """How long a silent damage may last on a device that is online: until the next comparison, until it is sure, until
     the last heal of its feed is old enough; each comparison may have to be tried again, and another damage of the same
-    model begins the waiting anew."""
+    model begins the waiting anew. While other faults may foil a comparison, the device has to have asked, no more."""
     agent, cloud = plan.agent, plan.cloud
     sure_us = cloud.record_life_us + cloud.worker_life_us
-    return 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us
+    within_us = 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us
+    again_us = 500 * (3 * agent.digest_period_ms + 4 * agent.digest_retry_ms)
+    others = [fault.until_us for fault in plan.faults if fault.kind != "silent-damage"]
+    return HealBound(within_us, again_us, max(others, default=0))

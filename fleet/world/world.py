@@ -30,7 +30,7 @@ from fleet.world.clock import Clock
 from fleet.world.clone import clone_of
 from fleet.world.cloud import CloudWorld
 from fleet.world.connection import BrokerSettings
-from fleet.world.damage import Damage, heal_within_us
+from fleet.world.damage import Damage, heal_bound
 from fleet.world.device import START_MS, AgentTypes, SimDevice, Surroundings
 from fleet.world.disk import first_operation
 from fleet.world.faults import Faults
@@ -162,7 +162,7 @@ class World:
             start_ms=START_MS,
             tallies=self.latencies.by_device(plan),
         )
-        oracle.heal_within_us = heal_within_us(plan)
+        oracle.heal_bound = heal_bound(plan)
         oracle.commands_are(self.plan.commands.keep_us, self.plan.commands.spacing_us)
         return oracle
 
