@@ -11,6 +11,7 @@ from fleet.oracle.payload import TEXT, is_genuine
 from fleet.oracle.state import (
     ABSENT,
     ACCEPTED,
+    GONE,
     NEVER_SWEPT,
     NO_KEYS,
     NO_WRITES,
@@ -223,6 +224,9 @@ class AppSide(WireSide):
             checks.own_writes.undecided(t_us, device, key, item.visible, rev)
         if rev is None and item.ends is not None and index < seen and self._ended_in_cloud(d, item, t_us):
             self._vanish(t_us, d, item)  # an own write was lost to one that is over, and was never shown
+            return
+        if rev is None and (key, GONE) in d.rotten:
+            self._vanish(t_us, d, item)  # an own write was lost, and below it the disk has nothing
             return
         if item.own == ACCEPTED and index != UNKNOWN and not self._explained(t_us, d, item, index):
             older = not checks.own_writes.accepted(t_us, device, key, item.own_index, index, rev)

@@ -13,7 +13,7 @@ from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
 from fleet.oracle.app_side import AppSide
 from fleet.oracle.restored import Image
-from fleet.oracle.state import FLAGGED, SWEPT, Device
+from fleet.oracle.state import FLAGGED, GONE, SWEPT, Device
 
 JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of is healed
 
@@ -50,7 +50,9 @@ class DamagedSide(AppSide):
             self._settle()
         item = self._items.get(key)
         if item is not None:
-            self._vanish(t_us, self._devices[device], item)
+            d = self._devices[device]
+            d.rotten |= {(key, GONE)}
+            self._vanish(t_us, d, item)
 
     def device_rotten(self, device: str, key: Key, rev: int) -> None:
         """The item has another text on the device's disk: its applications may come to read it, until it is healed."""
@@ -64,8 +66,9 @@ class DamagedSide(AppSide):
 
     def damage_healed(self, t_us: int, device: str, key: Key, model: str, waited_us: int) -> None:
         """They agree again. `waited_us`: how long the device was online meanwhile."""
-        damaged = self._devices[device].damaged
-        damaged[model] = (damaged[model][0] - 1, t_us)
+        d = self._devices[device]
+        d.damaged[model] = (d.damaged[model][0] - 1, t_us)
+        d.rotten -= {(key, GONE)}
         bound = self.heal_bound
         within_us = bound.within_us + bound.again_us * self._devices[device].unanswered
         self.checks.heals.healed(t_us, device, key, waited_us, within_us)

@@ -59,8 +59,8 @@ class LogSide(Ledger):
         item = self._items.get(key) if key is not None else None
         if item is None or item.feed is not feed:
             return
-        image = row.get("image")
-        index = _logged_index(item, image.get(REV) if image is not None else None)
+        image, oversize = row.get("image"), bool(row.get("oversize"))
+        index = item.index if oversize else _logged_index(item, image.get(REV) if image is not None else None)
         before = index >= item.base and item.history[index - item.base][1] <= feed.began_us
         if item.swept == SWEPT and row.get("expired") and image is None and before:
             item.swept = FLAGGED
@@ -68,6 +68,7 @@ class LogSide(Ledger):
         if index > item.logged and before:
             item.logged = index
             item.log_epoch, item.log_seq = feed.epoch, 1
+            item.oversize = oversize
             self.checks.logged.logged()
 
     def _row_logged(self, t_us: int, feed: Feed, key: Key, row: Image) -> None:

@@ -45,18 +45,22 @@ FLAGGED: Final = 2  # or written again since
 
 UNKNOWN: Final = -2  # an index: not a state that the window holds
 ABSENT: Final = -1  # an index: the time before the first state
+GONE: Final = -1  # in place of a revision: what the device had of the item is lost from its disk
 
 
 class Sent:
     """One operation that a device has put on the wire. `fate`: None until HEAD passes it, then "" or the verdict."""
 
-    __slots__ = ("applied", "epoch", "fate", "id", "image", "index", "item", "kind", "rev", "u", "updated", "writes")
+    __slots__ = (
+        "applied", "epoch", "fate", "id", "image", "index", "item", "key", "kind", "rev", "u", "updated", "writes",
+    )  # fmt: skip
 
     def __init__(
         self,
         epoch: str,
         u: int,
         op_id: str,
+        key: Key,
         kind: str,
         updated: int,
         image: msgspec.Raw,
@@ -67,6 +71,7 @@ class Sent:
         self.epoch = epoch
         self.u = u
         self.id = op_id
+        self.key = key  # of a sweep: of no item
         self.kind = kind
         self.updated = updated
         self.image = image

@@ -107,7 +107,7 @@ class WireSide(RestoredSide):
     def _first_sent(self, t_us: int, d: Device, epoch: str, op: Operation) -> None:
         kind, u = op.kind, op.u
         if kind == "sweep":
-            d.ops[u] = Sent(epoch, u, op.id, kind, op.updated, op.image, None, None, [])
+            d.ops[u] = Sent(epoch, u, op.id, op.key, kind, op.updated, op.image, None, None, [])
             return
         checks, key = self.checks, op.key
         item = self._items.get(key) or self._find_item(key)
@@ -116,7 +116,7 @@ class WireSide(RestoredSide):
         if item is None or not item.sends:
             model = "(none)" if item is None else item.model.name
             checks.direction.crossed(t_us, d.name, key, model, f"sent up as operation {u}")
-            d.ops[u] = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev_of(op.image), [])
+            d.ops[u] = Sent(epoch, u, op.id, op.key, kind, op.updated, op.image, item, rev_of(op.image), [])
             return
         if item.owner is not d:
             checks.isolation.foreign(t_us, d.name, key, f"sent up as operation {u}")
@@ -135,7 +135,7 @@ class WireSide(RestoredSide):
                 d.resumed |= {key}
             self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
-        sent = Sent(epoch, u, op.id, kind, op.updated, op.image, item, rev, writes)
+        sent = Sent(epoch, u, op.id, item.key, kind, op.updated, op.image, item, rev, writes)
         item.last_sent = d.ops[u] = sent
 
     def _writes_of(self, t_us: int, d: Device, item: Item, op: Operation) -> list[Write]:
@@ -175,12 +175,11 @@ class WireSide(RestoredSide):
 
     def _sent_again(self, t_us: int, d: Device, sent: Sent, op: Operation) -> None:
         resend = self.checks.resend
-        key = sent.item.key if sent.item is not None else ("", "")
         differs = [
             name
             for name, was, now in (
                 ("id", sent.id, op.id),
-                ("key", key, op.key),
+                ("key", sent.key, op.key),
                 ("kind", sent.kind, op.kind),
                 ("stamp", sent.updated, op.updated),
                 ("image", bytes(sent.image), bytes(op.image)),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agent import search
 from agent.changes import Change
 from agent.config import AgentConfig
 from agent.database import Database
@@ -209,7 +210,7 @@ class SimDevice:
             self.executor = Executor(self, self._generation, self._next_result_rev)
         if self._is_other_disk:
             self._is_other_disk = False
-            items = ((key, image.get("rev")) for _, key, image in database.items())
+            items = ((key, image.get("rev")) for _, key, image in search.stored(database))  # its clock may be wrong
             world.oracle.device_restored(now, self.device_id, items)
         if self._generation > 1:
             self.reboots += 1
