@@ -117,7 +117,7 @@ class Replica:
             return
         place = self.schema.locate(key)
         name = place.model.name if place is not None else ""
-        if (place is None or not place.model.receives) and verdict != "lost":
+        if (place is None or not place.model.receives) and verdict != "lost" and not seen:
             # An up model: the device's image is the truth, also when the relay would not have it. So it is where the
             # schema has lost the model: with the next one that has it, it is there again.
             if image is None:
@@ -372,19 +372,24 @@ class Replica:
 
     def step_back_all(self, head: HeadMark, settled: Sequence[OutboxRow], set_aside: Set[Key]) -> None:
         epoch = self.store.identity.epoch
+        set_aside = set_aside | {(row.pk, row.sk) for row in settled if not self.is_told(row)}
         if head.epoch == epoch:
             self.step_back([row for row in settled if row.state == ACKED and row.epoch != epoch], set_aside)
         self.step_back([row for row in settled if row.epoch == head.epoch and row.u <= head.up], set_aside)
 
     def settled_operations(self, head: HeadMark) -> list[OutboxRow]:
-        """Operations that the snapshot may contain, of models whose feed tells their end: those of up models end by
-        their verdicts alone, until then nothing else holds what the application wrote. What was not sent stays where it
-        is: a device that was offline for days may have a hundred thousand of these."""
+        """Operations that the snapshot may contain, of models whose feed tells their end, and accepted ones of models
+        that the schema has lost since: no feed will tell theirs. Those of up models end by their verdicts alone, until
+        then nothing else holds what the application wrote. What was not sent stays where it is: a device that was
+        offline for days may have a hundred thousand of these."""
         sent = f"kind<>'sweep' AND (state={ACKED} OR state={SENT} AND epoch=? AND u<=?)"
         rows = self.store.outbox(sent, (head.epoch, head.up)) if self.store.outbox_rows else ()
-        return [
-            row for row in rows if (place := self.schema.locate((row.pk, row.sk))) is not None and place.model.receives
-        ]
+        return [row for row in rows if row.state == ACKED or self.is_told(row)]
+
+    def is_told(self, row: OutboxRow) -> bool:
+        """Whether a feed tells what becomes of the operation's item."""
+        place = self.schema.locate((row.pk, row.sk))
+        return place is not None and place.model.receives
 
     # ---------------------------------------------------------------- rules 16, 17: a new epoch
 

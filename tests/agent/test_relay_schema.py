@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from device_rig import FEED, PK, Device
-from relay_rig import NOW_MS, SCHEMA, Rig, config, hello, notice, stored
+from relay_rig import NOW_MS, SCHEMA, Rig, config, hello, notice, setting, stored
 
-from agent.protocol.messages import Ack, FeedState, Snapshot
+from agent.protocol.messages import Ack, FeedState, HeadMark, Key, Snapshot, SnapshotItem, encode_image
+from agent.replica import Outcome
+from agent.store import UNSENT
 from cloud.table import Put
 from fleet.scenario.variants import variant
 
@@ -136,6 +140,81 @@ def test_what_was_sent_of_a_lost_model_is_there_again_with_the_model(model: str,
     assert device.store.outbox() == []
     assert device.database.get(model, {"name": "mode", "id": "f1"}) == made
     assert [letter.code for letter in device.database.dead_letters()] == ([verdict] if verdict else [])
+
+
+def accepted(device: Device, *, lose: bool = True) -> None:
+    """All in flight is."""
+    (*_, last) = device.store.in_flight
+    if lose:
+        lost(device).connect()
+    device.hear(Ack(epoch=device.store.identity.epoch, up=last.u, upid=last.id, now=NOW_MS))
+
+
+def in_snapshot(device: Device, *items: tuple[Key, dict[str, Any]]) -> None:
+    """All that the device has sent is in HEAD."""
+    identity = device.store.identity
+    mark = HeadMark(identity.epoch, identity.acked_u, identity.acked_id)
+    if device.store.in_flight:
+        mark = HeadMark(identity.epoch, device.store.in_flight[-1].u, device.store.in_flight[-1].id)
+    held = [SnapshotItem(key, msgspec.Raw(encode_image(image))) for key, image in items]
+    first = Snapshot(feed="device", nonce="", epoch=FEED, seq=9, part=0, parts=1, items=held, head=mark)
+    assert device.session.replica.snapshot(first, held) is Outcome.APPLIED
+
+
+def returned(device: Device) -> Device:
+    """The same file under the whole schema again."""
+    device.off()
+    device.schema = SCHEMA
+    return device.boot()
+
+
+def outbox(device: Device) -> list[str]:
+    return [row.sk for row in device.store.outbox("kind<>'sweep'")]
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+@pytest.mark.parametrize("in_new_epoch", [False, True])
+def test_what_was_accepted_before_its_model_was_lost_ends_with_the_next_snapshot(
+    is_gone: bool, in_new_epoch: bool
+) -> None:
+    """Without it the operation would wait for a row that is set aside whenever it comes."""
+    device = joined()
+    made = device.database.create("Setting", {"rev": 1, "name": "mode"})
+    if is_gone:
+        accepted(device, lose=False)
+        in_snapshot(device, setting(1, "mode"))
+        device.database.remove("Setting", {"name": "mode"})
+    accepted(device, lose=False)
+    assert outbox(device) == ["setting#mode"]
+    lost(device)
+    if in_new_epoch:
+        device.session.mint(device.store.identity.epoch)
+        assert outbox(device) == ["setting#mode"]
+    in_snapshot(device, setting(1, "mode"))
+    assert outbox(device) == []
+    assert returned(device).database.get("Setting", {"name": "mode"}) == (None if is_gone else made)
+
+
+def test_a_later_write_shows_on_above_an_accepted_one_of_a_lost_model() -> None:
+    device = joined()
+    device.database.create("Setting", {"rev": 1, "name": "mode"})
+    accepted(device, lose=False)
+    device.drop()
+    later = device.database.update("Setting", {"rev": 2, "name": "mode"})
+    lost(device)
+    in_snapshot(device, setting(1, "mode"))
+    assert [(row.sk, row.state) for row in device.store.outbox()] == [("setting#mode", UNSENT)]
+    assert returned(device).database.get("Setting", {"name": "mode"}) == later
+
+
+def test_what_the_feed_has_gone_past_before_its_model_was_lost_does_not_come_back_with_its_ack() -> None:
+    device = joined()
+    device.database.create("Setting", {"rev": 1, "name": "mode"})
+    in_snapshot(device, setting(7, "mode"))  # the cloud has written since
+    accepted(device)
+    assert outbox(device) == []
+    found = returned(device).database.get("Setting", {"name": "mode"})
+    assert found is not None and found["rev"] == 7
 
 
 def test_what_waits_of_a_lost_model_is_sent_in_a_new_epoch_too() -> None:
