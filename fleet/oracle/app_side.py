@@ -135,8 +135,8 @@ class AppSide(WireSide):
             self.checks.isolation.foreign(t_us, device, key, "shown to its applications")
             return
         left_us = self._left_us(item, rev, t_us)
-        if d.set_back_us is not None and item.ends is not None and rev not in item.ends:
-            pass  # of an old disk; when it was to end is long forgotten
+        if self._end_is_forgotten(d, item, rev):
+            pass
         elif own or not self._ended_in_cloud(d, item, t_us):
             self.checks.early.gone(t_us, device, key, rev, left_us, ahead_us(t_us))
         if own and not d.answered:
@@ -178,7 +178,7 @@ class AppSide(WireSide):
         """Whether applications may be unable to read the state `rev` for its age, or for a clock that is not set."""
         left_us = self._left_us(item, rev, t_us)
         if left_us is None:
-            return False
+            return self._end_is_forgotten(d, item, rev)
         early = self.checks.early
         if left_us <= ahead_us(t_us):
             early.checked += 1
@@ -186,6 +186,10 @@ class AppSide(WireSide):
         if not d.timed:
             early.excused += 1
         return not d.timed
+
+    def _end_is_forgotten(self, d: Device, item: Item, rev: int | None) -> bool:
+        """Whether the state is of an old disk, and when its life was to end is not known any more."""
+        return d.set_back_us is not None and item.ends is not None and rev not in item.ends
 
     # ------------------------------------------------------------------ triggers
 

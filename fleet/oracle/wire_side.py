@@ -344,7 +344,7 @@ class WireSide(RestoredSide):
         acked, up = self.checks.acked, message.up
         if not d.timed:
             d.answered = True
-            if message.n and message.n == d.asked:
+            if message.n and message.n == d.asked and t_us >= d.full_until_us:  # it may have had no room for the answer
                 d.timed = True
                 d.clock_us = t_us
         if d.restored and d.past is not None and up <= d.past.get(message.epoch, (ABSENT, None))[0]:

@@ -19,12 +19,13 @@ from oracle_history import (
     meter,
     notice,
     order,
+    reading,
     result,
     setting,
     status,
 )
 
-from agent.protocol.messages import ITEM_BYTES_MAX, FeedState, Hello, encode
+from agent.protocol.messages import ITEM_BYTES_MAX, FeedState, Hello, Key, Op, encode, encode_image
 from fleet.oracle import CheckResult, text_for
 from fleet.oracle.checks.quiet import MESSAGES_MAX
 from fleet.oracle.stored import HEAD
@@ -282,6 +283,32 @@ def test_a_full_disk_excuses_its_own_device_of_dropping_late_until_there_is_room
     h.pass_s(110)
     h.expire(D, order(D))
     assert (told(h, "expired-absent") == "fail") is fails
+
+
+@pytest.mark.parametrize(("device", "again", "fails"), [(D, False, False), (D, True, True), (OTHER, False, True)])
+def test_an_answer_that_finds_a_full_disk_need_not_have_told_the_time(device: str, again: bool, fails: bool) -> None:
+    h = begun()
+    h.cloud(order(D), life_s=5)
+    h.push(D, order(D))
+    h.boot(D)
+    h.oracle.disk_full(device, h.t + 20_000_000)
+    for _ in range(1 + again):
+        h.hello(D)
+        h.ack(D, n=1)
+        h.pass_s(30)
+    h.pass_s(80)
+    h.expire(D, order(D))
+    assert (told(h, "expired-absent") == "fail") is fails
+
+
+@pytest.mark.parametrize(("key", "device", "fails"), [(reading(D), D, False), (fault(D, "f9"), D, True)])
+def test_what_an_old_disk_has_of_long_ago_may_be_hidden_for_its_age_where_lives_end(
+    key: Key, device: str, fails: bool
+) -> None:
+    h = begun()
+    h.oracle.device_restored(h.tick(), device, [(key, 99), (fault(D, "f0"), 1)])
+    h.boot(D)
+    assert (told(h, "writes-survive-power-cuts") == "fail") is fails
 
 
 # ---------------------------------------------------------------- commands
