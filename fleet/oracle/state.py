@@ -131,6 +131,7 @@ class Device:
         "reach",
         "redone",
         "replaced_us",
+        "restating",
         "restored",
         "resumed",
         "returned",
@@ -160,6 +161,7 @@ class Device:
         self.past: dict[str, tuple[int, str | None]] | None = None  # former epochs of HEAD -> where they ended
         self.sent_epoch = ""
         self.epoch_us = 0  # when it first sent something in that epoch
+        self.restating = False  # it has not yet sent the sweep that ends what a new epoch sends anew
         self.ops: dict[int, Sent] = {}
         self.last_up = b""
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)

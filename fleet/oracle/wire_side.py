@@ -60,6 +60,7 @@ class WireSide(RestoredSide):
         ops, resend = d.ops, self.checks.resend
         if message.epoch != d.sent_epoch:
             self._new_epoch(d)
+            d.restating = bool(d.sent_epoch)  # the first one has nothing to send anew
             d.sent_epoch = message.epoch
             d.epoch_us = t_us
         elif ops:
@@ -107,6 +108,7 @@ class WireSide(RestoredSide):
     def _first_sent(self, t_us: int, d: Device, epoch: str, op: Operation) -> None:
         kind, u = op.kind, op.u
         if kind == "sweep":
+            d.restating = False
             d.ops[u] = Sent(epoch, u, op.id, op.key, kind, op.updated, op.image, None, None, [])
             return
         checks, key = self.checks, op.key
@@ -129,7 +131,8 @@ class WireSide(RestoredSide):
             writes = self._writes_of(t_us, d, item, op)
         if item.period_us and writes:
             first_us = writes[0][2]
-            excused = max(d.clock_us, d.epoch_us) >= first_us or not d.timed
+            # A write that comes before its item's turn in a new epoch goes with what is sent anew.
+            excused = max(d.clock_us, d.epoch_us) >= first_us or d.restating or not d.timed
             if d.set_back_us is not None and key not in d.resumed:  # a change that the old disk held, and its period
                 excused = True
                 d.resumed |= {key}

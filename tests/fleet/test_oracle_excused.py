@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
+from msgspec import Raw
 from oracle_history import (
     EPOCH,
     FEED_EPOCH,
@@ -108,6 +109,23 @@ def test_no_period_ends_early_before_a_disk_is_put_back_nor_on_another_device(be
         set_back(h, D)
     early(h, D if before else OTHER)
     assert told(h, "period-kept") == "fail"
+
+
+@pytest.mark.parametrize(("device", "sweep", "fails"), [(D, False, False), (D, True, True), (OTHER, False, True)])
+def test_a_write_that_comes_before_its_items_turn_in_a_new_epoch_goes_with_what_is_sent_anew(
+    device: str, sweep: bool, fails: bool
+) -> None:
+    h = begun()
+    adopted(h, device)
+    image = Raw(encode_image(h.visible[device][fault(device, "f0")]))
+    ops = [Op(1, "create", "id1", fault(device, "f0"), h.stamp(), image)]
+    h.send(device, h.batch(device, ops, NEW))
+    if sweep:
+        h.send(device, h.batch(device, [Op(2, "sweep", "id2")], NEW))
+    h.last_u[D] = 2
+    h.write(D, meter(D), "create")
+    h.send(D, h.batch(D, h.outbox[D], NEW if device == D else EPOCH))
+    assert (told(h, "period-kept") == "fail") is fails
 
 
 # ---------------------------------------------------------------- sweeps-logged

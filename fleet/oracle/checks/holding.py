@@ -19,7 +19,7 @@ class PeriodKept(Check):
         "carries, less ten seconds by which what the relay tells may move a clock; so one item is sent at most once in "
         "a period, and what is sent is its last state, a removal among them. Two exceptions, counted: a clock that was "
         "set anew since, at a boot or by the first answer after it, may end a period early; and a device that begins a "
-        "new epoch, or whose disk was put back, sends what it held, each item once."
+        "new epoch, or whose disk was put back, sends what it held, and what is written until it does, each item once."
     )
     excuse = "changes sent under a clock that was set anew, or in a new epoch"
 
