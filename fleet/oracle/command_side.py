@@ -19,7 +19,7 @@ from fleet.oracle.final import Final as FinalSide
 from fleet.oracle.ledger import TableRecord
 from fleet.oracle.state import Device, Item
 from fleet.oracle.tally import Recorder, Tally
-from fleet.oracle.wire import Downward
+from fleet.oracle.wire import Downward, Upward
 
 COMMAND: Final = "Command"
 RESULT: Final = "CommandResult"
@@ -53,6 +53,18 @@ class Order:
         self.present: str | None = None  # the state that it has
 
 
+class Refetch:
+    """A time in which a device has no place in its feed, as after a `resync`."""
+
+    __slots__ = ("answered_us", "asked_us", "is_there", "until_us")
+
+    def __init__(self, answered_us: int, asked_us: int) -> None:
+        self.answered_us = answered_us  # it began no earlier than this answer
+        self.asked_us = asked_us  # and no later than this hello
+        self.is_there = False  # the last hello has named a place again
+        self.until_us = 0  # the first answer after that, or after a snapshot
+
+
 class CommandSide(FinalSide):
     """What becomes of commands."""
 
@@ -76,6 +88,9 @@ class CommandSide(FinalSide):
         self._withdrawn: deque[tuple[int, Name]] = deque()
         self._restarts_us: dict[str, int] = {}  # by device: its last boot
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
+        self._answered_us: dict[str, int] = {}  # by device: the relay's last answer
+        self._refetching: dict[str, Refetch] = {}  # by device: it has no place in its feed now
+        self._refetched: dict[str, list[Refetch]] = {}  # it had none for a time
 
     def commands_are(self, keep_us: int, spacing_us: int) -> None:
         """How long devices keep results, and the least time between two restarts by command."""
@@ -106,15 +121,44 @@ class CommandSide(FinalSide):
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
         super()._ack(t_us, d, message)
-        for order in self._unheard.pop(d.name, ()):
+        name = d.name
+        for order in self._unheard.pop(name, ()):
             order.heard_us = t_us
+        if self._takes_commands:
+            self._answered_us[name] = t_us
+            refetch = self._refetching.get(name)
+            if refetch is not None and (refetch.is_there or _snapshot_us(d) > refetch.asked_us):
+                refetch.until_us = t_us
+                self._refetched.setdefault(name, []).append(self._refetching.pop(name))
 
-    def _is_forgotten(self, t_us: int, order: Order) -> bool:
-        """Nothing was done or said of it, and its device, cut off when it came, had no answer of the relay before the
-        command was too old to be told from one whose result was dropped."""
+    def _hello(self, t_us: int, d: Device, message: Upward) -> None:
+        super()._hello(t_us, d, message)
+        answered_us = self._answered_us.get(d.name)
+        own = message.feeds.get("device")
+        if answered_us is None or own is None:
+            return
+        refetch = self._refetching.get(d.name)
+        if refetch is not None:
+            refetch.is_there = own.epoch is not None
+        elif own.epoch is None:
+            self._refetching[d.name] = Refetch(answered_us, t_us)
+
+    def _heard_us(self, t_us: int, device: str, order: Order) -> int:
+        """When its device could first look at an order that has reached it, or `t_us`. No order is looked at without a
+        place in the feed: of one that is not too old then, and waits its turn, nothing is said until it is back."""
+        heard_us = t_us if order.heard_us is None else order.heard_us
+        now = self._refetching.get(device)
+        for refetch in (*self._refetched.get(device, ()), *((now,) if now is not None else ())):
+            if (order.reached_us or 0) <= refetch.asked_us and refetch.answered_us < order.expires_us:
+                heard_us = max(heard_us, t_us if refetch is now else refetch.until_us)
+        return heard_us
+
+    def _is_forgotten(self, t_us: int, device: str, order: Order) -> bool:
+        """Nothing was done or said of it, and its device, cut off when it came, or fetching its feed anew, had no
+        answer of the relay before the command was too old to be told from one whose result was dropped."""
         if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
             return False
-        heard_us = t_us if order.heard_us is None else order.heard_us
+        heard_us = self._heard_us(t_us, device, order)
         look_us = max(LOOK_MIN_US, self._keep_us * LOOK_PERCENT // 100)
         return heard_us > order.expires_us + self._keep_us - look_us
 
@@ -207,7 +251,7 @@ class CommandSide(FinalSide):
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
             d = self._devices[device]
-            if d.cloned or _was_before(order, d) or is_over or (in_time and self._is_forgotten(t_us, order)):
+            if d.cloned or _was_before(order, d) or is_over or (in_time and self._is_forgotten(t_us, device, order)):
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 ran = order.ran or self._restarted(device, order)
@@ -218,6 +262,11 @@ class CommandSide(FinalSide):
 def _was_before(order: Order, d: Device) -> bool:
     """Whether the device's disk was put back since it had the command: it may know nothing of it, or do it again."""
     return d.set_back_us is not None and (order.reached_us is None or order.reached_us <= d.set_back_us)
+
+
+def _snapshot_us(d: Device) -> int:
+    """When the last snapshot of its own feed that it had asked for came."""
+    return (d.fuzzy or {}).get("device", (0, -1))[1]
 
 
 def _name_of(item: Item) -> Name:

@@ -356,6 +356,32 @@ def test_a_command_is_not_excused_that_came_after_the_disk_was_put_back_nor_on_a
         assert unanswered(excuse, first=True, device=OTHER).status == "fail"
 
 
+@pytest.mark.parametrize(
+    ("lost_s", "back_s", "device", "fails"),
+    [
+        (10, 650, D, False),
+        (10, 400, D, True),  # it had time enough to say that the command has expired
+        (90, 650, D, True),  # it had its feed when the command expired
+        (10, 650, OTHER, True),
+    ],
+)
+def test_a_command_that_waits_while_the_feed_is_fetched_anew_may_grow_too_old(
+    lost_s: int, back_s: int, device: str, fails: bool
+) -> None:
+    h = begun()
+    h.order(D, "c1", life_s=60)
+    h.pass_s(lost_s)
+    for name in (D, OTHER):
+        h.ack(name)
+    place = {"device": FeedState("n2")}  # none
+    h.oracle.wire_up(h.tick(), device, encode(Hello(epoch=EPOCH, hn="hn", n=2, schema="0.0.1", feeds=place)))
+    h.ack(D)
+    h.pass_s(back_s)
+    h.snapshot(device, [command(D, "c1")] if device == D else [], nonce="n2")
+    h.ack(device)
+    assert (end(h)["command-answered"].status == "fail") is fails
+
+
 def _lost_in_table(h: History) -> None:
     h.lose_in_table(command(D, "c1"))
     h.see(D, command(D, "c1"), None)
