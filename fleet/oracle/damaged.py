@@ -20,8 +20,8 @@ JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of 
 
 class HealBound(NamedTuple):
     """How long a silent damage may last on a device that is online: `within_us`, and `again_us` more for each question
-    of the device's that nobody answered before `rough_until_us`, until when the world loses messages and refuses
-    requests."""
+    of the device's without a whole answer before `rough_until_us`, until when the world loses messages, delays rows and
+    refuses requests."""
 
     within_us: int
     again_us: int
@@ -107,9 +107,11 @@ class DamagedSide(AppSide):
         """The device asks whether it holds the same as the table."""
         d.unanswered += t_us < self.heal_bound.rough_until_us
 
-    def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
-        """The device is told what came of that: these models differ for good."""
-        d.unanswered = max(0, d.unanswered - 1)
+    def _compared(self, t_us: int, d: Device, models: Sequence[str], skipped: Sequence[str]) -> None:
+        """The device is told what came of that: these models differ for good. `skipped`: those of which nothing can be
+        said, since something was on its way."""
+        if not skipped:
+            d.unanswered = max(0, d.unanswered - 1)
         if d.cloned:
             return  # what its copy holds is not looked at
         alarms = self.checks.alarms

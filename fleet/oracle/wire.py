@@ -66,6 +66,7 @@ class Downward(msgspec.Struct, gc=False):
     rows: list[Entry] = []
     items: list[Entry] = []
     heal: list[str] = []
+    skipped: list[str] = []
 
 
 class _Rev(msgspec.Struct, gc=False):

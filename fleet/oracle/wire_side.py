@@ -319,9 +319,9 @@ class WireSide(RestoredSide):
             if message.part == 0 and self._is_quiet:
                 self._content(t_us, d)
         elif message.t == "compared":
-            self._compared(t_us, d, message.heal)
+            self._compared(t_us, d, message.heal, message.skipped)
 
-    def _compared(self, t_us: int, d: Device, models: Sequence[str]) -> None:
+    def _compared(self, t_us: int, d: Device, models: Sequence[str], skipped: Sequence[str]) -> None:
         raise NotImplementedError
 
     def _is_backlog(self, rows: Sequence[Entry]) -> bool:

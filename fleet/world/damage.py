@@ -29,6 +29,7 @@ from fleet.world.device import START_MS, SimDevice
 from fleet.world.table import WorldTable
 
 LOOK_EVERY_US: Final = 5_000_000
+_NEVER_US: Final = 1 << 62
 _ONLINE: Final = ("idle", "sending")
 
 
@@ -228,10 +229,11 @@ class Damage:
 def heal_bound(plan: Plan) -> HealBound:
     """How long a silent damage may last on a device that is online: until the next comparison, until it is sure, until
     the last heal of its feed is old enough; each comparison may have to be tried again, and another damage of the same
-    model begins the waiting anew. While other faults may foil a comparison, the device has to have asked, no more."""
+    model begins the waiting anew. While other faults or quotas may foil a comparison, the device has to have asked, no
+    more."""
     agent, cloud = plan.agent, plan.cloud
     sure_us = cloud.record_life_us + cloud.worker_life_us
     within_us = 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us
     again_us = 500 * (3 * agent.digest_period_ms + 4 * agent.digest_retry_ms)
     others = [fault.until_us for fault in plan.faults if fault.kind != "silent-damage"]
-    return HealBound(within_us, again_us, max(others, default=0))
+    return HealBound(within_us, again_us, max(others, default=0) if plan.quotas is None else _NEVER_US)

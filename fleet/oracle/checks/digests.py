@@ -15,8 +15,9 @@ class DigestHeals(Check):
         "What was damaged silently, on the device's disk or in the table, is found and healed: device and table agree "
         "about the item again within a bound. The bound counts the time that the device is online, from its last boot "
         "on, since a difference is remembered in memory: two periods of the digests, three times what a stream record "
-        "and its worker live, the least time between two heals, and eight retries; and for each question that nobody "
-        "answered while other faults were still to heal, a period and a half more and two retries."
+        "and its worker live, the least time between two heals, and eight retries; and for each question that got "
+        "no answer, or none about all models, while other faults were still to heal or under the quotas of a cloud, a "
+        "period and a half more and two retries."
     )
 
     def healed(self, t_us: int, device: str, key: Key, waited_us: int, bound_us: int) -> None:
