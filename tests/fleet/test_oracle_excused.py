@@ -373,8 +373,8 @@ def test_a_command_that_waits_while_the_feed_is_fetched_anew_may_grow_too_old(
     h.pass_s(lost_s)
     for name in (D, OTHER):
         h.ack(name)
-    place = {"device": FeedState("n2")}  # none
-    h.oracle.wire_up(h.tick(), device, encode(Hello(epoch=EPOCH, hn="hn", n=2, schema="0.0.1", feeds=place)))
+    ask = Hello(epoch=EPOCH, hn="hn", n=2, schema="0.0.1", feeds={"device": FeedState("n2")})  # has no place in it
+    h.oracle.wire_up(h.tick(), device, encode(ask))
     h.ack(D)
     h.pass_s(back_s)
     h.snapshot(device, [command(D, "c1")] if device == D else [], nonce="n2")
