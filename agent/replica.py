@@ -117,7 +117,7 @@ class Replica:
             return
         place = self.schema.locate(key)
         name = place.model.name if place is not None else ""
-        if (place is None or not place.model.receives) and verdict != "lost" and not seen:
+        if (not seen if place is None else not place.model.receives) and verdict != "lost":
             # An up model: the device's image is the truth, also when the relay would not have it. So it is where the
             # schema has lost the model: with the next one that has it, it is there again.
             if image is None:
@@ -372,7 +372,8 @@ class Replica:
 
     def step_back_all(self, head: HeadMark, settled: Sequence[OutboxRow], set_aside: Set[Key]) -> None:
         epoch = self.store.identity.epoch
-        set_aside = set_aside | {(row.pk, row.sk) for row in settled if not self.is_told(row)}
+        untold = {(row.pk, row.sk) for row in settled if row.state == ACKED and not self.is_told(row)}
+        set_aside = set_aside | untold
         if head.epoch == epoch:
             self.step_back([row for row in settled if row.state == ACKED and row.epoch != epoch], set_aside)
         self.step_back([row for row in settled if row.epoch == head.epoch and row.u <= head.up], set_aside)
