@@ -26,6 +26,7 @@ from relay_rig import config, notice, setting, stored
 
 from agent.config import AgentConfig
 from agent.files import open_memory
+from agent.protocol.messages import HeadMark
 from agent.replica import Replica
 from agent.store import OutboxRow
 from cloud.head import OP, head_key
@@ -421,6 +422,7 @@ BEYOND_A_PAIR: Final = {
     "head-after-item": "luck: test_feed.py tries every interleaving",
     "never-asks-again": "a bound on the time that a change may take",
     "outbox-cleared-by-puback": "a broker's acknowledgements",
+    **dict.fromkeys(("relay-schema-unheard", "schema-drops-pending", "schema-keeps-cursors"), "schemas that differ"),
     "wall-clock-stamps": "a wall clock that jumps",
 }
 SOON: Final = (
@@ -466,7 +468,7 @@ def test_every_planted_bug_that_a_pair_can_show_is_caught(name: str) -> None:
 class _WideReplica(Replica):
     """Lets a snapshot hide the operations of up models too: the feed will never show them."""
 
-    def both_operations(self) -> list[OutboxRow]:
+    def settled_operations(self, head: HeadMark) -> list[OutboxRow]:
         return self.store.outbox("kind<>'sweep'")
 
 
