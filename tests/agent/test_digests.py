@@ -309,6 +309,22 @@ def test_what_covers_a_difference_for_a_while_does_not_make_it_younger() -> None
     assert device.session.digests._first_ms == {} == device.session.digests._suspicions
 
 
+def test_a_difference_that_others_covered_is_asked_about_again_at_once() -> None:
+    """Another model differs, too, and is young: it does not make the old one wait, since others may come to cover it."""
+    made = filled(AgentConfig(digest_period_ms=0, digest_retry_ms=1_000))
+    device, message = asked(made)
+    waits_ms: list[int] = []
+    for found in ("1" * 16, "2" * 16, "1" * 16):
+        differs = {"Config": found, "Notice": f"{message.n:016x}"}
+        device.hear(Compared(hn=message.hn, n=message.n, differs=differs, after_ms=10_000))
+        waits_ms.append(device.session.digests.at_ms - device.monotonic_ms())
+        made.rig.now_ms += waits_ms[-1]
+        device.tick()
+        (message,) = (each for each in device.sent() if isinstance(each, Digest))
+    assert 10_000 <= min(waits_ms[:2]) and waits_ms[2] <= 2_000
+    assert (message.models["Config"].delta, message.models["Notice"].age_ms) == ("1" * 16, waits_ms[2])
+
+
 def test_an_answer_that_comes_late_counts_while_nothing_else_was_asked() -> None:
     device, message = asked(filled(AgentConfig(digest_period_ms=0, digest_retry_ms=60_000)))
     made_ms = device.session.digests.at_ms
