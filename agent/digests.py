@@ -239,6 +239,8 @@ class Digests:
         self._waits = False
         for name in sorted(asked):
             self._judge(name, message, now_ms)
+        if message.differs and session.replica.is_of_other_relay:
+            session.want_hello(0)  # has the relay changed? The answer tells, and brings what it did not know before
         to_heal = [name for name in message.heal if name in asked and name in message.differs]
         waits_ms, has_begun = self.heal(to_heal, now_ms)
         if self._restating:
