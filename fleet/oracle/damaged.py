@@ -73,6 +73,12 @@ class DamagedSide(AppSide):
         within_us = bound.within_us + bound.again_us * self._devices[device].unanswered
         self.checks.heals.healed(t_us, device, key, waited_us, within_us)
 
+    def is_refused(self, key: Key) -> bool:
+        """Whether the cloud would not have the last write of this item of an up model. Device and table differ about it
+        whatever else has become of it, until the device writes it again: comparisons leave it out."""
+        item = self._items.get(key)
+        return item is not None and item.rejected and not item.receives
+
     def damage_lasts(self, t_us: int, device: str, key: Key) -> None:
         """The run is over, and they differ."""
         self.checks.heals.lasts(t_us, device, key)

@@ -593,6 +593,19 @@ def test_a_damage_has_its_bound_on_a_device_that_was_restored_or_copied_too() ->
             assert (told(h, "digest-heals") == "fail") is fails
 
 
+def test_an_item_of_an_up_model_is_refused_until_the_device_writes_it_again() -> None:
+    h = begun()
+    steps = ((status(D), "", False), (status(D), "type", True), (status(D), "", False), (setting(D), "type", False))
+    for u, (key, verdict, refused) in enumerate(steps, start=2):
+        h.write(D, key)
+        h.send(D)
+        h.ingest(D, {str(u): verdict} if verdict else {})
+        h.ack(D)
+        h.verdicts(D)
+        assert h.oracle.is_refused(key) is refused
+    assert not h.oracle.is_refused(status(OTHER))
+
+
 def test_an_alarm_is_excused_on_a_copied_device_and_for_a_moment_after_the_heal() -> None:
     for device, fails in ((D, False), (OTHER, True)):
         h = begun()
