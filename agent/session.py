@@ -423,9 +423,21 @@ class Session(Receiving):
         if identity.adopted:
             self.mint(reset.head_epoch)
         elif reset.head_epoch is not None:
-            self.store.set_replaces(reset.head_epoch)
-            self._hello_open = False
-            self.say_hello()
+            self.begin_again(reset.head_epoch)
+
+    def begin_again(self, replaces: str) -> None:
+        """With an epoch of which no ack has come. HEAD may have had it all the same, and since then that of a copy: a
+        snapshot from before is not what there is when the epoch begins for good."""
+        with self.store.transaction():
+            self.store.set_replaces(replaces)
+            self.store.drop_cursor("device")
+        if "device" in self.nonces:
+            self.nonces["device"] = ids.nonce(self.random)
+        self._early.clear()
+        self._parts.clear()
+        self._gap_at = NEVER
+        self._hello_open = False
+        self.say_hello()
 
     def enter_incarnation(self, incarnation: str, head_epoch: str | None) -> None:
         """The table is another one than this device knew: nothing that was asked of the old one counts any more."""

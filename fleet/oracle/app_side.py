@@ -445,9 +445,9 @@ class AppSide(WireSide):
 def _was_undone(d: Device, item: Item) -> bool:
     """The table was put back, and the device does not know yet: messages from before may reach it. Or its write to an
     item that the table does not have is lost, and it shows what it had before, until the snapshot of its new epoch; for
-    longer, if the table's is too large for a snapshot."""
+    longer, if the table's is too large for a snapshot, or if nobody has told of what the table has."""
     if d.old_epoch:
         return True
     sent = item.last_sent
-    may_be_older = d.cloned or d.undone is not None or (item.oversize and d.set_back_us is not None)
+    may_be_older = d.cloned or d.undone is not None or (item.oversize and d.set_back_us is not None) or item.untold
     return may_be_older and sent is not None and bool(sent.fate)

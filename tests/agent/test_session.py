@@ -639,13 +639,27 @@ def test_a_reset_counts_only_with_the_present_nonce() -> None:
     assert hello.replaces == "e"
 
 
-def test_a_reset_before_adoption_only_sets_what_is_replaced() -> None:
+def test_a_reset_before_adoption_keeps_epoch_and_outbox() -> None:
     device, hello = joining()
     epoch, outbox = device.store.identity.epoch, device.store.outbox()
     device.hear(Reset(hn=hello.hn, head_epoch="e"))
     assert (device.store.identity.epoch, device.store.identity.replaces) == (epoch, "e")
     assert device.store.outbox() == outbox
     assert [hello.replaces for hello in hellos(device)] == ["e"]
+
+
+def test_a_reset_before_adoption_forgets_a_snapshot_whose_ack_was_lost() -> None:
+    """HEAD had the epoch, and a copy's since: what that has done comes in a snapshot, not as rows after the old one."""
+    device, hello = joining()
+    old = part(device, 0, 1, setting(1, "a"))
+    device.hear(old)
+    assert "device" in device.store.cursors and not device.store.identity.adopted
+    device.hear(Reset(hn=hello.hn, head_epoch="e"))
+    again = hellos(device)[-1]
+    assert again.feeds["device"].epoch is None
+    assert again.feeds["device"].nonce != hello.feeds["device"].nonce
+    device.hear(old)
+    assert "device" not in device.store.cursors
 
 
 def test_adoption_takes_a_new_nonce_so_that_earlier_resets_are_stale() -> None:
