@@ -239,6 +239,8 @@ class Digests:
         self._waits = False
         for name in sorted(asked):
             self._judge(name, message, now_ms)
+        if message.differs and session.replica.is_of_other_relay:
+            session.want_hello(0)  # has the relay changed? The answer tells, and brings what it did not know before
         to_heal = [name for name in message.heal if name in asked and name in message.differs]
         waits_ms, has_begun = self.heal(to_heal, now_ms)
         if self._restating:
@@ -249,11 +251,14 @@ class Digests:
             self._next(message, waits_ms, now_ms)
 
     def _next(self, message: Compared, waits_ms: int, now_ms: int) -> None:
-        """When what was found will have passed, or will never; when what was skipped may be told; or in a period."""
+        """When what was found will have passed, or will never; when what was skipped may be told; or in a period. Soon,
+        when one was found again that others have covered: the relay was told of those, and others may come."""
         after_ms = min(message.after_ms, AFTER_MS_MAX)
-        left_ms = max((each.since_ms + after_ms - now_ms for each in self._suspicions.values()), default=0)
-        left_ms = max(left_ms, waits_ms)
-        if left_ms > 0:
+        lefts_ms = {name: each.since_ms + after_ms - now_ms for name, each in self._suspicions.items()}
+        left_ms = max(waits_ms, *lefts_ms.values(), 0)
+        if any(left <= 0 and name in message.differs and name not in message.heal for name, left in lefts_ms.items()):
+            self._later(now_ms)
+        elif left_ms > 0:
             self._again_at(now_ms + left_ms + int(self.session.random.unit() * self.session.config.digest_retry_ms))
         elif message.skipped or self._suspicions:
             self._later(now_ms)

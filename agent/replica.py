@@ -169,6 +169,11 @@ class Replica:
                 else:
                     store.set_models(feed, present)
 
+    @property
+    def is_of_other_relay(self) -> bool:
+        """Whether a feed was last known to come from a relay with another schema than the device's."""
+        return any("/" in models for models in self.store.models.values())
+
     # ---------------------------------------------------------------- rule 12: rows
 
     def rows(self, message: Rows) -> Outcome:

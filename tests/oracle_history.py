@@ -26,6 +26,7 @@ from agent.protocol.messages import (
     Snapshot,
     SnapshotItem,
     Up,
+    Wait,
     encode,
     encode_image,
 )
@@ -366,6 +367,11 @@ class History:
     def compared(self, device: str, heal: Sequence[str] = ()) -> None:
         message = Compared(hn="hn", n=1, differs=dict.fromkeys(heal, "1" * 16), heal=list(heal))
         self.oracle.wire_down(self.tick(), device, encode(message))
+
+    def wait(self, device: str, retry_s: int) -> None:
+        self.oracle.wire_down(
+            self.tick(), device, encode(Wait(hn="hn", retry_after=1_000 * retry_s, reason="overload"))
+        )
 
     def lose(self, device: str, key: Key) -> None:
         """From the device's disk, silently."""

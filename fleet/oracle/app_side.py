@@ -16,6 +16,7 @@ from fleet.oracle.state import (
     NO_KEYS,
     NO_WRITES,
     NONE,
+    NOT_PAUSED,
     PENDING,
     UNKNOWN,
     WINDOW_US,
@@ -337,6 +338,7 @@ class AppSide(WireSide):
             self._settle()
         d = self._devices[device]
         d.idle = d.asked = d.unanswered = 0
+        d.paused = NOT_PAUSED
         d.timed = d.answered = False
         d.clock_us = t_us
         self._booted_us = t_us

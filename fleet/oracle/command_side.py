@@ -52,6 +52,11 @@ class Order:
         self.final: str | None = None  # the first final state that the table has had
         self.present: str | None = None  # the state that it has
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing has come of it so far."""
+        return self.kept and not self.ran and self.final is self.present is None
+
 
 class Refetch:
     """A time in which a device has no place in its feed, as after a `resync`."""
@@ -88,6 +93,7 @@ class CommandSide(FinalSide):
         self._withdrawn: deque[tuple[int, Name]] = deque()
         self._restarts_us: dict[str, int] = {}  # by device: its last boot
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
+        self._heard: dict[str, list[Order]] = {}  # by device: one has, and the device has not booted since
         self._answered_us: dict[str, int] = {}  # by device: the relay's last answer
         self._refetching: dict[str, Refetch] = {}  # by device: it has no place in its feed now
         self._refetched: dict[str, list[Refetch]] = {}  # it had none for a time
@@ -122,8 +128,10 @@ class CommandSide(FinalSide):
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
         super()._ack(t_us, d, message)
         name = d.name
-        for order in self._unheard.pop(name, ()):
-            order.heard_us = t_us
+        if unheard := self._unheard.pop(name, None):
+            for order in unheard:
+                order.heard_us = t_us
+            self._heard[name] = [one for one in (*self._heard.get(name, ()), *unheard) if one.is_open]
         if self._takes_commands:
             self._answered_us[name] = t_us
             refetch = self._refetching.get(name)
@@ -170,6 +178,10 @@ class CommandSide(FinalSide):
     def device_booted(self, t_us: int, device: str) -> None:
         super().device_booted(t_us, device)
         self._restarts_us[device] = t_us
+        for order in self._heard.pop(device, ()):  # it has no time again, without which it looks at none
+            if order.is_open:
+                order.heard_us = None
+                self._unheard.setdefault(device, []).append(order)
 
     def committed(self, t_us: int, record: TableRecord) -> None:
         super().committed(t_us, record)

@@ -70,8 +70,14 @@ class DamagedSide(AppSide):
         d.damaged[model] = (d.damaged[model][0] - 1, t_us)
         d.rotten -= {(key, GONE)}
         bound = self.heal_bound
-        within_us = bound.within_us + bound.again_us * self._devices[device].unanswered
+        within_us = bound.within_us + bound.again_us * d.unanswered + d.paused[0]
         self.checks.heals.healed(t_us, device, key, waited_us, within_us)
+
+    def is_refused(self, key: Key) -> bool:
+        """Whether the cloud would not have the last write of this item of an up model. Device and table differ about it
+        whatever else has become of it, until the device writes it again: comparisons leave it out."""
+        item = self._items.get(key)
+        return item is not None and item.rejected and not item.receives
 
     def damage_lasts(self, t_us: int, device: str, key: Key) -> None:
         """The run is over, and they differ."""
@@ -102,6 +108,14 @@ class DamagedSide(AppSide):
     def poison_delivered(self, t_us: int, device: str, key: Key, seq: int, at: int, *, moved: bool) -> None:
         """Rows up to `seq` that fit, with a poisoned item among them, were delivered; the device is `at` that row."""
         self.checks.poison.delivered(t_us, device, key, seq, at, moved=moved)
+
+    def _waits(self, t_us: int, d: Device, retry_ms: int) -> None:
+        """The relay tells the device to be quiet for so long; by chance it will be for up to twice that, and ask
+        nothing."""
+        paused_us, until_us = d.paused
+        end_us = t_us + 2_000 * retry_ms
+        if end_us > until_us:
+            d.paused = (paused_us + end_us - max(t_us, until_us), end_us)
 
     def _compares(self, t_us: int, d: Device) -> None:
         """The device asks whether it holds the same as the table."""

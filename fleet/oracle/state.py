@@ -31,6 +31,7 @@ NO_WRITES: Final[tuple[Write, ...]] = ()
 # Of most devices, which share them: each empty set would be one of its own.
 NO_KEYS: Final[frozenset[Key]] = frozenset()
 NO_STATES: Final[frozenset[tuple[Key, int]]] = frozenset()
+NOT_PAUSED: Final = (0, 0)  # for how long the relay has told a device to be quiet since its last boot, and until when
 
 # What became of the last own write of an item, as far as the table knows.
 NONE: Final = 0
@@ -128,6 +129,7 @@ class Device:
         "old_epoch",
         "ops",
         "past",
+        "paused",
         "reach",
         "redone",
         "replaced_us",
@@ -173,6 +175,7 @@ class Device:
         self.redone: set[int] = set()  # decided operations that a table put back does not have: they may be again
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.unanswered = 0  # questions about digests since the last boot, without a whole answer, in rough times
+        self.paused = NOT_PAUSED
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped
         self.resumed: frozenset[Key] = NO_KEYS  # items with a period that it has sent since then

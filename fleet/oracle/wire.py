@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Downward(msgspec.Struct, gc=False):
-    """`ack`, `reset`, `rows`, `snapshot` or `compared`, told apart by `t`."""
+    """`ack`, `reset`, `rows`, `snapshot`, `compared` or `wait`, told apart by `t`."""
 
     t: str
     epoch: str = ""
@@ -67,6 +67,7 @@ class Downward(msgspec.Struct, gc=False):
     items: list[Entry] = []
     heal: list[str] = []
     skipped: list[str] = []
+    retry_after: int = 0
 
 
 class _Rev(msgspec.Struct, gc=False):

@@ -320,8 +320,13 @@ class WireSide(RestoredSide):
                 self._content(t_us, d)
         elif message.t == "compared":
             self._compared(t_us, d, message.heal, message.skipped)
+        elif message.t == "wait":
+            self._waits(t_us, d, message.retry_after)
 
     def _compared(self, t_us: int, d: Device, models: Sequence[str], skipped: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    def _waits(self, t_us: int, d: Device, retry_ms: int) -> None:
         raise NotImplementedError
 
     def _is_backlog(self, rows: Sequence[Entry]) -> bool:

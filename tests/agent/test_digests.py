@@ -12,7 +12,18 @@ from relay_rig import SCHEMA, config, fault, notice, schema_with, setting, store
 from agent.config import AgentConfig
 from agent.digests import AFTER_MS_MAX, AHEAD_MS
 from agent.events import COMPARE, NEVER
-from agent.protocol.messages import APART_MAX, Compared, Digest, Op, Up, Wait, decode_from_device, encode, encode_image
+from agent.protocol.messages import (
+    APART_MAX,
+    Compared,
+    Digest,
+    Hello,
+    Op,
+    Up,
+    Wait,
+    decode_from_device,
+    encode,
+    encode_image,
+)
 from agent.protocol.schema import Schema
 from cloud.config import RelayConfig
 from cloud.head import ORPHAN
@@ -307,6 +318,32 @@ def test_what_covers_a_difference_for_a_while_does_not_make_it_younger() -> None
     assert device.session.digests._suspicions["Config"].since_ms == firsts[one] <= firsts[other]
     device.hear(Compared(hn=message.hn, n=message.n))
     assert device.session.digests._first_ms == {} == device.session.digests._suspicions
+
+
+def test_a_difference_that_others_covered_is_asked_about_again_at_once() -> None:
+    """Another model differs, too, and is young: the old one does not wait for it, since others may cover it again."""
+    made = filled(AgentConfig(digest_period_ms=0, digest_retry_ms=1_000))
+    device, message = asked(made)
+    waits_ms: list[int] = []
+    for found in ("1" * 16, "2" * 16, "1" * 16):
+        differs = {"Config": found, "Notice": f"{message.n:016x}"}
+        device.hear(Compared(hn=message.hn, n=message.n, differs=differs, after_ms=10_000))
+        waits_ms.append(device.session.digests.at_ms - device.monotonic_ms())
+        made.rig.now_ms += waits_ms[-1]
+        device.tick()
+        (message,) = (each for each in device.sent() if isinstance(each, Digest))
+    assert min(waits_ms[:2]) >= 10_000 and waits_ms[2] <= 2_000
+    assert (message.models["Config"].delta, message.models["Notice"].age_ms) == ("1" * 16, waits_ms[2])
+
+
+def test_a_difference_makes_a_device_ask_whether_the_relay_has_got_another_schema() -> None:
+    """One that came to know a model tells of none of its changes from before: they are no damage."""
+    for version, differs in (("", True), ("2", False), ("2", True)):
+        device, message = asked(filled(AgentConfig(digest_period_ms=0)))
+        device.session.replica.relay_goes_by(version)
+        device.hear(Compared(hn=message.hn, n=message.n, differs={"Config": "1" * 16} if differs else {}))
+        hellos = [each for each in device.sent() if isinstance(each, Hello)]
+        assert len(hellos) == (version == "2" and differs)
 
 
 def test_an_answer_that_comes_late_counts_while_nothing_else_was_asked() -> None:

@@ -82,6 +82,16 @@ def test_damage_strikes_in_every_way_and_all_of_it_is_healed(world: World) -> No
     assert probes["digest_healing"] > 10 and probes["digest_restated"] > 0
 
 
+def test_what_the_cloud_refused_since_is_damaged_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Device and table differ about it, and no comparison can tell."""
+    world = ran(plan("bit-rot", "agent.digest_every=0s", devices=10))
+    hits = world.damage.open
+    refused = hits[0].key
+    monkeypatch.setattr(world.oracle, "is_refused", lambda key: key == refused)
+    world.damage._look(None)
+    assert world.damage.open == [hit for hit in hits if hit.key != refused]
+
+
 def test_a_comparison_that_has_no_room_is_tried_again(world: World) -> None:
     assert world.probes["digest_suspected"] > world.probes["digest_mismatch"]
 

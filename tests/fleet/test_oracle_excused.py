@@ -664,6 +664,35 @@ def test_a_damage_has_its_bound_on_a_device_that_was_restored_or_copied_too() ->
             assert (told(h, "digest-heals") == "fail") is fails
 
 
+def test_a_damage_may_last_longer_by_twice_the_time_for_which_the_relay_wants_quiet() -> None:
+    for boots, device, waited_s, fails in (
+        (False, D, 260, False), (False, D, 261, True), (False, OTHER, 61, True), (True, D, 61, True),
+    ):  # fmt: skip
+        h = begun()
+        for _ in range(3):  # it is told so again while it is quiet
+            h.wait(device, 100)
+        if boots:
+            h.boot(D)
+        h.cloud(config(D))
+        h.push(D, config(D))
+        h.lose(D, config(D))
+        h.heal(D, config(D), waited_s)
+        assert (told(h, "digest-heals") == "fail") is fails
+
+
+def test_an_item_of_an_up_model_is_refused_until_the_device_writes_it_again() -> None:
+    h = begun()
+    steps = ((status(D), "", False), (status(D), "type", True), (status(D), "", False), (setting(D), "type", False))
+    for u, (key, verdict, refused) in enumerate(steps, start=2):
+        h.write(D, key)
+        h.send(D)
+        h.ingest(D, {str(u): verdict} if verdict else {})
+        h.ack(D)
+        h.verdicts(D)
+        assert h.oracle.is_refused(key) is refused
+    assert not h.oracle.is_refused(status(OTHER))
+
+
 def test_an_alarm_is_excused_on_a_copied_device_and_for_a_moment_after_the_heal() -> None:
     for device, fails in ((D, False), (OTHER, True)):
         h = begun()

@@ -17,7 +17,8 @@ class DigestHeals(Check):
         "on, since a difference is remembered in memory: two periods of the digests, three times what a stream record "
         "and its worker live, the least time between two heals, and eight retries; and for each question that got "
         "no answer, or none about all models, while other faults were still to heal or under the quotas of a cloud, a "
-        "period and a half more and two retries."
+        "period and a half more and two retries; and twice the time for which the relay has told the device to be "
+        "quiet."
     )
 
     def healed(self, t_us: int, device: str, key: Key, waited_us: int, bound_us: int) -> None:
