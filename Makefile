@@ -7,8 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/outage.yaml
-# Two more than there are cores: tests with real brokers and processes wait more than they compute.
-JOBS ?= $(shell expr $$(nproc) + 2)
+# One more than there are cores: tests with real brokers and processes wait more than they compute.
+JOBS ?= $(shell expr $$(nproc) + 1)
 ROOMS := agent cloud fleet reports
 
 .DEFAULT_GOAL := help

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -22,31 +21,30 @@ SEEDS = range(1, 201)
 TIERS = [pytest.param(name, marks=pytest.mark.slow if name in PLANNING else ()) for name in NAMES]
 
 
-@pytest.fixture(scope="module", params=TIERS)
-def run(request: pytest.FixtureRequest) -> Iterator[RunResult]:
-    yield run_plan(golden_plan(request.param))
+@pytest.mark.parametrize("name", TIERS)
+def test_a_shipped_scenario_passes_with_its_golden_hash_syncs_both_ways_and_fails_without_its_probes(name: str) -> None:
+    """One run for all of it, since tests are spread over processes and a run takes seconds."""
+    run = run_plan(golden_plan(name))
+    passes_with_its_golden_hash(run)
+    syncs_both_ways(run)
+    fails_without_a_probe(run)
 
 
-def test_a_shipped_scenario_passes_and_gives_its_golden_hash(run: RunResult) -> None:
+def passes_with_its_golden_hash(run: RunResult) -> None:
     summary = run.summary
     assert (summary.verdict, failures(summary)) == ("pass", [])
     assert run.devices == [] and summary.converged_after_s is not None
     assert summary.trace_hash == golden_hashes()[summary.scenario], "meant to be: python tests/golden.py"
 
 
-def test_a_shipped_scenario_syncs_in_both_directions(run: RunResult) -> None:
+def syncs_both_ways(run: RunResult) -> None:
     counts, latency = run.summary.counts, run.summary.latency_s
     assert counts.local_writes > 0 and counts.cloud_writes > 0
     assert latency.up.count + latency.down.count <= counts.updates_synced
     assert min(latency.up.count, latency.down.count) > 100
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_scenario_says_which_probes_it_is_meant_to_reach(name: str) -> None:
-    assert len(meant(name)) >= 2
-
-
-def test_a_probe_that_is_not_reached_fails_the_run(run: RunResult) -> None:
+def fails_without_a_probe(run: RunResult) -> None:
     """Each threshold on a probe is what decides: without that probe the same run fails."""
     summary, plan = run.summary, golden_plan(run.summary.scenario)
     for probe in meant(summary.scenario):
@@ -57,6 +55,11 @@ def test_a_probe_that_is_not_reached_fails_the_run(run: RunResult) -> None:
         summary.probes[probe] = count
     judge(summary, plan)
     assert summary.verdict == "pass"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_scenario_says_which_probes_it_is_meant_to_reach(name: str) -> None:
+    assert len(meant(name)) >= 2
 
 
 def meant(name: str) -> list[str]:

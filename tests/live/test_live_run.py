@@ -68,6 +68,7 @@ def test_a_scenario_with_faults_passes_and_does_what_its_simulation_did(tmp_path
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.slow  # `.ci/run` has it
 def test_without_a_broker_devices_connect_to_the_relay_itself(tmp_path: Path) -> None:
     result = run(tmp_path, SHORT, websocket=True, per_device=True)
     assert result.summary.verdict == "pass", result.summary.checks
@@ -77,12 +78,14 @@ def test_without_a_broker_devices_connect_to_the_relay_itself(tmp_path: Path) ->
     assert [total for total in live.comparison.totals if total.name.endswith("_writes") and total.equal]
 
 
+@pytest.mark.slow  # `.ci/run` has it
 def test_a_broker_that_is_given_is_used_and_left_alone(tmp_path: Path, broker: Mosquitto) -> None:
     result = run(tmp_path, SHORT, broker=broker.url)
     assert result.summary.verdict == "pass", result.summary.checks
     assert broker.alive and broker.starts == 1
 
 
+@pytest.mark.slow  # `.ci/run` has it
 def test_a_bug_of_the_agent_is_caught(tmp_path: Path) -> None:
     result = run(tmp_path, FLEETING, plant="delete-not-sent", within="10s")
     assert result.summary.verdict == "fail"
@@ -103,6 +106,7 @@ def test_a_device_file_that_is_tampered_with_is_caught(tmp_path: Path) -> None:
     assert {"convergence", "writes-survive-power-cuts"} <= failed(result), result.summary.checks
 
 
+@pytest.mark.slow  # `.ci/run` has it
 def test_an_item_that_somebody_changes_in_the_table_is_caught(tmp_path: Path) -> None:
     async def tamper(live: Live) -> None:
         device = live.plan.devices[0].id
@@ -163,7 +167,7 @@ def attached(folder: Path, *, comes: bool, websocket: bool) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.parametrize("websocket", [False, True])
+@pytest.mark.parametrize("websocket", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_device_that_comes_by_itself_is_checked(tmp_path: Path, websocket: bool) -> None:
     summary = attached(tmp_path, comes=True, websocket=websocket)
     (visitor,) = summary["live"]["attached"]
