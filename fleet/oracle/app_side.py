@@ -12,6 +12,7 @@ from fleet.oracle.state import (
     ABSENT,
     ACCEPTED,
     GONE,
+    LOST,
     NEVER_SWEPT,
     NO_KEYS,
     NO_WRITES,
@@ -224,6 +225,8 @@ class AppSide(WireSide):
             checks.expired.read(t_us, device, key, rev, late_us, "shown to applications")
         seen = item.seen if item.wide is None else self._seen(d, item)
         index = item.find(rev, seen)
+        if rev is None and seen == ABSENT and item.own == LOST and item.base == 0:
+            index = ABSENT  # below the lost write there is what was before the first state
         self._judge_image(t_us, d, item, index, rev, image)
         if item.own == PENDING:
             checks.own_writes.undecided(t_us, device, key, item.visible, rev)
