@@ -649,6 +649,46 @@ def lost_in_new_epoch(h: History, *, deleted: bool) -> dict[str, Any]:
     return old
 
 
+# ---------------------------------------------------------------- below a lost write
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_below_a_lost_write_there_is_nothing_where_the_disk_has_lost_the_item_and_nowhere_else(damaged: bool) -> None:
+    h = begun()
+    h.cloud(setting(D))
+    h.push(D, setting(D))
+    if damaged:
+        h.lose(D, setting(D))
+    h.write(D, setting(D), "create" if damaged else "update")
+    h.send(D)
+    h.cloud(setting(D))
+    h.ingest(D, {"2": "lost"})
+    h.ack(D)
+    h.see(D, setting(D), None)
+    assert (told(h, "monotone-reads") == "fail") is not damaged
+
+
+@pytest.mark.parametrize("silently", [True, False])
+def test_a_deletion_that_came_to_nothing_shows_the_item_again_where_nobody_has_told_of_its_end(silently: bool) -> None:
+    h = begun()
+    h.cloud(setting(D))
+    h.push(D, setting(D))
+    old = dict(h.table[setting(D)])
+    if silently:
+        h.lose_in_table(setting(D))
+    else:
+        h.cloud(setting(D), "delete")
+        h.push(D, setting(D))
+    if silently:
+        h.write(D, setting(D), "delete")
+        h.hello(D)
+        h.send(D)
+        h.ingest(D, {"2": "lost"})
+        h.ack(D)
+    h.see(D, setting(D), old)
+    assert (told(h, "no-resurrection") == "fail") is not silently
+
+
 # ---------------------------------------------------------------- digests
 
 
