@@ -174,7 +174,7 @@ class Device:
         self.undone_us = 0  # when that was
         self.redone: set[int] = set()  # decided operations that a table put back does not have: they may be again
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
-        self.unanswered = 0  # questions about digests since the last boot, without a whole answer, in rough times
+        self.unanswered = 0  # questions about digests since the last boot, without a whole answer
         self.paused = NOT_PAUSED
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped

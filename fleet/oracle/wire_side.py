@@ -47,9 +47,9 @@ class WireSide(RestoredSide):
         elif message.t == "hello":
             self._hello(t_us, d, message)
         elif message.t == "digest":
-            self._compares(t_us, d)
+            self._compares(d)
 
-    def _compares(self, t_us: int, d: Device) -> None:
+    def _compares(self, d: Device) -> None:
         raise NotImplementedError
 
     def _content(self, t_us: int, d: Device) -> None:
