@@ -346,6 +346,10 @@ class WireSide(RestoredSide):
         for item in feed.unsettled.values():
             told = item.log_epoch == message.epoch and not item.untold
             if told and message.a < item.log_seq <= message.b and item.key not in held:
+                span = (message.epoch, message.a, message.b)
+                if any(item.log_seq > undone.a and undone.may_be(*span, held) for undone in feed.undone):
+                    gaps.excused += 1
+                    continue
                 gaps.left_out(t_us, d.name, item.key, item.log_seq, message.a, message.b)
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
