@@ -146,6 +146,8 @@ class Device:
         "items",
         "lacks",
         "last_up",
+        "left",
+        "left",
         "name",
         "old_epoch",
         "ops",
@@ -186,6 +188,7 @@ class Device:
         self.epoch_us = 0  # when it first sent something in that epoch
         self.restating = False  # it has not yet sent the sweep that ends what a new epoch sends anew
         self.ops: dict[int, Sent] = {}
+        self.left: dict[tuple[str, int, str], Sent] | None = None  # sent, given up by the device, and not decided
         self.last_up = b""
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)
         self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot

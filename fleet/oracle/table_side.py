@@ -194,9 +194,15 @@ class TableSide(LogSide):
     def _brought_again(self, device: Device, item: Item, u: int, op_id: str, rev: int | None) -> Sent | None:
         """Operation `u` of HEAD's epoch, where HEAD had passed it before the table was put back, and has not since. A
         message that waited somewhere may bring it once more, long after the device has heard its verdict and has sent
-        others, with which the oracle has forgotten it; the last one of the item is still known. `op_id`: "" of a delete
-        of which nothing says which one it is."""
+        others, with which the oracle has forgotten it; the last one of the item is still known. Or one that the device
+        has sent and then given up, for an older disk or a new epoch, before HEAD has heard of it. `op_id`: "" of a
+        delete of which nothing says which one it is."""
         epoch = device.head_epoch
+        left = self._left_behind(device, item, u, op_id)
+        if left is not None:
+            sent = Sent(left.epoch, left.u, left.id, item.key, "", left.updated, NO_IMAGE, item, left.rev, [])
+            self._again.append(sent)
+            return sent
         before = device.past.get(epoch) if device.past is not None and epoch is not None else None
         if epoch is None or before is None or not self._head_before(device) < u <= before[0]:
             return None
@@ -206,6 +212,14 @@ class TableSide(LogSide):
         sent = Sent(epoch, u, op_id, item.key, "", updated, NO_IMAGE, item, rev, [])
         self._again.append(sent)
         return sent
+
+    def _left_behind(self, device: Device, item: Item, u: int, op_id: str) -> Sent | None:
+        low = self._head_before(device)
+        for (epoch, sent_u, sent_id), sent in (device.left or {}).items():
+            is_it = (sent_u, sent_id) == (u, op_id) or (not op_id and sent.kind == "delete")
+            if is_it and epoch == device.head_epoch and sent_u > low and sent.item is item:
+                return sent
+        return None
 
     def _deleted_by_device(self, t_us: int, item: Item, old: Image | None) -> bool:
         """Nobody in the cloud has deleted the item: an operation or a sweep of its device must have. Whether it was an
@@ -217,7 +231,7 @@ class TableSide(LogSide):
         if last is not None and last.kind != "delete":
             last = None
         sent = last
-        if sent is None or not _is_open(device, sent):
+        if sent is None or not _is_open(device, sent) or device.ops.get(sent.u) is not sent:
             deletes = (s for s in device.ops.values() if s.item is item and s.kind == "delete")
             sent = next((s for s in deletes if _is_open(device, s)), None)
         if sent is None:
@@ -321,7 +335,7 @@ class TableSide(LogSide):
         for u in range(low + 1, high + 1):
             sent = ops.get(u)
             if sent is None or sent.epoch != epoch:
-                if not device.restored:
+                if not device.restored and not any(key[:2] == (epoch, u) for key in device.left or ()):
                     checks.decided.never_sent(t_us, device.name, u)
                 continue
             verdict = verdicts.get(str(u), "") if verdicts else ""

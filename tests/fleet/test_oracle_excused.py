@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 from oracle_history import (
     EPOCH,
     FEED_EPOCH,
@@ -355,6 +356,42 @@ def test_an_old_message_of_an_epoch_that_head_has_left_brings_nothing() -> None:
     put_back(h)
     h.commit(status(D), h.item_of(D, op))
     assert wrong(h) == {"no-double-apply"}
+
+
+@pytest.mark.parametrize("key", [status(D), fault(D, "f1"), setting(D)], ids=["update", "delete", "both"])
+@pytest.mark.parametrize("moves", [True, False])
+def test_what_the_device_gave_up_for_a_new_epoch_may_come_late_while_head_is_in_the_old_one(
+    key: Key, moves: bool
+) -> None:
+    h = begun()
+    kind = "delete" if key == fault(D, "f1") else "update"
+    if kind == "delete":
+        written(h, D, key, "create")
+    h.write(D, key, kind)
+    h.send(D)
+    (op,) = h.outbox[D]
+    h.write(D, reading(D), "create")
+    h.send(D, h.batch(D, [replace(h.outbox[D][-1], u=1)], NEW))
+    old_message(h, D, op, moves=moves)
+    assert wrong(h) == (set() if moves else {"no-double-apply"})
+
+
+@pytest.mark.parametrize("case", ["another", "never sent", "twice"])
+def test_of_what_the_device_gave_up_nothing_else_may_come(case: str) -> None:
+    h = begun()
+    h.write(D, status(D))
+    if case != "never sent":
+        h.send(D)
+    (op,) = h.outbox[D]
+    h.write(D, reading(D), "create")
+    h.send(D, h.batch(D, [replace(h.outbox[D][-1], u=1)], NEW))
+    if case == "twice":
+        old_message(h, D, op)
+        del h.table[status(D)]
+    if case == "another":
+        op = replace(op, id="other")
+    old_message(h, D, op, moves=case != "twice")
+    assert wrong(h) & {"no-double-apply", "nothing-invented"}
 
 
 @pytest.mark.parametrize("moves", [True, False])
