@@ -1044,3 +1044,14 @@ def test_a_restore_begins_the_count_of_its_own_device_anew() -> None:
         set_back(h, device)
         h.send(D, h.up_payload[D])
         assert (told(h, "quiet-after-convergence") == "fail") is fails
+
+
+def test_a_row_read_before_an_item_existed_anew_shows_none_and_never_one_after_it_was_logged() -> None:
+    for logged_before in (False, True):
+        h = begun()
+        h.cloud(config(D))
+        if logged_before:
+            h.log(config(D))
+        h.log(config(D), None)
+        h.log(config(D))
+        assert (h.results()["feed-dense"].status == "fail") is logged_before
