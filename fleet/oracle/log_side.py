@@ -106,8 +106,18 @@ class LogSide(Ledger):
         item.untold = False
         checks.logged.logged()
         head = row.get("head")
-        if head is not None and head[0] == item.op_epoch and head[1] >= item.op_u and index < item.op_index:
+        older = index < item.op_index or _is_earlier_form(item, index, row.get("image"))
+        if older and head is not None and head[0] == item.op_epoch and head[1] >= item.op_u:
             checks.dense.head_ahead(t_us, owner, key, head[1], item.op_u, rev)
+
+
+def _is_earlier_form(item: Item, index: int, image: Image | None) -> bool:
+    """Whether the image of the state that the last accepted operation made is one from before it. An operation that
+    was sent anew may write the state that is there, with another stamp. A copy's operations the oracle does not see."""
+    now, owner = item.image, item.owner
+    if not item.index == index == item.op_index or image is None or now is None:
+        return False
+    return owner is not None and not owner.cloned and not stored.image_equals(image, now)
 
 
 def _logged_index(item: Item, rev: int | None) -> int:

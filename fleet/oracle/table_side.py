@@ -263,7 +263,8 @@ class TableSide(LogSide):
         else:
             self.checks.double.applied()
             sent.applied = True
-            sent.index = item.index + 1
+            again = rev is not None and rev == item.rev  # no new state: what a device put back sends anew was there
+            sent.index = item.index if again else item.index + 1
             self._open.append(sent)
             self._open_us = t_us
 
