@@ -8,6 +8,7 @@ from typing import Any
 from agent.protocol.messages import Key
 from fleet.oracle.checks.lives import ahead_us
 from fleet.oracle.payload import TEXT, is_genuine
+from fleet.oracle.replay import Replay
 from fleet.oracle.state import (
     ABSENT,
     ACCEPTED,
@@ -270,11 +271,16 @@ class AppSide(WireSide):
         before = self._readable(d, item)
         if wide is not None and rev is not None and d.hidden:
             d.hidden -= {item.key}
-        if d.stale:
-            d.stale.pop(item.key, None)
+        if d.stale and d.stale.pop(item.key, None) is not None and item.rev is None and not item.dying:
+            item.dying = True  # it was forgotten once
+            self._dead.append((t_us, item))
         if index == UNKNOWN:
             explained = self._explained(t_us, d, item, index) or _was_undone(d, item)
-            if before is None and rev is not None and item.rev is None and not explained:
+            if _is_told_again(d, item, rev):
+                checks.monotone.replayed()
+                if rev is not None and wide is not None:
+                    d.stale[item.key] = rev
+            elif before is None and rev is not None and item.rev is None and not explained:
                 checks.resurrection.came_back(t_us, d.name, item.key, rev)
             else:
                 checks.monotone.unknown(t_us, d.name, item.key, rev, explained)
@@ -424,6 +430,7 @@ class AppSide(WireSide):
         d.last_up = b""
         d.fuzzy = None
         d.stale = {}
+        d.replays = {name: Replay(reach.epoch, reach.seq) for name, reach in d.reach.items()}
         found = dict(items)
         for key in found:
             if key not in self._items:
@@ -447,6 +454,12 @@ class AppSide(WireSide):
             # Of no item it is not known which of the times without one the old disk is from: the first will do.
             index = UNKNOWN if rev is None else item.find(rev, ABSENT)
             self._reached(d, item, ABSENT if index == UNKNOWN else index, None)
+
+
+def _is_told_again(d: Device, item: Item, rev: int | None) -> bool:
+    """The device's disk was set back, and the rows that bring it up to date tell of this state of long ago."""
+    replay = d.replays.get(item.feed.id[0]) if d.replays is not None and item.feed is not None else None
+    return replay is not None and replay.shows(item.key, rev)
 
 
 def _was_undone(d: Device, item: Item) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 from agent.protocol.messages import Key
 from agent.protocol.schema import Model
 from fleet.oracle.reach import Reach
+from fleet.oracle.replay import Replay
 from fleet.oracle.stored import NO_VERDICTS
 from fleet.oracle.tally import Tally
 
@@ -156,6 +157,7 @@ class Device:
         "reach",
         "redone",
         "replaced_us",
+        "replays",
         "restating",
         "restored",
         "resumed",
@@ -193,6 +195,7 @@ class Device:
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)
         self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot
         self.reach: dict[str, Reach] = {}
+        self.replays: dict[str, Replay] | None = None  # feed -> what it is told once more, since its disk was set back
         self.restored = False
         self.undone: str | None = None  # HEAD's epoch when disk or table were put back, until a snapshot of a later one
         self.undone_us = 0  # when that was

@@ -48,6 +48,15 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     key: Key
 
 
+class _State(msgspec.Struct, frozen=True, gc=False):
+    key: Key
+    image: msgspec.Raw = _NOTHING
+
+
+class _States(msgspec.Struct, gc=False):
+    rows: list[_State] = []
+
+
 class Downward(msgspec.Struct, gc=False):
     """`ack`, `reset`, `rows`, `snapshot`, `compared` or `wait`, told apart by `t`."""
 
@@ -78,6 +87,8 @@ _json_up: Final = msgspec.json.Decoder(Upward)
 _msgpack_up: Final = msgspec.msgpack.Decoder(Upward)
 _json_down: Final = msgspec.json.Decoder(Downward)
 _msgpack_down: Final = msgspec.msgpack.Decoder(Downward)
+_json_states: Final = msgspec.json.Decoder(_States)
+_msgpack_states: Final = msgspec.msgpack.Decoder(_States)
 _json_rev: Final = msgspec.json.Decoder(_Rev)
 _msgpack_rev: Final = msgspec.msgpack.Decoder(_Rev)
 
@@ -94,6 +105,12 @@ def downward(payload: bytes) -> Downward | None:
         return _json_down.decode(payload) if payload[:1] == b"{" else _msgpack_down.decode(payload)
     except (ValueError, UnicodeError, RecursionError):
         return None
+
+
+def states_of(payload: bytes) -> dict[Key, int | None]:
+    """The states in a readable message of rows; None: the item is gone."""
+    message = (_json_states if payload[:1] == b"{" else _msgpack_states).decode(payload)
+    return {row.key: rev_of(row.image) for row in message.rows}
 
 
 def rev_of(image: msgspec.Raw) -> int | None:

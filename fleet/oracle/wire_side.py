@@ -11,7 +11,7 @@ from agent.protocol.messages import NO_IMAGE
 from fleet.oracle.reach import Reach
 from fleet.oracle.restored import RestoredSide
 from fleet.oracle.state import ABSENT, NO_WRITES, PENDING, Device, Item, Sent, Write
-from fleet.oracle.wire import Downward, Entry, Operation, Upward, downward, rev_of, upward
+from fleet.oracle.wire import Downward, Entry, Operation, Upward, downward, rev_of, states_of, upward
 
 _ACCOUNT_PUSH = b'"feed":"a'  # in the head of a JSON message of an account's feed, or of the feed of all
 
@@ -219,6 +219,8 @@ class WireSide(RestoredSide):
             known = d.floors.get(name)
             if known is None or known[0] != cursor.nonce:
                 d.floors[name] = (cursor.nonce, feed.appended_us)
+            if d.replays is not None and name in d.replays:
+                d.replays[name].stands(cursor.epoch, cursor.seq)
             if cursor.epoch is None:
                 continue
             position = (cursor.epoch, cursor.seq)
@@ -299,6 +301,9 @@ class WireSide(RestoredSide):
             is_known = reach is not None and reach.covers(message.epoch, message.b)
             if reach is not None:
                 reach.rows(message.epoch, message.a, message.b)
+            replay = d.replays.get(message.feed) if d.replays is not None else None
+            if replay is not None and replay.moves(message.epoch, message.a, message.b):
+                replay.told = states_of(payload)
             rows = message.rows
             if message.b - message.a > 1:
                 self._complete(t_us, d, message)
@@ -323,6 +328,8 @@ class WireSide(RestoredSide):
                 if d.fuzzy is None:
                     d.fuzzy = {}
                 d.fuzzy[message.feed] = (floor[1], t_us)
+                if d.replays is not None and message.feed in d.replays:
+                    d.replays[message.feed].stands(None, 0)  # of now, unless it asks for rows again
             if message.part == 0 and self._is_quiet:
                 self._content(t_us, d)
         elif message.t == "compared":

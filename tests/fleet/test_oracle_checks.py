@@ -996,7 +996,7 @@ def test_rows_after_a_snapshot_may_repeat_what_ended_while_it_was_on_its_way() -
     h.push(D, config(D))
     results = end(h)
     assert results["monotone-reads"].status == "pass"
-    assert "1 steps back that a snapshot explains" in results["monotone-reads"].detail
+    assert "1 old states that a snapshot or a disk that was set back explains" in results["monotone-reads"].detail
 
 
 def test_a_snapshot_excuses_no_step_back_once_a_row_has_followed_it() -> None:

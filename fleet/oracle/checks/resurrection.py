@@ -12,7 +12,8 @@ class NoResurrection(Check):
     name = "no-resurrection"
     statement = (
         "A deleted item lives again only by a later create: an update of a both model's missing item is lost in the "
-        "table, and what an application has seen go does not come back with an old image."
+        "table, and what an application has seen go does not come back with an old image. A disk that was set back "
+        "is from before it went: see monotone-reads."
     )
 
     def appeared(self) -> None:
