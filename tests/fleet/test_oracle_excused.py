@@ -502,6 +502,32 @@ def test_an_ack_may_have_forgotten_verdicts_where_a_copy_lives_and_nowhere_else(
     assert told(h, "no-acked-write-lost") == "fail", "it was before"
 
 
+@pytest.mark.parametrize(("told_of_it", "fails"), [(True, False), (False, True)])
+def test_a_verdict_is_told_until_later_operations_come_also_where_an_old_disk_numbers_others_alike(
+    told_of_it: bool, fails: bool
+) -> None:
+    h = begun()
+    for name in ("f1", "f2", "f3"):
+        h.write(D, fault(D, name), "create")
+    h.send(D)  # in flight, when the disk is put back to before them
+    for name in ("f1", "f2", "f3"):
+        del h.visible[D][fault(D, name)]
+    h.outbox[D], h.last_u[D] = [], 1
+    set_back(h, D)
+    h.write(D, setting(D), "create")
+    h.send(D)
+    h.ingest(D, {"2": "lost"})
+    if told_of_it:
+        h.ack(D)
+        h.verdicts(D)
+        h.see(D, setting(D), None)
+        h.write(D, status(D), "create")
+        h.sync_up(D)
+    else:
+        h.ack(D, verdicts={})
+    assert (told(h, "no-acked-write-lost") == "fail") is fails
+
+
 def test_an_ack_of_what_was_never_committed_is_wrong_on_a_copy_too() -> None:
     h = begun()
     copied(h, D)
