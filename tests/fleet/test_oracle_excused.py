@@ -382,6 +382,40 @@ def test_a_command_that_waits_while_the_feed_is_fetched_anew_may_grow_too_old(
     assert (end(h)["command-answered"].status == "fail") is fails
 
 
+@pytest.mark.parametrize(
+    ("life_s", "there_s", "back", "fails"),
+    [
+        (720, 30, OTHER, False),
+        (720, 150, OTHER, True),  # it had time enough to send it
+        (720, 30, D, True),  # it was there all the time
+        (300, 30, OTHER, True),  # it must not drop a result so soon
+        (900, 30, OTHER, True),  # its life is not over
+    ],
+)
+def test_a_result_may_end_unsent_where_its_device_was_away_for_its_whole_life(
+    life_s: int, there_s: int, back: str, fails: bool
+) -> None:
+    h = begun()
+    h.order(D, "c1", life_s=60)
+    h.ack(D)
+    h.write(D, result(D, "c1"), "create", life_s=life_s, fields={"state": "refused"})
+    h.pass_s(there_s)
+    h.ack(D)
+    for _ in range(13):
+        h.pass_s(60)
+        h.ack(back)
+    h.expire(D, result(D, "c1"))
+    assert (end(h)["command-answered"].status == "fail") is fails
+
+
+def test_a_result_that_its_device_has_never_written_cannot_end_unsent() -> None:
+    h = begun()
+    h.order(D, "c1", life_s=60)
+    h.ack(D)
+    h.pass_s(13 * 60)
+    assert end(h)["command-answered"].status == "fail"
+
+
 def _lost_in_table(h: History) -> None:
     h.lose_in_table(command(D, "c1"))
     h.see(D, command(D, "c1"), None)
