@@ -19,9 +19,9 @@ JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of 
 
 
 class HealBound(NamedTuple):
-    """How long a silent damage may last on a device that is online: `within_us`, and `again_us` more for each question
-    of the device's without a whole answer before `rough_until_us`, until when the world loses messages, delays rows and
-    refuses requests."""
+    """How long a silent damage may last on a device that is online: `within_us`, from `rough_until_us` on, until when
+    other faults lose messages, delay rows and refuse requests; and `again_us` more for each question of the device's
+    without a whole answer, which is 0 but under quotas."""
 
     within_us: int
     again_us: int
@@ -65,7 +65,7 @@ class DamagedSide(AppSide):
         damaged[model] = (damaged.get(model, (0, 0))[0] + 1, 0)
 
     def damage_healed(self, t_us: int, device: str, key: Key, model: str, waited_us: int) -> None:
-        """They agree again. `waited_us`: how long the device was online meanwhile."""
+        """They agree again. `waited_us`: how long the device was online meanwhile, with no other fault left to heal."""
         d = self._devices[device]
         d.damaged[model] = (d.damaged[model][0] - 1, t_us)
         d.rotten -= {(key, GONE)}
@@ -117,9 +117,9 @@ class DamagedSide(AppSide):
         if end_us > until_us:
             d.paused = (paused_us + end_us - max(t_us, until_us), end_us)
 
-    def _compares(self, t_us: int, d: Device) -> None:
+    def _compares(self, d: Device) -> None:
         """The device asks whether it holds the same as the table."""
-        d.unanswered += t_us < self.heal_bound.rough_until_us
+        d.unanswered += 1
 
     def _compared(self, t_us: int, d: Device, models: Sequence[str], skipped: Sequence[str]) -> None:
         """The device is told what came of that: these models differ for good. `skipped`: those of which nothing can be

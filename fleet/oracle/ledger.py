@@ -66,6 +66,7 @@ class Ledger:
         self._dead: deque[tuple[int, Item]] = deque()
         # Records of one transaction come one by one: what they mean together is settled at the next call.
         self._open: list[Sent | Move] = []
+        self._again: list[Sent] = []  # those of it that only an old message can have brought
         self._open_us = 0
         self._stopped_us: int | None = None
         self._healed_us: int | None = None

@@ -9,7 +9,7 @@ from agent.protocol.messages import Key
 from fleet.oracle import stored
 from fleet.oracle.ledger import Ledger, TableRecord
 from fleet.oracle.payload import REV
-from fleet.oracle.state import FLAGGED, RACE_US, SWEPT, UNKNOWN, Feed, Item
+from fleet.oracle.state import ABSENT, FLAGGED, RACE_US, SWEPT, UNKNOWN, Feed, Item
 
 Image = Mapping[str, Any]
 
@@ -111,10 +111,13 @@ class LogSide(Ledger):
 
 
 def _logged_index(item: Item, rev: int | None) -> int:
-    """The state that a new log row shows. "No item" is the latest such state: what is logged next is read later."""
+    """The state that a new log row shows. "No item" is the latest such state: what is logged next is read later; or it
+    was read before the first state that is known: one of an item that was forgotten after its end, and exists anew."""
     if rev is not None:
         return item.find(rev, item.logged)
     for n in range(len(item.history) - 1, -1, -1):
         if item.history[n][0] is None:
             return item.base + n
-    return item.index if item.rev is None else UNKNOWN
+    if item.rev is None:
+        return item.index
+    return ABSENT if item.base == 0 else UNKNOWN

@@ -1,15 +1,12 @@
 """How far a device can have come in a feed, by what was delivered to it: an upper bound of its cursor.
 
-A device may refuse a snapshot (a late one, of a feed epoch that is over), so the bound is kept for several epochs at
-once. A message that begins beyond the bound is kept as an interval, since the device may hold it until the gap is
-filled. A plain value with no judgement; kept by fleet.oracle.wire_side for each device and feed.
+A device may refuse a snapshot (a late one, of a feed epoch that is over), and its disk may be set back to a copy of
+any age, so the bound of every epoch is kept: epochs are few, since a new one begins only where a log has run dry or the
+table was put back. A message that begins beyond the bound is kept as an interval, since the device may hold it until
+the gap is filled. A plain value with no judgement; kept by fleet.oracle.wire_side for each device and feed.
 """
 
 from __future__ import annotations
-
-from typing import Final
-
-_FORMER_MAX: Final = 4
 
 
 class Reach:
@@ -41,8 +38,6 @@ class Reach:
             left = former[self.epoch] = Reach(self.epoch, self.seq)
             left.ahead = self.ahead
             self.epoch, self.seq, self.ahead = epoch, seq, None
-        if len(former) > _FORMER_MAX:
-            del former[min(former)]
 
     def rows(self, epoch: str, a: int, b: int) -> None:
         """Rows after `a` up to `b` were delivered."""

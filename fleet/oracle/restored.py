@@ -12,7 +12,7 @@ from typing import Any
 from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
 from fleet.oracle.payload import REV
-from fleet.oracle.state import ABSENT, FLAGGED, SWEPT, Device, Item
+from fleet.oracle.state import ABSENT, FLAGGED, SWEPT, Device, Feed, Item, Undone
 from fleet.oracle.table_side import TableSide, leave_epoch
 
 Image = Mapping[str, Any]
@@ -28,6 +28,7 @@ class RestoredSide(TableSide):
         public: dict[Key, Image] = {}
         heads: dict[str, Image] = {}
         tails: dict[str, str] = {}
+        shortened: dict[Feed, Undone] = {}  # where a log loses rows
         for item in items:
             pk = item["pk"]
             if pk.startswith(stored.HEAD):
@@ -36,6 +37,10 @@ class RestoredSide(TableSide):
                 tails[pk] = max(item["sk"], tails.get(pk, ""))
             elif not pk.startswith(stored.PRIVATE):
                 public[pk, item["sk"]] = item
+        for pk, sk in tails.items():
+            feed = self._feeds.get(stored.log_feed(pk))
+            if feed is not None and (undone := _undo(feed, *stored.log_position(sk))) is not None:
+                shortened[feed] = undone
         for key in public:
             if key not in self._items:
                 self._find_item(key)
@@ -43,13 +48,12 @@ class RestoredSide(TableSide):
             if item_now.swept == SWEPT:  # its record may be one of a table that is no more
                 item_now.swept = FLAGGED
                 self.checks.sweeps.excused += 1
+            cut = shortened.get(item_now.feed) if item_now.feed is not None else None
+            if cut is not None and item_now.log_epoch == cut.epoch and item_now.log_seq > cut.a and not item_now.untold:
+                cut.rows[item_now.key] = item_now.log_seq
             self._put_back(t_us, item_now, public.get(item_now.key))
         for device in self._devices.values():
             self._head_put_back(t_us, device, heads.get(device.name))
-        for pk, sk in tails.items():
-            feed = self._feeds.get(stored.log_feed(pk))
-            if feed is not None:
-                feed.epoch, feed.seq = stored.log_position(sk)
 
     def _put_back(self, t_us: int, item: Item, image: Image | None) -> None:
         """A state like any other that the table takes on, but no row of a feed will tell of it: a snapshot must."""
@@ -90,3 +94,16 @@ class RestoredSide(TableSide):
             if sent.fate is not None and (sent.epoch != device.head_epoch or u > device.head_up):
                 sent.applied = False
                 device.redone.add(u)
+
+
+def _undo(feed: Feed, epoch: str, seq: int) -> Undone | None:
+    """The log ends here now. Returns what came after in the same feed epoch, whose numbers may be given again."""
+    feed.undone = tuple(one for one in feed.undone if one.epoch == epoch)
+    for one in feed.undone:
+        one.a = min(one.a, seq)  # what it had in common with the log that ends now is gone as well
+    undone = None
+    if feed.epoch == epoch and feed.seq > seq:
+        undone = Undone(epoch, seq, feed.seq)
+        feed.undone += (undone,)
+    feed.epoch, feed.seq = epoch, seq
+    return undone

@@ -84,10 +84,30 @@ class Sent:
         self.fate: str | None = None
 
 
+class Undone:
+    """The end of a feed's log that a table put back does not have: the rows after `a` up to `b` of one feed epoch.
+
+    Messages that hold them may still be on their way when a relay gives these numbers again."""
+
+    __slots__ = ("a", "b", "epoch", "rows")
+
+    def __init__(self, epoch: str, a: int, b: int) -> None:
+        self.epoch = epoch
+        self.a = a
+        self.b = b
+        self.rows: dict[Key, int] = {}  # item -> its last row
+
+    def may_be(self, epoch: str, a: int, b: int, keys: frozenset[Key]) -> bool:
+        """Whether a message of the rows after `a` up to `b` can have been sent before: it holds what lay there then."""
+        if epoch != self.epoch or not self.a < b <= self.b:
+            return False
+        return all(key in keys for key, seq in self.rows.items() if a < seq <= b)
+
+
 class Feed:
     """One feed: where its log stands, who receives it, which items some receiver has not caught up with."""
 
-    __slots__ = ("appended_us", "began_us", "epoch", "id", "items", "lost", "members", "seq", "unsettled")
+    __slots__ = ("appended_us", "began_us", "epoch", "id", "items", "lost", "members", "seq", "undone", "unsettled")
 
     def __init__(self, kind: str, owner: str) -> None:
         self.id = (kind, owner)
@@ -97,6 +117,7 @@ class Feed:
         self.appended_us = 0
         self.began_us = 0  # when the first row of the present epoch was appended
         self.lost: dict[str, int] = {}  # epochs that it has overtaken: the last row of each, while workers may be late
+        self.undone: tuple[Undone, ...] = ()
         self.unsettled: dict[Key, Item] = {}
         self.items: dict[Key, Item] = {}  # of account-wide feeds
 
@@ -125,6 +146,8 @@ class Device:
         "items",
         "lacks",
         "last_up",
+        "left",
+        "left",
         "name",
         "old_epoch",
         "ops",
@@ -165,6 +188,7 @@ class Device:
         self.epoch_us = 0  # when it first sent something in that epoch
         self.restating = False  # it has not yet sent the sweep that ends what a new epoch sends anew
         self.ops: dict[int, Sent] = {}
+        self.left: dict[tuple[str, int, str], Sent] | None = None  # sent, given up by the device, and not decided
         self.last_up = b""
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)
         self.fuzzy: dict[str, tuple[int, int]] | None = None  # feed -> (floor, delivery) of the last snapshot
@@ -174,7 +198,7 @@ class Device:
         self.undone_us = 0  # when that was
         self.redone: set[int] = set()  # decided operations that a table put back does not have: they may be again
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
-        self.unanswered = 0  # questions about digests since the last boot, without a whole answer, in rough times
+        self.unanswered = 0  # questions about digests since the last boot, without a whole answer
         self.paused = NOT_PAUSED
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped

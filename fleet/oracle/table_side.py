@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from agent.protocol.messages import Key
+from agent.protocol.messages import NO_IMAGE, Key
 from fleet.oracle import stored
 from fleet.oracle.ledger import Move, TableRecord
 from fleet.oracle.log_side import Image, LogSide
@@ -162,11 +162,15 @@ class TableSide(LogSide):
         if sent is None or sent.epoch != epoch or sent.item is not item:
             if epoch != device.head_epoch:
                 checks.double.old_epoch(t_us, sender, key, u, epoch)
-            elif sent is None and u <= self._head_before(device):
-                checks.double.late(t_us, sender, key, u, device.head_up, rev)
-            else:
-                checks.invented.not_sent(t_us, sender, key, u, rev)
-            return
+                return
+            again = self._brought_again(device, item, u, op[3], rev)
+            if again is None:
+                if sent is None and u <= self._head_before(device):
+                    checks.double.late(t_us, sender, key, u, device.head_up, rev)
+                else:
+                    checks.invented.not_sent(t_us, sender, key, u, rev)
+                return
+            sent = again
         self._take_effect(t_us, device, item, sent, rev)
         if rev != sent.rev and sent.rev is not None:
             checks.invented.other_image(t_us, sender, key, sent.rev, f"(rev {rev}) in the table")
@@ -187,29 +191,68 @@ class TableSide(LogSide):
         """Where HEAD stood before the present transaction."""
         return next((m[1] for m in self._open if isinstance(m, tuple) and m[0] is device), device.head_up)
 
+    def _brought_again(self, device: Device, item: Item, u: int, op_id: str, rev: int | None) -> Sent | None:
+        """Operation `u` of HEAD's epoch, where HEAD had passed it before the table was put back, and has not since. A
+        message that waited somewhere may bring it once more, long after the device has heard its verdict and has sent
+        others, with which the oracle has forgotten it; the last one of the item is still known. Or one that the device
+        has sent and then given up, for an older disk or a new epoch, before HEAD has heard of it. `op_id`: "" of a
+        delete of which nothing says which one it is."""
+        epoch = device.head_epoch
+        left = self._left_behind(device, item, u, op_id)
+        if left is not None:
+            sent = Sent(left.epoch, left.u, left.id, item.key, "", left.updated, NO_IMAGE, item, left.rev, [])
+            self._again.append(sent)
+            return sent
+        before = device.past.get(epoch) if device.past is not None and epoch is not None else None
+        if epoch is None or before is None or not self._head_before(device) < u <= before[0]:
+            return None
+        last, updated = item.last_sent, 0
+        if last is not None and (last.epoch, last.u, last.id) == (epoch, u, op_id):
+            rev, updated = last.rev, last.updated
+        sent = Sent(epoch, u, op_id, item.key, "", updated, NO_IMAGE, item, rev, [])
+        self._again.append(sent)
+        return sent
+
+    def _left_behind(self, device: Device, item: Item, u: int, op_id: str) -> Sent | None:
+        low = self._head_before(device)
+        for (epoch, sent_u, sent_id), sent in (device.left or {}).items():
+            is_it = (sent_u, sent_id) == (u, op_id) or (not op_id and sent.kind == "delete")
+            if is_it and epoch == device.head_epoch and sent_u > low and sent.item is item:
+                return sent
+        return None
+
     def _deleted_by_device(self, t_us: int, item: Item, old: Image | None) -> bool:
         """Nobody in the cloud has deleted the item: an operation or a sweep of its device must have. Whether it was an
         operation."""
-        device = item.owner
-        if device is not None:
-            sent = item.last_sent
-            if sent is None or sent.kind != "delete" or sent.fate is not None:
-                open_deletes = (s for s in device.ops.values() if s.item is item and s.kind == "delete")
-                sent = next((s for s in open_deletes if s.fate is None), None)
-            if sent is not None:
-                self._take_effect(t_us, device, item, sent, None)
-                if item.receives and old is not None:
-                    self._replaced(t_us, device, item, sent, old, None)
-                return True
+        checks, device, key, last = self.checks, item.owner, item.key, item.last_sent
+        if device is None:
+            checks.invented.nobody(t_us, "", key, item.rev, None)
+            return False
+        if last is not None and last.kind != "delete":
+            last = None
+        sent = last
+        if sent is None or not _is_open(device, sent) or device.ops.get(sent.u) is not sent:
+            deletes = (s for s in device.ops.values() if s.item is item and s.kind == "delete")
+            sent = next((s for s in deletes if _is_open(device, s)), None)
+        if sent is None:
             if item.sends and any(s.kind == "sweep" and s.fate is None for s in device.ops.values()):
                 return False
-        name = device.name if device is not None else ""
-        if device is not None and device.cloned:
-            return False
-        if device is not None and item.last_sent is not None and item.last_sent.kind == "delete":
-            self.checks.double.late(t_us, name, item.key, item.last_sent.u, device.head_up, None)
+            if device.cloned:
+                return False
+            if last is not None and last.epoch == device.head_epoch:
+                sent = self._brought_again(device, item, last.u, last.id, None)
+            sent = sent or self._brought_again(device, item, self._head_before(device) + 1, "", None)
+        if sent is not None:
+            self._take_effect(t_us, device, item, sent, None)
+            if item.receives and old is not None and sent.id:
+                self._replaced(t_us, device, item, sent, old, None)
+            return True
+        if last is None:
+            checks.invented.nobody(t_us, device.name, key, item.rev, None)
+        elif last.epoch == device.head_epoch:
+            checks.double.late(t_us, device.name, key, last.u, device.head_up, None)
         else:
-            self.checks.invented.nobody(t_us, name, item.key, item.rev, None)
+            checks.double.old_epoch(t_us, device.name, key, last.u, last.epoch)
         return False
 
     def _take_effect(self, t_us: int, device: Device, item: Item, sent: Sent, rev: int | None) -> None:
@@ -260,31 +303,39 @@ class TableSide(LogSide):
 
     def _settle(self) -> None:
         """The records of one transaction are all in: HEAD's moves decide operations; effects must belong to a move."""
-        entries = self._open
+        entries, again = self._open, self._again
         self._open = []
+        by_copies: list[Device] = []
         for entry in entries:
-            if type(entry) is tuple:
-                self._decide(entry)
+            if type(entry) is tuple and not self._decide(entry):
+                by_copies.append(entry[0])
+        if again:
+            self._again = []
+            self._decide_again(entries, again)
         for entry in entries:
             if isinstance(entry, Sent) and entry.fate is None and entry.item is not None:
                 owner = entry.item.owner
+                if owner in by_copies and entry.kind == "delete":
+                    entry.applied = False  # nothing in the table says whose delete it was: the copy's
+                    continue
                 up = owner.head_up if owner is not None else 0
                 name = owner.name if owner is not None else ""
                 self.checks.double.apart(self._open_us, name, entry.item.key, entry.u, up)
 
-    def _decide(self, move: Move) -> None:
+    def _decide(self, move: Move) -> bool:
+        """Whether the move is by a batch of the device, and none of its copy's."""
         device, low, high, verdicts, t_us = move
         checks, ops, epoch = self.checks, device.ops, device.head_epoch
         if device.cloned and high == device.head_up:
             last = ops.get(high)
             if last is None or last.epoch != epoch or last.id != device.head_id:
-                return  # a batch of its copy, which uses the same numbers
+                return False  # a batch of its copy, which uses the same numbers
         folded: list[Sent] = []
         deletes: list[Sent] = []
         for u in range(low + 1, high + 1):
             sent = ops.get(u)
             if sent is None or sent.epoch != epoch:
-                if not device.restored:
+                if not device.restored and not any(key[:2] == (epoch, u) for key in device.left or ()):
                     checks.decided.never_sent(t_us, device.name, u)
                 continue
             verdict = verdicts.get(str(u), "") if verdicts else ""
@@ -324,6 +375,24 @@ class TableSide(LogSide):
             self._decide_folded(t_us, device, sent)
         for sent in deletes:
             self._gone(t_us, sent)
+        return True
+
+    def _decide_again(self, entries: list[Sent | Move], again: list[Sent]) -> None:
+        """Operations that an old message has brought once more are decided by a move like any other."""
+        for sent in again:
+            item = sent.item
+            if item is None:
+                continue
+            moves = (m for m in entries if type(m) is tuple and m[0] is item.owner)
+            move = next((m for m in moves if m[1] < sent.u <= m[2]), None)
+            if move is None:
+                continue
+            verdict = move[3].get(str(sent.u), "") if sent.id else ""
+            if verdict:
+                self.checks.double.despite_verdict(move[4], move[0].name, item.key, sent.u, verdict)
+            sent.fate = verdict
+            self.checks.decided.excused += 1
+            item.op_epoch, item.op_u, item.op_index = sent.epoch, sent.u, sent.index
 
     def _gone(self, t_us: int, sent: Sent) -> None:
         """A delete was decided: an item that is nowhere any more will be forgotten."""
@@ -349,10 +418,15 @@ class TableSide(LogSide):
             item.own_index = item.index
 
 
+def _is_open(device: Device, sent: Sent) -> bool:
+    """Whether the operation may take effect now: it has not yet, or the table that was put back does not have it."""
+    return sent.epoch == device.head_epoch and (sent.fate is None or sent.u in device.redone)
+
+
 def _created_before(device: Device, sent: Sent) -> bool:
     """Whether the same batch creates the item before this operation."""
     for s in device.ops.values():
-        if s.item is sent.item and s.u < sent.u and s.fate is None and s.kind == "create":
+        if s.item is sent.item and s.u < sent.u and s.kind == "create" and _is_open(device, s):
             return True
     return False
 

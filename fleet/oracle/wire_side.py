@@ -47,9 +47,9 @@ class WireSide(RestoredSide):
         elif message.t == "hello":
             self._hello(t_us, d, message)
         elif message.t == "digest":
-            self._compares(t_us, d)
+            self._compares(d)
 
-    def _compares(self, t_us: int, d: Device) -> None:
+    def _compares(self, d: Device) -> None:
         raise NotImplementedError
 
     def _content(self, t_us: int, d: Device) -> None:
@@ -90,9 +90,14 @@ class WireSide(RestoredSide):
             resend.checked += 1
 
     def _new_epoch(self, d: Device) -> None:
-        """Undecided writes of the former epoch must be sent under the new one."""
+        """Undecided writes of the former epoch must be sent under the new one. As long as HEAD is in the former one, a
+        message that waited somewhere may have them decided all the same."""
+        if d.left is not None and d.sent_epoch == d.head_epoch:
+            d.left = None
         for u in sorted(d.ops, reverse=True):
             sent = d.ops[u]
+            if sent.fate is None and sent.epoch == d.head_epoch:
+                _leave(d, sent)
             if sent.fate is None and sent.item is not None:
                 sent.item.pending = [*sent.writes, *sent.item.pending]
                 if not sent.item.receives and sent.kind == "delete":  # no create for it; the sweep does the rest
@@ -190,6 +195,8 @@ class WireSide(RestoredSide):
         if not differs:
             resend.same()
         elif d.restored:
+            if sent.fate is None and sent.epoch == d.head_epoch:
+                _leave(d, sent)
             del d.ops[op.u]
             self._first_sent(t_us, d, d.sent_epoch, op)
         else:
@@ -344,6 +351,10 @@ class WireSide(RestoredSide):
         for item in feed.unsettled.values():
             told = item.log_epoch == message.epoch and not item.untold
             if told and message.a < item.log_seq <= message.b and item.key not in held:
+                span = (message.epoch, message.a, message.b)
+                if any(item.log_seq > undone.a and undone.may_be(*span, held) for undone in feed.undone):
+                    gaps.excused += 1
+                    continue
                 gaps.left_out(t_us, d.name, item.key, item.log_seq, message.a, message.b)
 
     def _ack(self, t_us: int, d: Device, message: Downward) -> None:
@@ -419,3 +430,9 @@ def _since_delete(writes: Sequence[Write]) -> list[Write] | tuple[Write, ...]:
     """Those after the last delete, which superseded all before it."""
     last = max((n for n, write in enumerate(writes) if write[3]), default=ABSENT)
     return list(writes[last + 1 :]) or NO_WRITES
+
+
+def _leave(d: Device, sent: Sent) -> None:
+    if d.left is None:
+        d.left = {}
+    d.left[sent.epoch, sent.u, sent.id] = sent

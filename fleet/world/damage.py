@@ -29,7 +29,6 @@ from fleet.world.device import START_MS, SimDevice
 from fleet.world.table import WorldTable
 
 LOOK_EVERY_US: Final = 5_000_000
-_NEVER_US: Final = 1 << 62
 _ONLINE: Final = ("idle", "sending")
 
 
@@ -191,9 +190,10 @@ class Damage:
 
     def _look(self, _: None) -> None:
         left: list[Damaged] = []
+        is_rough = self._clock.now < self._oracle.heal_bound.rough_until_us
         for hit in self.open:
             session = hit.device.session
-            if session is not None and session.state.value in _ONLINE:
+            if session is not None and session.state.value in _ONLINE and not is_rough:
                 hit.is_online()
             if self._looks_equal(hit):
                 self._oracle.damage_healed(
@@ -231,11 +231,14 @@ class Damage:
 def heal_bound(plan: Plan) -> HealBound:
     """How long a silent damage may last on a device that is online: until the next comparison, until it is sure, until
     the last heal of its feed is old enough; each comparison may have to be tried again, and another damage of the same
-    model begins the waiting anew. While other faults or quotas may foil a comparison, the device has to have asked, no
-    more."""
+    model begins the waiting anew. Other faults and quotas may lose a push: a row that shows an own write, without which
+    nothing is compared, may come only with the next hello. Under quotas each question that is not answered adds to
+    it."""
     agent, cloud = plan.agent, plan.cloud
     sure_us = cloud.record_life_us + cloud.worker_life_us
     within_us = 1000 * (2 * agent.digest_period_ms + agent.digest_heal_ms + 8 * agent.digest_retry_ms) + 3 * sure_us
     again_us = 500 * (3 * agent.digest_period_ms + 4 * agent.digest_retry_ms)
     others = [fault.until_us for fault in plan.faults if fault.kind != "silent-damage"]
-    return HealBound(within_us, again_us, max(others, default=0) if plan.quotas is None else _NEVER_US)
+    if others or plan.quotas is not None:
+        within_us += int(1000 * agent.hello_period_ms * (1 + agent.hello_jitter))
+    return HealBound(within_us, again_us if plan.quotas is not None else 0, max(others, default=0))

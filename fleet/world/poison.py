@@ -37,7 +37,7 @@ from fleet.world.device import START_MS, SimDevice
 
 TEXT_CHARS: Final = 60
 OVERSIZE_CHARS: Final = 130_000  # more than any message holds
-AGAIN_US: Final = 5_000_000  # a device that is off is mended later
+AGAIN_US: Final = 5_000_000  # a device that is off, or lacks the model, is mended later
 # What stands in a field instead of a value of its type.
 WRONG: Final[Mapping[str, Any]] = {
     "string": 7, "number": "seven", "boolean": "perhaps", "date": [], "object": 7, "array": {"no": "list"}, "set": 7,
@@ -115,7 +115,7 @@ class Poison:
         if stream is None:
             stream = self._streams[name] = rng(self._seed, device.device_id, f"poison/{plan.name}")
         what: str = stream.choice(plan.params["what"])
-        models = self._models(what, plan.params["models"])
+        models = self._models(what, plan.params["models"], device.schema)
         chosen = stream.below(1 << 32)
         if what == MESSAGE:
             self._unreadable(device, stream)
@@ -124,15 +124,16 @@ class Poison:
         elif models:
             self._item(device, models[chosen % len(models)], what, stream, lasts_us)
 
-    def _models(self, what: str, named: list[str]) -> list[Model]:
-        """Those that can be hit: what belongs to many devices at once has to be asked for by name."""
+    def _models(self, what: str, named: list[str], has: Schema) -> list[Model]:
+        """Those that can be hit: what belongs to many devices at once has to be asked for by name. `has`: the device's
+        schema. Nothing writes an item of a model there that the agent does not know."""
         found = []
         for model in self._schema.models.values():
             known = facts(self._schema, model.name)
             if named and model.name not in named:
                 continue
             if what == OPERATION:
-                fits = model.sends and model.ttl_attribute is None
+                fits = model.sends and model.ttl_attribute is None and model.name in has.models
             else:
                 fits = model.receives and (bool(named) or model.feed == "device")
             if model.name in (COMMAND, RESULT) and has_commands(self._schema):
@@ -208,9 +209,10 @@ class Poison:
 
         def mend(_: object) -> None:
             """What the relay refused of a `both` model is no more; an up model's item is as the device has it."""
-            if device.database is None and self._clock.now + AGAIN_US < self._end_us:
+            cannot = device.database is None or model.name not in device.schema.models
+            if cannot and self._clock.now + AGAIN_US < self._end_us:
                 self._clock.post_in(AGAIN_US, self._tie, mend, None)
-            elif self._shown_rev(device, key) == rev:
+            elif not cannot and self._shown_rev(device, key) == rev:
                 good = self._good(device, model, name)[1]
                 if self._replace(device, model, key, good):
                     self._probes["poison_mended"] += 1

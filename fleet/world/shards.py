@@ -108,7 +108,8 @@ class Shards(Workers):
     # Faults of the stream.
 
     def delay_stream(self, min_us: int, max_us: int) -> None:
-        """From now on records come later by that much. (0, 0) ends it."""
+        """From now on records come later by that much, counted once, from when they were written: no later than their
+        lives last, however many wait and whoever takes the shard over. (0, 0) ends it."""
         self._late_us = (min_us, max_us)
 
     def replay(self, share: float, late_min_us: int, late_max_us: int) -> None:
@@ -137,10 +138,16 @@ class Shards(Workers):
         shard.armed = True
         low, high = self._late_us
         if high:
-            delay_us += low + (shard.tie.draw() * (high - low) >> DRAW_BITS)
+            late_us = low + (shard.tie.draw() * (high - low) >> DRAW_BITS)
+            delay_us += max(0, late_us - self._waited_us(shard))
         every = self.settings.poll_every_us
         at = self.clock._now + delay_us - shard.phase_us
         self.clock.post_at(-(-at // every) * every + shard.phase_us, shard.tie, self._poll, shard)
+
+    def _waited_us(self, shard: Shard) -> int:
+        """For how long the oldest record that is not done has been in the stream."""
+        records, _ = self.table.stream.read(shard.number, shard.position, 1)
+        return self.clock._now - (records[0].at_ms - self.start_ms) * 1000 if records else 0
 
     def _poll(self, shard: Shard) -> None:
         shard.armed = False

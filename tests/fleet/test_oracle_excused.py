@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 from oracle_history import (
     EPOCH,
     FEED_EPOCH,
@@ -253,6 +254,252 @@ def test_what_another_device_has_sent_is_not_decided_again() -> None:
     put_back(h)
     unacked(h, OTHER)
     assert once_more(h, OTHER)
+
+
+def head_at(h: History, device: str, up: int, **more: Any) -> None:
+    """HEAD of the copy that the table will be put back to."""
+    h.heads[device] = {**h.heads[device], "up": up, "upid": f"id{up}", **more}
+
+
+def old_message(h: History, device: str, *ops: Op, moves: bool = True) -> None:
+    """A message of long ago comes to a relay, which commits it."""
+    t = h.tick()
+    if moves:
+        h.head(device, ops[-1].u, at=t)
+    for key, op in {op.key: op for op in ops}.items():
+        h.commit(key, None if op.kind == "delete" else h.item_of(device, op), at=t)
+
+
+def written(h: History, device: str, key: Key, kind: str = "update") -> Op:
+    """A write that is sent, decided and acknowledged."""
+    h.write(device, key, kind)
+    (op,) = h.outbox[device]
+    h.sync_up(device)
+    return op
+
+
+def gone_on(h: History, device: str) -> None:
+    """The device sends what comes next: it will not send again what came before."""
+    h.write(device, fault(device, "next"), "create")
+    h.send(device)
+
+
+def wrong(h: History) -> set[str]:
+    h.hello(OTHER)  # what was committed together is judged when anything else happens
+    return {name for name, result in h.results().items() if result.status == "fail"}
+
+
+def test_an_old_message_may_bring_once_more_what_a_table_that_was_put_back_does_not_have_and_only_once() -> None:
+    h = begun()
+    op = written(h, D, status(D))
+    gone_on(h, D)
+    head_at(h, D, op.u - 1)
+    del h.table[status(D)]
+    put_back(h)
+    old_message(h, D, op)
+    assert wrong(h) == set()
+    assert "1 operations decided once more" in h.results()["every-write-decided"].detail
+    h.table.pop(status(D))
+    old_message(h, D, op, moves=False)
+    assert wrong(h) == {"no-double-apply"}
+
+
+@pytest.mark.parametrize("device, back", [(D, 0), (OTHER, 1)], ids=["the copy has it", "another device"])
+def test_an_old_message_brings_nothing_that_the_copy_has(device: str, back: int) -> None:
+    h = begun()
+    ops = {name: written(h, name, status(name)) for name in (D, OTHER)}
+    gone_on(h, D)
+    gone_on(h, OTHER)
+    head_at(h, D, ops[D].u - back)
+    put_back(h)
+    del h.table[status(device)]
+    old_message(h, device, ops[device], moves=False)
+    assert wrong(h) == {"no-double-apply"}
+
+
+def test_an_old_message_takes_effect_with_head_alone() -> None:
+    h = begun()
+    op = written(h, D, status(D))
+    gone_on(h, D)
+    head_at(h, D, op.u - 1)
+    del h.table[status(D)]
+    put_back(h)
+    old_message(h, D, op, moves=False)
+    assert wrong(h) == {"no-double-apply"}
+
+
+def test_an_old_message_brings_what_was_sent_and_nothing_else() -> None:
+    for beyond, other, fails in (
+        (0, {}, False),
+        (1, {}, True),  # HEAD never was there
+        (0, {"text": "another"}, True),
+        (0, {"rev": 1, "text": text_for(1, 80)}, True),
+    ):
+        h = begun()
+        op = written(h, D, status(D))
+        gone_on(h, D)
+        head_at(h, D, op.u - 1)
+        del h.table[status(D)]
+        put_back(h)
+        t, u = h.tick(), op.u + beyond
+        h.head(D, u, at=t)
+        h.commit(status(D), {**h.item_of(D, op), "_op": [D, EPOCH, u, op.id], **other}, at=t)
+        assert ("nothing-invented" in wrong(h)) is fails
+
+
+def test_an_old_message_of_an_epoch_that_head_has_left_brings_nothing() -> None:
+    h = begun()
+    op = written(h, D, status(D))
+    gone_on(h, D)
+    head_at(h, D, 0, epoch=NEW)
+    del h.table[status(D)]
+    put_back(h)
+    h.commit(status(D), h.item_of(D, op))
+    assert wrong(h) == {"no-double-apply"}
+
+
+@pytest.mark.parametrize("key", [status(D), fault(D, "f1"), setting(D)], ids=["update", "delete", "both"])
+@pytest.mark.parametrize("moves", [True, False])
+def test_what_the_device_gave_up_for_a_new_epoch_may_come_late_while_head_is_in_the_old_one(
+    key: Key, moves: bool
+) -> None:
+    h = begun()
+    kind = "delete" if key == fault(D, "f1") else "update"
+    if kind == "delete":
+        written(h, D, key, "create")
+    h.write(D, key, kind)
+    h.send(D)
+    (op,) = h.outbox[D]
+    h.write(D, reading(D), "create")
+    h.send(D, h.batch(D, [replace(h.outbox[D][-1], u=1)], NEW))
+    old_message(h, D, op, moves=moves)
+    assert wrong(h) == (set() if moves else {"no-double-apply"})
+
+
+@pytest.mark.parametrize("case", ["another", "never sent", "twice"])
+def test_of_what_the_device_gave_up_nothing_else_may_come(case: str) -> None:
+    h = begun()
+    h.write(D, status(D))
+    if case != "never sent":
+        h.send(D)
+    (op,) = h.outbox[D]
+    h.write(D, reading(D), "create")
+    h.send(D, h.batch(D, [replace(h.outbox[D][-1], u=1)], NEW))
+    if case == "twice":
+        old_message(h, D, op)
+        del h.table[status(D)]
+    if case == "another":
+        op = replace(op, id="other")
+    old_message(h, D, op, moves=case != "twice")
+    assert wrong(h) & {"no-double-apply", "nothing-invented"}
+
+
+@pytest.mark.parametrize("moves", [True, False])
+@pytest.mark.parametrize("key", [fault(D, "f1"), setting(D)], ids=["up", "both"])
+@pytest.mark.parametrize("created_again", [False, True])
+def test_an_old_message_may_bring_a_delete_once_more(key: Key, moves: bool, created_again: bool) -> None:
+    h = begun()
+    written(h, D, key, "create")
+    before = h.table[key]
+    op = written(h, D, key, "delete")
+    if created_again:
+        written(h, D, key, "create")
+    gone_on(h, D)
+    head_at(h, D, op.u - 1)
+    h.table[key] = before
+    put_back(h)
+    old_message(h, D, op, moves=moves)
+    assert wrong(h) == (set() if moves else {"no-double-apply"})
+
+
+def test_an_old_message_brings_no_delete_that_the_copy_has() -> None:
+    h = begun()
+    written(h, D, fault(D, "f1"), "create")
+    before = h.table[fault(D, "f1")]
+    op = written(h, D, fault(D, "f1"), "delete")
+    gone_on(h, D)
+    h.table[fault(D, "f1")] = before
+    put_back(h)
+    old_message(h, D, op, moves=False)
+    assert wrong(h) == {"nothing-invented"}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_delete_without_its_ack_is_decided_once_more_and_only_once(times: int) -> None:
+    h = begun()
+    written(h, D, fault(D, "f1"), "create")
+    before = h.table[fault(D, "f1")]
+    h.write(D, fault(D, "f1"), "delete")
+    (op,) = h.outbox[D]
+    h.send(D)
+    h.ingest(D)
+    for n in range(times):
+        head_at(h, D, op.u - 1)
+        h.table[fault(D, "f1")] = before
+        if n == 0:
+            put_back(h)
+        old_message(h, D, op)
+        h.send(D)
+    assert bool(wrong(h)) is (times == 2)
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_an_update_after_a_create_of_the_same_batch_brings_nothing_back_to_life_when_decided_once_more(
+    back: bool,
+) -> None:
+    h = begun()
+    if not back:
+        written(h, D, setting(D), "create")
+        h.cloud(setting(D), "delete")
+    h.write(D, setting(D), "create" if back else "update")
+    h.write(D, setting(D))
+    first, last = h.outbox[D]
+    h.send(D)
+    if back:
+        h.ingest(D)
+        head_at(h, D, first.u - 1)
+        del h.table[setting(D)]
+        put_back(h)
+    old_message(h, D, first, last)
+    assert ("no-resurrection" in wrong(h)) is not back
+
+
+# ---------------------------------------------------------------- deletes by a copy
+
+
+def deletes_both(h: History, *, own: str, now: str, op_id: str, moves: bool = True) -> None:
+    """The device has sent the delete of an item in the epoch `own`; HEAD is in `now`, and the item goes with an
+    operation of that epoch."""
+    written(h, D, fault(D, "f1"), "create")
+    h.write(D, fault(D, "f1"), "delete")
+    (op,) = h.outbox[D]
+    h.send(D, h.batch(D, [op], own))
+    head_at(h, D, op.u - 1, epoch=now)
+    h.private((HEAD + D, "head"), {"epoch": now, "up": op.u - 1, "verdicts": {}}, None)
+    t = h.tick()
+    if moves:
+        h.private((HEAD + D, "head"), {"epoch": now, "up": op.u, "upid": op_id, "verdicts": {}}, None, at=t)
+    h.commit(fault(D, "f1"), None, at=t)
+
+
+@pytest.mark.parametrize("own", [EPOCH, NEW])
+@pytest.mark.parametrize("cloned", [True, False])
+def test_a_copy_may_delete_what_the_device_would_have_deleted(own: str, cloned: bool) -> None:
+    h = begun()
+    if cloned:
+        copied(h, D)
+    deletes_both(h, own=own, now=EPOCH, op_id="of the copy")
+    if cloned:
+        assert wrong(h) == set()
+    elif own == NEW:
+        assert wrong(h) == {"no-double-apply", "every-write-decided"}, "an operation of another epoch than HEAD's"
+
+
+def test_a_delete_where_a_copy_lives_takes_effect_with_head_alone() -> None:
+    h = begun()
+    copied(h, D)
+    deletes_both(h, own=EPOCH, now=EPOCH, op_id="of the copy", moves=False)
+    assert wrong(h) == {"no-double-apply"}
 
 
 def test_a_write_that_was_decided_twice_counts_once() -> None:
@@ -857,3 +1104,14 @@ def test_a_restore_begins_the_count_of_its_own_device_anew() -> None:
         set_back(h, device)
         h.send(D, h.up_payload[D])
         assert (told(h, "quiet-after-convergence") == "fail") is fails
+
+
+def test_a_row_read_before_an_item_existed_anew_shows_none_and_never_one_after_it_was_logged() -> None:
+    for logged_before in (False, True):
+        h = begun()
+        h.cloud(config(D))
+        if logged_before:
+            h.log(config(D))
+        h.log(config(D), None)
+        h.log(config(D))
+        assert (h.results()["feed-dense"].status == "fail") is logged_before

@@ -55,9 +55,12 @@ def test_a_late_snapshot_of_a_former_epoch_may_be_refused_or_taken() -> None:
     assert not reach.covers("a", 6)
 
 
-def test_only_a_few_former_epochs_are_kept() -> None:
+def test_a_disk_set_back_may_stand_in_any_former_epoch_and_go_on_there_but_not_beyond() -> None:
     reach = Reach("b", 1)
     for n in range(10):
-        reach.snapshot(f"c{n}", 1)
-    assert reach.former is not None
-    assert len(reach.former) <= 4
+        reach.snapshot(f"c{n}", n)
+    reach.rows("c2", 2, 3)
+    assert reach.covers("b", 1) and not reach.covers("b", 2)
+    assert reach.covers("c2", 3) and not reach.covers("c2", 4)
+    assert all(reach.covers(f"c{n}", n) for n in range(10))
+    assert not reach.covers("c", 0)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle_history import EPOCH, History, config, public, status
+from oracle_history import EPOCH, FEED_EPOCH, History, config, order, public, setting, status
 from run_rig import BUSY, busy_plan, ran
 
+from agent.protocol.messages import Row, Rows, encode
 from fleet.oracle import CheckResult
 from fleet.oracle.checks.identity import EPOCHS_MAX
 from fleet.oracle.stored import HEAD
@@ -100,6 +101,58 @@ def test_acks_from_before_a_restore_may_still_come_and_those_of_what_never_was_m
     assert "no-acked-write-lost" not in failing(h.results())
     h.ack(D, 3)
     assert "no-acked-write-lost" in failing(h.results())
+
+
+def numbered_again() -> History:
+    """Rows 3 to 5 of the feed were logged and are on their way; a table put back ends at row 2, and a relay that does
+    not know goes on from there: row 3 has another item now."""
+    h, copy = lived()
+    for name in "abb":
+        h.cloud(order(D, name))
+        h.log(order(D, name))
+    put_back(h, [*copy, {"pk": f"_fleet#log#device#{D}", "sk": f"{FEED_EPOCH}#{2:012d}"}])
+    h.cloud(setting(D))
+    h.log(setting(D), seq=3)
+    return h
+
+
+def delivered(h: History, a: int, b: int, *names: str) -> None:
+    rows = [Row(order(D, name)) for name in names]
+    message = Rows(feed="device", epoch=FEED_EPOCH, a=a, b=b, last=b, rows=rows)
+    h.oracle.wire_down(h.tick(), D, encode(message))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "names", "fails"),
+    [
+        pytest.param(2, 5, "ab", False, id="as it was"),
+        pytest.param(1, 4, "a", False, id="an earlier one, its last row has come again"),
+        pytest.param(2, 5, "a", True, id="without what it held then"),
+        pytest.param(1, 5, "b", True, id="without what lay where another item is now"),
+        pytest.param(2, 6, "ab", True, id="beyond where the log ended then"),
+    ],
+)
+def test_a_message_from_before_a_restore_holds_the_rows_as_they_were(a: int, b: int, names: str, fails: bool) -> None:
+    h = numbered_again()
+    delivered(h, a, b, *names)
+    result = h.results()["no-gap"]
+    assert (result.status == "fail") is fails
+    assert ("1 items whose rows" in result.detail) is not fails
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_an_item_whose_number_is_new_after_a_restore_is_not_left_out(at: int) -> None:
+    """`at`: where a second copy ends, before or after the row that a first restore has numbered again."""
+    h = numbered_again()
+    put_back(h, [{"pk": f"_fleet#log#device#{D}", "sk": f"{FEED_EPOCH}#{at:012d}"}])
+    for seq in range(at + 1, 7):
+        key = order(D, str(seq))
+        h.cloud(key)
+        h.log(key, seq=seq)
+    delivered(h, 1, 5, "a", "b")
+    assert "no-gap" not in failing(h.results()), "from before the first restore"
+    delivered(h, at, 6, *map(str, range(at + 1, 6)))
+    assert "no-gap" in failing(h.results())
 
 
 def adopted(h: History) -> None:

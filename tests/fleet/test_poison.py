@@ -74,6 +74,31 @@ def test_an_item_that_stays_poisoned_to_the_end_of_the_faults_is_mended_then(tmp
     assert world.probes["poison_mended"] + world.probes["poison_overwritten"] == 1
 
 
+def rolled(directory: Path, poison: str, *rollouts: str) -> World:
+    """One device's model comes or goes, and an operation is poisoned on that device."""
+    stages = "".join(f"  - {{name: r{n}, kind: rollout, {one}}}\n" for n, one in enumerate(rollouts))
+    text = BUSY.replace("faults:\n", f"faults:\n{stages}")
+    return ran(plan(f"what: operation, {poison}, {ONE_DEVICE}", directory=directory, text=text))
+
+
+def test_no_operation_is_of_a_model_that_the_device_lacks(tmp_path: Path) -> None:
+    world = rolled(tmp_path, "model: Setting, at: [2m, 3m, 4m], duration: 1m", "at: 6m, before: Setting")
+    assert [check.name for check in world.checks if check.failed] == []
+    assert world.probes["poisoned_on_device"] == 0
+    world = rolled(tmp_path, "at: [2m, 3m, 4m, 7m], duration: 1m", "at: 6m, before: Setting")
+    assert [check.name for check in world.checks if check.failed] == []
+    assert world.probes["poisoned_on_device"] > 2  # of the models that it has
+
+
+def test_what_was_refused_is_mended_when_the_device_has_its_model_again(tmp_path: Path) -> None:
+    fault, gone, back = "model: Fault, at: 3m, duration: 2m", "at: 4m, lacks: Fault", "at: 8m, before: Fault"
+    world = rolled(tmp_path, fault, f"{gone}, {ONE_DEVICE}")
+    assert (world.probes["poisoned_on_device"], world.probes["poison_mended"]) == (1, 0)
+    world = rolled(tmp_path, fault, f"{gone}, {ONE_DEVICE}", f"{back}, {ONE_DEVICE}")
+    assert (world.probes["poisoned_on_device"], world.probes["poison_mended"]) == (1, 1)
+    assert [check.name for check in world.checks if check.failed] == []
+
+
 def test_poison_is_one_fault_of_a_plan_in_words_and_the_same_run_again(tmp_path: Path) -> None:
     made = explicit(plan(f"what: [type, mark], at: [3m, 4m], duration: 1m, {ONE_DEVICE}", directory=tmp_path))
     written = in_words(made, "")

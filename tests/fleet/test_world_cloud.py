@@ -430,6 +430,28 @@ def test_replayed_records_come_again_and_late_ones_come_late() -> None:
     cloud.copied()
 
 
+@pytest.mark.parametrize("stalls", [False, True])
+def test_a_record_is_late_once_however_many_wait_and_whoever_takes_its_shard_over(stalls: bool) -> None:
+    """Or it would come after its life, when no table has it any more."""
+    cloud = Cloud(workers=1, shards=1, batch_records=10, record_life="5m", lease="5s")
+    cloud.world.delay_stream(0, 60 * SECOND)
+    ages_s: list[float] = []
+    for second in range(200):
+        cloud.put(second)
+        cloud.put(second)
+        if stalls and second % 30 == 0:
+            cloud.world.stall_worker(10 * SECOND)
+        done = {id(record) for record in cloud.relay.records}
+        cloud.run(1)
+        now_ms = START_MS + cloud.clock.now // 1000
+        ages_s += [(now_ms - one.at_ms) / 1000 for one in cloud.relay.records if id(one) not in done]
+    assert 20 < max(ages_s) < 62 + 15 * stalls
+    assert (cloud.probes["lease_taken_over"] > 3) is stalls
+    cloud.world.delay_stream(0, 0)
+    cloud.settle()
+    cloud.copied()
+
+
 def test_an_application_is_told_what_became_of_its_write_just_when_it_happens() -> None:
     cloud = Cloud()
     told: list[Any] = []

@@ -14,11 +14,12 @@ class DigestHeals(Check):
     statement = (
         "What was damaged silently, on the device's disk or in the table, is found and healed: device and table agree "
         "about the item again within a bound. The bound counts the time that the device is online, from its last boot "
-        "on, since a difference is remembered in memory: two periods of the digests, three times what a stream record "
-        "and its worker live, the least time between two heals, and eight retries; and for each question that got "
-        "no answer, or none about all models, while other faults were still to heal or under the quotas of a cloud, a "
-        "period and a half more and two retries; and twice the time for which the relay has told the device to be "
-        "quiet."
+        "on, since a difference is remembered in memory, and from when the other faults are healed: two periods of the "
+        "digests, three times what a stream record and its worker live, the least time between two heals, and eight "
+        "retries; where there are other faults or quotas, the time between two hellos, since they may lose a push, and "
+        "nothing is compared while the row of an own write is to come; under the quotas of a cloud, for each question "
+        "that got no answer, or none about all models, a period and a half more and two retries; and twice the time "
+        "for which the relay has told the device to be quiet."
     )
 
     def healed(self, t_us: int, device: str, key: Key, waited_us: int, bound_us: int) -> None:
