@@ -38,7 +38,10 @@ Name = tuple[str, str]  # device, id
 class Order:
     """One command, of a device."""
 
-    __slots__ = ("ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us", "reboots")
+    __slots__ = (
+        "ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us", "reboots",
+        "recorded",
+    )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -51,6 +54,7 @@ class Order:
         self.reboots = False  # it orders a restart
         self.final: str | None = None  # the first final state that the table has had
         self.present: str | None = None  # the state that it has
+        self.recorded: tuple[int, int] | None = None  # when its device last wrote its result, and that life's end
 
     @property
     def is_open(self) -> bool:
@@ -95,6 +99,7 @@ class CommandSide(FinalSide):
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
         self._heard: dict[str, list[Order]] = {}  # by device: one has, and the device has not booted since
         self._answered_us: dict[str, int] = {}  # by device: the relay's last answer
+        self._away: dict[str, list[tuple[int, int]]] = {}  # by device: times without an answer that a result may end in
         self._refetching: dict[str, Refetch] = {}  # by device: it has no place in its feed now
         self._refetched: dict[str, list[Refetch]] = {}  # it had none for a time
 
@@ -133,6 +138,9 @@ class CommandSide(FinalSide):
                 order.heard_us = t_us
             self._heard[name] = [one for one in (*self._heard.get(name, ()), *unheard) if one.is_open]
         if self._takes_commands:
+            answered_us = self._answered_us.get(name, t_us)
+            if t_us - answered_us >= max(LOOK_MIN_US, self._keep_us - 2 * self._look_us):
+                self._away.setdefault(name, []).append((answered_us, t_us))
             self._answered_us[name] = t_us
             refetch = self._refetching.get(name)
             if refetch is not None and (refetch.is_there or _snapshot_us(d) > refetch.asked_us):
@@ -167,13 +175,46 @@ class CommandSide(FinalSide):
         if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
             return False
         heard_us = self._heard_us(t_us, device, order)
-        look_us = max(LOOK_MIN_US, self._keep_us * LOOK_PERCENT // 100)
-        return heard_us > order.expires_us + self._keep_us - look_us
+        return heard_us > order.expires_us + self._keep_us - self._look_us
+
+    def _ended_unsent(self, t_us: int, device: str, order: Order) -> bool:
+        """Its device has written a result, and had no answer of the relay from then on until that result's life was
+        over, but for a moment: it may have had others to send before. The life was as long as it has to be."""
+        if order.recorded is None or order.ran or order.final is not None or order.present is not None:
+            return False
+        began_us, ends_us = order.recorded
+        if not max(began_us, order.expires_us) + self._keep_us - self._look_us <= ends_us < t_us:
+            return False
+        times = [*self._away.get(device, []), (self._answered_us.get(device, t_us), t_us)]
+        away_us = max(min(until_us, ends_us) - max(from_us, began_us) for from_us, until_us in times)
+        return away_us >= ends_us - began_us - self._look_us
+
+    @property
+    def _look_us(self) -> int:
+        return max(LOOK_MIN_US, self._keep_us * LOOK_PERCENT // 100)
 
     def _restarted(self, device: str, order: Order) -> int:
         """A restart was ordered, and there was one, for whatever reason: the order is carried out."""
         was_ordered = order.reboots and order.final == "done" and order.reached_us is not None
         return int(was_ordered and self._restarts_us.get(device, -1) > (order.reached_us or 0))
+
+    def device_wrote(
+        self,
+        t_us: int,
+        device: str,
+        key: Key,
+        kind: str,
+        rev: int,
+        updated_ms: int,
+        before_rev: int | None,
+        durable: bool = True,
+    ) -> None:
+        super().device_wrote(t_us, device, key, kind, rev, updated_ms, before_rev, durable)
+        item = self._items.get(key) if self._takes_commands else None
+        if item is not None and item.model.name == RESULT and item.ends is not None and rev in item.ends:
+            order = self._orders.get(_name_of(item))
+            if order is not None and item.owner is self._devices[device]:
+                order.recorded = (t_us, item.ends[rev] * 1_000_000 - self._start_us)
 
     def device_booted(self, t_us: int, device: str) -> None:
         super().device_booted(t_us, device)
@@ -263,7 +304,8 @@ class CommandSide(FinalSide):
             in_time = order.kept and order.reached_us is not None and order.reached_us < order.expires_us
             is_over = order.final is None and order.ends_us is not None and order.ends_us < t_us
             d = self._devices[device]
-            if d.cloned or _was_before(order, d) or is_over or (in_time and self._is_forgotten(t_us, device, order)):
+            is_late = in_time and (self._is_forgotten(t_us, device, order) or self._ended_unsent(t_us, device, order))
+            if d.cloned or _was_before(order, d) or is_over or is_late:
                 answered.excused += 1
             elif in_time or order.ran or order.present is not None:
                 ran = order.ran or self._restarted(device, order)

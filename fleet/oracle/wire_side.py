@@ -65,9 +65,7 @@ class WireSide(RestoredSide):
             d.epoch_us = t_us
         elif ops:
             first = message.first_u
-            for u in list(ops):  # ascending
-                if u >= first:
-                    break
+            for u in [u for u in ops if u < first]:  # in any order: an old disk may number other ones alike
                 ops.pop(u).image = NO_IMAGE  # it is not sent again; the image holds the whole message in memory
         waiting = len(ops)
         known = 0

@@ -629,6 +629,40 @@ def test_a_command_that_waits_while_the_feed_is_fetched_anew_may_grow_too_old(
     assert (end(h)["command-answered"].status == "fail") is fails
 
 
+@pytest.mark.parametrize(
+    ("life_s", "there_s", "back", "fails"),
+    [
+        (720, 30, OTHER, False),
+        (720, 150, OTHER, True),  # it had time enough to send it
+        (720, 30, D, True),  # it was there all the time
+        (300, 30, OTHER, True),  # it must not drop a result so soon
+        (900, 30, OTHER, True),  # its life is not over
+    ],
+)
+def test_a_result_may_end_unsent_where_its_device_was_away_for_its_whole_life(
+    life_s: int, there_s: int, back: str, fails: bool
+) -> None:
+    h = begun()
+    h.order(D, "c1", life_s=60)
+    h.ack(D)
+    h.write(D, result(D, "c1"), "create", life_s=life_s, fields={"state": "refused"})
+    h.pass_s(there_s)
+    h.ack(D)
+    for _ in range(13):
+        h.pass_s(60)
+        h.ack(back)
+    h.expire(D, result(D, "c1"))
+    assert (end(h)["command-answered"].status == "fail") is fails
+
+
+def test_a_result_that_its_device_has_never_written_cannot_end_unsent() -> None:
+    h = begun()
+    h.order(D, "c1", life_s=60)
+    h.ack(D)
+    h.pass_s(13 * 60)
+    assert end(h)["command-answered"].status == "fail"
+
+
 def _lost_in_table(h: History) -> None:
     h.lose_in_table(command(D, "c1"))
     h.see(D, command(D, "c1"), None)
@@ -747,6 +781,32 @@ def test_an_ack_may_have_forgotten_verdicts_where_a_copy_lives_and_nowhere_else(
     forgotten_verdict(h, D)
     copied(h, D)
     assert told(h, "no-acked-write-lost") == "fail", "it was before"
+
+
+@pytest.mark.parametrize(("told_of_it", "fails"), [(True, False), (False, True)])
+def test_a_verdict_is_told_until_later_operations_come_also_where_an_old_disk_numbers_others_alike(
+    told_of_it: bool, fails: bool
+) -> None:
+    h = begun()
+    for name in ("f1", "f2", "f3"):
+        h.write(D, fault(D, name), "create")
+    h.send(D)  # in flight, when the disk is put back to before them
+    for name in ("f1", "f2", "f3"):
+        del h.visible[D][fault(D, name)]
+    h.outbox[D], h.last_u[D] = [], 1
+    set_back(h, D)
+    h.write(D, setting(D), "create")
+    h.send(D)
+    h.ingest(D, {"2": "lost"})
+    if told_of_it:
+        h.ack(D)
+        h.verdicts(D)
+        h.see(D, setting(D), None)
+        h.write(D, status(D), "create")
+        h.sync_up(D)
+    else:
+        h.ack(D, verdicts={})
+    assert (told(h, "no-acked-write-lost") == "fail") is fails
 
 
 def test_an_ack_of_what_was_never_committed_is_wrong_on_a_copy_too() -> None:
