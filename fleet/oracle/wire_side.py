@@ -76,6 +76,8 @@ class WireSide(RestoredSide):
             else:
                 known += 1
                 self._sent_again(t_us, d, sent, op)
+        if d.restored and d.sent_epoch == d.head_epoch:
+            _recall(d)
         if waiting and not d.restored and (known != waiting or len(ops) != waiting):
             expected = f"the {waiting} operations in flight sent again, and nothing else"
             found = f"{known} of them and {len(ops) - waiting} others"
@@ -427,6 +429,18 @@ class WireSide(RestoredSide):
             in_flight=in_flight,
             duplicates=duplicates,
         )
+
+
+def _recall(d: Device) -> None:
+    """A disk that was put back may hold operations of which the device has heard since that they are decided, and it
+    sends them again. They were forgotten when it sent what comes after; HEAD still tells of the last batch that it
+    passed, whose last operation it names by its id."""
+    last = d.ops.get(d.head_up)
+    if last is None or last.id != d.head_id:
+        return
+    for u, sent in d.ops.items():
+        if u <= d.head_up and sent.fate is None:
+            sent.fate = d.verdicts.get(str(u), "")
 
 
 def _changed_us(item: Item) -> int:

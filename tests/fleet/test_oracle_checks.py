@@ -906,6 +906,60 @@ def test_an_item_may_end_here_by_a_shorter_life_that_was_given_in_the_cloud(seen
     assert all(r.status == "pass" for r in results.values()), results
 
 
+def ended_unseen(h: History, life_s: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The device has an item. Until it hears of it again the cloud gives it another life, and one more, and deletes it.
+    Returns the states that the device had, and that it is to have before the last."""
+    told_the_time(h)
+    has_order(h, 500)
+    had = dict(h.table[order(D, "o9")])
+    h.cloud(order(D, "o9"), life_s=life_s)
+    h.log(order(D, "o9"))
+    h.cloud(order(D, "o9"), life_s=500)
+    h.log(order(D, "o9"))
+    later = dict(h.table[order(D, "o9")])
+    h.cloud(order(D, "o9"), "delete")
+    h.log(order(D, "o9"))
+    h.pass_s(5)
+    h.catch_up(D, f"device#{D}")
+    return had, later
+
+
+def test_what_follows_a_life_that_was_over_when_it_came_may_still_come() -> None:
+    h = settled()
+    _, later = ended_unseen(h, 2)
+    h.expire(D, order(D, "o9"), own=False)
+    h.see(D, order(D, "o9"), later)
+    h.see(D, order(D, "o9"), None)
+    results = end(h)
+    assert all(r.status == "pass" for r in results.values()), results
+
+
+def test_what_there_was_before_a_life_that_was_over_does_not_come_back() -> None:
+    h = settled()
+    had, _ = ended_unseen(h, 2)
+    h.expire(D, order(D, "o9"), own=False)
+    h.see(D, order(D, "o9"), had)
+    failed(h.results(), "no-resurrection", D, words_of(order(D, "o9")))
+
+
+def test_nothing_comes_before_a_deletion_when_no_life_was_over() -> None:
+    h = settled()
+    _, later = ended_unseen(h, 400)
+    h.expire(D, order(D, "o9"), own=False)
+    h.see(D, order(D, "o9"), later)
+    failed(h.results(), "no-resurrection", D, words_of(order(D, "o9")))
+
+
+def test_what_was_over_does_not_come_after_the_deletion_that_followed_it() -> None:
+    h = settled()
+    _, later = ended_unseen(h, 2)
+    h.expire(D, order(D, "o9"), own=False)
+    h.see(D, order(D, "o9"), later)
+    h.see(D, order(D, "o9"), None)
+    h.see(D, order(D, "o9"), later)
+    failed(h.results(), "no-resurrection", D, words_of(order(D, "o9")))
+
+
 def test_an_item_that_ends_near_the_final_read_is_not_compared() -> None:
     h = settled()
     told_the_time(h)

@@ -956,6 +956,65 @@ def lost_in_new_epoch(h: History, *, deleted: bool) -> dict[str, Any]:
     return old
 
 
+# ---------------------------------------------------------------- an old disk sends what was decided
+
+
+def decided_before(h: History, verdict: str = "") -> Op:
+    """The device hears that two of its operations are decided, and sends what comes after. Returns the second."""
+    h.write(D, status(D), "create")
+    h.write(D, setting(D), "create")
+    h.send(D)
+    h.ingest(D, {"3": verdict} if verdict else None)
+    h.ack(D)
+    h.write(D, fault(D, "f1"), "create")
+    h.send(D, h.batch(D, h.outbox[D][2:]))
+    return h.outbox[D][1]
+
+
+def told_again(h: History, op: Op, verdict: str) -> str:
+    """Its disk knows none of that, and it sends them again; the relay says that they are decided."""
+    h.send(D, h.batch(D, h.outbox[D][:2]))
+    h.ack(D)
+    h.oracle.device_verdict(h.tick(), D, op.key, op.updated, verdict)
+    return told(h, "every-write-decided")
+
+
+@pytest.mark.parametrize("verdict", ["", "lost"])
+@pytest.mark.parametrize("told_so", ["synced", "lost"])
+def test_an_old_disk_is_told_once_more_of_what_was_decided_and_of_nothing_else(verdict: str, told_so: str) -> None:
+    h = begun()
+    op = decided_before(h, verdict)
+    set_back(h, D)
+    assert (told_again(h, op, told_so) == "fail") is (told_so != (verdict or "synced"))
+
+
+def test_a_disk_that_nobody_put_back_is_told_of_each_decision_once() -> None:
+    h = begun()
+    op = decided_before(h)
+    set_back(h, OTHER)
+    assert told_again(h, op, "synced") == "fail"
+
+
+@pytest.mark.parametrize("head", [{"up": 1, "upid": "id1"}, {"upid": "other"}, {"epoch": NEW}])
+def test_an_old_disk_is_told_of_no_decision_that_head_does_not_have(head: dict[str, Any]) -> None:
+    h = begun()
+    op = decided_before(h)
+    h.heads[D] = {**h.heads[D], **head}
+    put_back(h)
+    set_back(h, D)
+    assert told_again(h, op, "synced") == "fail"
+
+
+def test_what_an_old_disk_sends_once_more_has_no_effect_once_more() -> None:
+    h = begun()
+    op = decided_before(h)
+    set_back(h, D)
+    h.send(D, h.batch(D, h.outbox[D][:2]))
+    h.commit(setting(D), None, by_ttl=True)
+    h.commit(setting(D), h.item_of(D, op))
+    assert told(h, "no-double-apply") == "fail"
+
+
 # ---------------------------------------------------------------- below a lost write
 
 
