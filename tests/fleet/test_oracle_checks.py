@@ -246,6 +246,14 @@ def _told_otherwise(h: History) -> None:
     h.oracle.device_verdict(h.tick(), D, op.key, op.updated, "synced")
 
 
+def _told_refused_what_lost(h: History) -> None:
+    h.write(D, setting(D))
+    h.send(D)
+    op = h.outbox[D][-1]
+    h.ingest(D, {str(op.u): "lost"})
+    h.oracle.device_verdict(h.tick(), D, op.key, op.updated, "rejected")
+
+
 def _told_too_early(h: History) -> None:
     h.write(D, status(D))
     h.send(D)
@@ -750,6 +758,12 @@ STORIES: dict[str, tuple[str, str, str, Story]] = {
     "never sent": ("every-write-decided", D, words_of(status(D)), _never_decided),
     "sent, never decided": ("every-write-decided", D, words_of(status(D)), _sent_never_decided),
     "told otherwise": ("every-write-decided", D, words_of(setting(D)), _told_otherwise),
+    "told that it was refused, and it had lost": (
+        "every-write-decided",
+        D,
+        words_of(setting(D)),
+        _told_refused_what_lost,
+    ),
     "told too early": ("every-write-decided", D, words_of(status(D)), _told_too_early),
     "HEAD passes what was not sent": ("every-write-decided", D, "operation 15", _head_passes_nothing),
     "nobody wrote it": ("nothing-invented", D, words_of(config(D)), _nobody_wrote),

@@ -35,9 +35,7 @@ class EveryWriteDecided(Check):
     def told(self, t_us: int, device: str, key: Key, updated_ms: int, verdict: str, committed: str | None) -> None:
         """`committed`: "" accepted, "lost" or a code; None: HEAD has not passed it."""
         self.checked += 1
-        is_so = committed is not None and (
-            committed == "" if verdict == "synced" else committed == "lost" if verdict == "lost" else bool(committed)
-        )
+        is_so = committed is not None and verdict == {"": "synced", "lost": "lost"}.get(committed, "rejected")
         if not is_so:
             held = "undecided" if committed is None else committed or "accepted"
             self.fail(t_us, device, key, f"verdict {held} on the write stamped {updated_ms}", f"trigger {verdict!r}")
