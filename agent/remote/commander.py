@@ -55,7 +55,7 @@ class Commander:
     agent alone keeps it. `extra`: further fields of each result, which the application's schema has.
 
     May be called from any thread: it holds the database's lock while it works. What an error of the disk interrupts is
-    tried again at the next call; nothing was done of it."""
+    tried again at the next call; nothing was done of it. What was decided before it is to be done all the same."""
 
     __slots__ = (
         "_begun", "_boot_id", "_busy", "_confirmed", "_effects", "_ended", "_epoch", "_extra", "_hold_ms", "_now_ms",
@@ -131,7 +131,7 @@ class Commander:
         handled, with LOOK, and whenever a handler has ended.
 
         An event that comes out of this call (its writes are told to the session) waits for its end; its effects are
-        among this call's."""
+        among this call's. An error comes out of a call without effects only, mostly the next."""
         with self.database.lock:
             if self._busy:
                 self._queue.append(event)
@@ -144,6 +144,11 @@ class Commander:
                 self._step(event)
                 while self._queue:
                     self._step(self._queue.pop(0))
+            except Exception:
+                if not effects:
+                    raise
+                self.wake_at_ms = now_ms + 1
+                effects.append(WakeAt(self.wake_at_ms))
             finally:
                 self._busy = False
             return effects
@@ -151,14 +156,13 @@ class Commander:
     def _step(self, event: Event) -> None:
         if isinstance(event, Finished | Failed):
             self._ended.append(event)
-        while self._ended:
-            self._end(self._ended[0])
-            del self._ended[0]
+        self._end_all()
         if self.is_ready:
             if self._epoch != self.store.identity.epoch:
                 self.take_stock()
             if self._confirmed:
                 self._go()
+                self._end_all()
             if self._waiting:
                 self._look()
 
@@ -292,19 +296,23 @@ class Commander:
 
     def _go(self) -> None:
         """The relay has the records: from now on a copy of this database, or an older one, cannot pass for it."""
-        for command_id in self._confirmed:
-            deed = self._begun.pop(command_id, None)
-            if deed is None:
-                continue
-            command = self.database.get(COMMAND, {"id": command_id})
-            if command is None:
-                message = "it was withdrawn before it began"
-                self._close(command_id, {"state": "refused", "code": "withdrawn", "message": message})
-            elif self.is_expired(command):
-                self._close(command_id, {"state": "expired"})
-            else:
-                deed()
-        self._confirmed.clear()
+        while self._confirmed:
+            command_id = self._confirmed[0]
+            deed = self._begun.get(command_id)
+            if deed is not None:
+                self._begin_deed(command_id, deed)
+            del self._confirmed[0]
+
+    def _begin_deed(self, command_id: str, deed: Deed) -> None:
+        command = self.database.get(COMMAND, {"id": command_id})
+        if command is None:
+            message = "it was withdrawn before it began"
+            self._close(command_id, {"state": "refused", "code": "withdrawn", "message": message})
+        elif self.is_expired(command):
+            self._close(command_id, {"state": "expired"})
+        else:
+            deed()
+            del self._begun[command_id]
 
     def _arguments(self, name: str, given: Any) -> Any:
         handler = self.handlers.get(name)
@@ -341,7 +349,7 @@ class Commander:
             for feed in feeds:
                 self.store.drop_cursor(feed)
         self._effects.append(Reconnect(command_id))
-        self._end(Finished(command_id, {"feeds": feeds}))
+        self._ended.append(Finished(command_id, {"feeds": feeds}))
 
     # ---------------------------------------------------------------- results
 
@@ -357,6 +365,11 @@ class Commander:
         self._begun[command_id] = deed
         self.probes["command_started"] += 1
         return True
+
+    def _end_all(self) -> None:
+        while self._ended:
+            self._end(self._ended[0])
+            del self._ended[0]
 
     def _end(self, event: Finished | Failed) -> None:
         if event.id in self._running and event.id not in self._begun:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from agent.protocol.messages import Ack, Reset
 from agent.protocol.remote import RESULT
 from agent.remote.events import LOOK, CommandConfig, Finished, Look, Reboot, Reconnect, Run, WakeAt
 from agent.remote.handlers import Handlers, NoArguments
+from agent.store import Store
 
 QUICK = CommandConfig(settle_ms=0, running_max=1)
 REBOOTS = CommandConfig(settle_ms=0, allow_reboot=True)
@@ -437,6 +440,70 @@ def test_an_end_that_could_not_be_written_is_written_at_the_next_call() -> None:
     assert device.state("c1") == "started"
     device.look()
     assert device.state("c1") == "done"
+
+
+def fill(store: Store, room: int) -> Callable[[], bool]:
+    """The disk is full after so many writes. Returns what makes room again, and says whether one was refused."""
+    execute = store.execute
+    left = room
+
+    def refuse(sql: str, values: Any = ()) -> sqlite3.Cursor:
+        nonlocal left
+        if sql.startswith(("INSERT", "UPDATE", "REPLACE", "DELETE")):
+            left -= 1
+            if left < 0:
+                raise sqlite3.OperationalError("database or disk is full")
+        return execute(sql, values)
+
+    def repair() -> bool:
+        store.execute = execute
+        return left < 0
+
+    store.execute = refuse
+    return repair
+
+
+@pytest.mark.parametrize("name", ["blink", "resync"])
+def test_what_was_decided_is_done_once_though_the_disk_is_full_at_any_write(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of the first is confirmed; in the same call the second is looked at."""
+    seen = []
+    for room in range(40):
+        device = Remote().join()
+        device.confirms = False
+        device.order("c1", name)
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "give", lambda _: None)
+            device.order("c2")
+            device.acknowledge()
+        repair = fill(device.store, room)
+        errors = 0
+        for _ in range(2):
+            try:
+                device.give(LOOK)
+            except sqlite3.OperationalError:
+                errors += 1
+        begun = [type(effect) for effect in device.effects if isinstance(effect, Run | Reconnect)]
+        was_full = repair()
+        assert name == "resync" or bool(errors) == was_full, "the driver hears of it"
+        device.confirms = True
+        device.look()
+        if not device.online:
+            device.meet(command("c1", name), command("c2"))
+        device.confirm()
+        reconnects = sum(isinstance(effect, Reconnect) for effect in device.effects)
+        device.finish()
+        assert device.states() == {"c1": "done", "c2": "done"}
+        assert (reconnects, sorted(one for one, _ in device.ran)) == (
+            (0, ["c1", "c2"]) if name == "blink" else (1, ["c2"])
+        )
+        seen.append((was_full, bool(begun)))
+        if not was_full:
+            break
+    else:
+        pytest.fail("the disk was full at every one of 40 writes")
+    assert (True, True) in seen and seen[-1] == (False, True)
 
 
 def test_several_run_at_once_and_the_others_wait_and_may_expire() -> None:
