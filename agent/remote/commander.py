@@ -8,6 +8,7 @@ adopted. Starts no thread and calls no handler: the driver (the daemon, the simu
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -18,6 +19,7 @@ import msgspec
 from agent.changes import Change
 from agent.database import Database
 from agent.due import CLOCK_BACK_MS
+from agent.file_errors import StoreError
 from agent.protocol.errors import ModelError
 from agent.protocol.onetable.dates import from_ms, to_ms
 from agent.protocol.remote import COMMAND, RESULT, Code, State
@@ -131,7 +133,7 @@ class Commander:
         handled, with LOOK, and whenever a handler has ended.
 
         An event that comes out of this call (its writes are told to the session) waits for its end; its effects are
-        among this call's. An error comes out of a call without effects only, mostly the next."""
+        among this call's. An error of the disk comes out of a call without effects only, mostly the next."""
         with self.database.lock:
             if self._busy:
                 self._queue.append(event)
@@ -144,7 +146,7 @@ class Commander:
                 self._step(event)
                 while self._queue:
                     self._step(self._queue.pop(0))
-            except Exception:
+            except (sqlite3.Error, StoreError):
                 if not effects:
                     raise
                 self.wake_at_ms = now_ms + 1
