@@ -376,18 +376,22 @@ class Session(Receiving):
         if ack.n == self._hello_n and ack.up < self._hello_acked_u:
             # HEAD was read after it was asked for, and does not have what it once had: it was lost, or put back.
             self.probes["head_behind"] += 1
+            if self._hello_open:
+                self.learn_time(ack.now, self._hello_sent_at)
             self.mint(ack.epoch)
             return
+        answered = ack.n == self._hello_n and self._hello_open
         joined = not store.identity.adopted
         outcome = self.replica.ack(ack)
         if outcome is _ROLLED_BACK:
+            if answered:  # the next answer that tells the time may be far: a relay makes a new epoch wait
+                self.learn_time(ack.now, self._hello_sent_at)
             self.rolled_back()
             return
         self.last_ack_ms = self._now
         self.wait_reason = ""
         if joined:
             self.hn = ids.nonce(self.random)
-        answered = ack.n == self._hello_n and self._hello_open
         if answered:
             self.learn_time(ack.now, self._hello_sent_at)
             self.replica.relay_goes_by(ack.schema or "")

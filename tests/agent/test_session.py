@@ -777,5 +777,25 @@ def test_the_time_is_learned_from_the_answer_to_a_hello_and_kept() -> None:
     assert abs(device.open().clock.now_ms() - device.set_ms) < 10
 
 
+@pytest.mark.parametrize(("up", "upid"), [(9, "other"), (0, None)], ids=["the database", "the table"])
+def test_an_answer_that_shows_what_was_put_back_tells_the_time_as_well(up: int, upid: str | None) -> None:
+    """The relay may have a new epoch wait for long, and says no time then."""
+    device = idle()
+    device.database.create("Status", {"rev": 1})
+    (sent,) = device.sent()
+    assert isinstance(sent, Up)
+    device.hear(taken(device, sent))
+    device.off()
+    device.wall_offset_ms -= 7_000_000
+    device.boot()
+    device.connect()
+    hello = hellos(device)[-1]
+    assert abs(device.database.clock.now_ms() - device.set_ms) > 1_000_000
+    epoch = device.store.identity.epoch
+    device.hear(answer(device, hello, up, upid))
+    assert device.store.identity.epoch != epoch
+    assert abs(device.database.clock.now_ms() - device.set_ms) < 10
+
+
 def test_online_states_are_those_that_receive() -> None:
     assert {state for state, entries in TRANSITIONS.items() if Received in entries} == set(ONLINE)
