@@ -37,6 +37,8 @@ class RestoredSide(TableSide):
                 tails[pk] = max(item["sk"], tails.get(pk, ""))
             elif not pk.startswith(stored.PRIVATE):
                 public[pk, item["sk"]] = item
+        for feed_now in self._feeds.values():
+            feed_now.ended = max(feed_now.ended, (feed_now.epoch, feed_now.seq))
         for pk, sk in tails.items():
             feed = self._feeds.get(stored.log_feed(pk))
             if feed is not None and (undone := _undo(feed, *stored.log_position(sk))) is not None:

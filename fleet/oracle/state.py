@@ -108,7 +108,9 @@ class Undone:
 class Feed:
     """One feed: where its log stands, who receives it, which items some receiver has not caught up with."""
 
-    __slots__ = ("appended_us", "began_us", "epoch", "id", "items", "lost", "members", "seq", "undone", "unsettled")
+    __slots__ = (
+        "appended_us", "began_us", "ended", "epoch", "id", "items", "lost", "members", "seq", "undone", "unsettled",
+    )  # fmt: skip
 
     def __init__(self, kind: str, owner: str) -> None:
         self.id = (kind, owner)
@@ -119,6 +121,7 @@ class Feed:
         self.began_us = 0  # when the first row of the present epoch was appended
         self.lost: dict[str, int] = {}  # epochs that it has overtaken: the last row of each, while workers may be late
         self.undone: tuple[Undone, ...] = ()
+        self.ended = ("", 0)  # the furthest end of a log that was put back: older rows may be on their way
         self.unsettled: dict[Key, Item] = {}
         self.items: dict[Key, Item] = {}  # of account-wide feeds
 

@@ -229,6 +229,8 @@ class WireSide(RestoredSide):
             gaps.checked += 1
             if reach is None or not reach.covers(*position):
                 gaps.cursor(t_us, d.name, name, *position, (reach.epoch, reach.seq) if reach is not None else None)
+            if position < feed.ended:
+                continue  # rows from before the table was put back may still take it through older states
             for item in list(feed.unsettled.values()):
                 at = item.logged == item.index and (item.log_epoch, item.log_seq) <= position
                 if at and self._readable_latest(d, item):

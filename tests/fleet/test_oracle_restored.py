@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle_history import EPOCH, FEED_EPOCH, History, config, order, public, setting, status
+from msgspec import Raw
+from oracle_history import EPOCH, FEED_EPOCH, History, config, notice, order, public, setting, status
 from run_rig import BUSY, busy_plan, ran
 
-from agent.protocol.messages import Row, Rows, encode
+from agent.protocol.messages import FeedState, Hello, Row, Rows, Snapshot, SnapshotItem, encode, encode_image
 from fleet.oracle import CheckResult
 from fleet.oracle.checks.identity import EPOCHS_MAX
 from fleet.oracle.stored import HEAD
@@ -153,6 +154,75 @@ def test_an_item_whose_number_is_new_after_a_restore_is_not_left_out(at: int) ->
     assert "no-gap" not in failing(h.results()), "from before the first restore"
     delivered(h, at, 6, *map(str, range(at + 1, 6)))
     assert "no-gap" in failing(h.results())
+
+
+LATER_FEED = "1700000000001" + "0" * 16
+
+
+def asks(h: History, epoch: str, seq: int) -> None:
+    """The device has a new epoch since, as HEAD was put back too, and keeps its place in the account's feed."""
+    feeds: Any = {"account": FeedState("n1", epoch, seq)}
+    h.oracle.wire_up(h.tick(), D, encode(Hello(epoch=NEW, hn="hn", n=1, schema="0.0.1", feeds=feeds)))
+
+
+def undone(held: bool) -> tuple[History, dict[str, Any], dict[str, Any] | None]:
+    """An item's last state is in a row that the device has not got yet, and not in the table that was put back, which
+    has the one before or (`held` False) no item: just what the device has. Returns both."""
+    h = History()
+    key = notice("main")
+    for device in h.devices:
+        h.head(device, 0)
+        h.snapshot(device, [], feed="account")
+    if held:
+        h.cloud(key)
+        h.push(D, key)
+    before = dict(h.table[key]) if held else None
+    copy = copied(h)
+    h.cloud(key)
+    h.log(key)
+    last = dict(h.table[key])
+    put_back(h, copy)
+    return h, last, before
+
+
+def is_told(h: History, last: dict[str, Any]) -> None:
+    seq = h.seqs["account#main"]
+    rows = [Row(notice("main"), Raw(encode_image(public(last))))]
+    message = Rows(feed="account", epoch=FEED_EPOCH, a=seq - 1, b=seq, last=seq, rows=rows)
+    h.oracle.wire_down(h.tick(), D, encode(message))
+    h.see(D, notice("main"), last)
+
+
+def is_given_the_table(h: History) -> None:
+    items = [SnapshotItem(key, Raw(encode_image(public(item)))) for key, item in h.table.items()]
+    message = Snapshot(feed="account", nonce="n1", epoch=LATER_FEED, seq=1, part=0, parts=1, items=items)
+    h.oracle.wire_down(h.tick(), D, encode(message))
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_row_from_before_a_restore_may_come_while_the_device_stands_before_it(held: bool) -> None:
+    h, last, before = undone(held)
+    asks(h, FEED_EPOCH, h.seqs["account#main"] - 1)
+    is_told(h, last)
+    is_given_the_table(h)
+    h.see(D, notice("main"), before)
+    asks(h, LATER_FEED, 1)
+    assert not failing(h.results())
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("place", ["behind it", "in a later log"])
+def test_a_row_from_before_a_restore_may_not_come_where_the_device_stands_behind_it(held: bool, place: str) -> None:
+    h, last, _ = undone(held)
+    seq = h.seqs["account#main"]
+    if place == "behind it":
+        h.rows(D, notice("main"))
+        asks(h, FEED_EPOCH, seq)
+    else:
+        is_given_the_table(h)
+        asks(h, LATER_FEED, 1)
+    is_told(h, last)
+    assert failing(h.results()) == ["monotone-reads" if held else "no-resurrection"]
 
 
 def adopted(h: History) -> None:
