@@ -39,7 +39,7 @@ class Order:
     """One command, of a device."""
 
     __slots__ = (
-        "ends_us", "expires_us", "final", "heard_us", "kept", "key", "present", "ran", "reached_us", "reboots",
+        "ends_us", "expires_us", "final", "heard_us", "kept", "key", "lost", "present", "ran", "reached_us", "reboots",
         "recorded",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Order:
         self.kept = True  # never withdrawn, swept, or lost, with a restore of the table or silently
         self.reached_us: int | None = None
         self.heard_us: int | None = None  # when its device had the next answer of the relay
+        self.lost = False  # from its device's disk, silently, before the device could look at it, and not back so far
         self.ran = 0
         self.reboots = False  # it orders a restart
         self.final: str | None = None  # the first final state that the table has had
@@ -170,8 +171,9 @@ class CommandSide(FinalSide):
         return heard_us
 
     def _is_forgotten(self, t_us: int, device: str, order: Order) -> bool:
-        """Nothing was done or said of it, and its device, cut off when it came, or fetching its feed anew, had no
-        answer of the relay before the command was too old to be told from one whose result was dropped."""
+        """Nothing was done or said of it, and its device, cut off when it came, fetching its feed anew, or without it
+        since its disk lost it, had no answer of the relay before the command was too old to be told from one whose
+        result was dropped."""
         if order.ran or order.final is not None or order.present is not None or order.reached_us is None:
             return False
         heard_us = self._heard_us(t_us, device, order)
@@ -234,8 +236,9 @@ class CommandSide(FinalSide):
         if self._takes_commands and image is not None:
             item = self._items.get(key)
             order = None if item is None else self._orders.get(_name_of(item))
-            if order is not None and order.key == key and order.reached_us is None:
-                order.reached_us = t_us
+            if order is not None and order.key == key and (order.reached_us is None or order.lost):
+                order.reached_us = t_us if order.reached_us is None else order.reached_us
+                order.lost = False
                 self._unheard.setdefault(device, []).append(order)
 
     def table_restored(self, t_us: int, items: Iterable[Image]) -> None:
@@ -251,6 +254,28 @@ class CommandSide(FinalSide):
         order = self._orders.get(_name_of(item)) if item is not None else None
         if order is not None and order.key == key and image is None:
             order.kept = False
+
+    def device_damaged(self, t_us: int, device: str, key: Key) -> None:
+        super().device_damaged(t_us, device, key)
+        item = self._items.get(key)
+        order = self._orders.get(_name_of(item)) if item is not None else None
+        if order is None or order.key != key or not self._awaits(t_us, device, order):
+            return
+        order.lost = True  # as if it had never come: it is looked at when a comparison has brought it back
+        order.heard_us = None
+        for orders in (self._unheard.get(device, []), self._heard.get(device, [])):
+            if order in orders:
+                orders.remove(order)
+
+    def _awaits(self, t_us: int, device: str, order: Order) -> bool:
+        """Its device has it, has written nothing of it, and has a reason: no answer of the relay since it came, no room
+        on the disk for a result, or another command that is not over."""
+        if order.reached_us is None or order.recorded is not None or not order.is_open:
+            return False
+        if order.heard_us is None or t_us < self._devices[device].full_until_us:
+            return True
+        others = (one for (name, _), one in self._orders.items() if name == device)
+        return any(one.recorded is not None and one.final is None and one.kept for one in others)
 
     def _follow(self, t_us: int, key: Key, image: Image | None) -> None:
         item = self._items.get(key)

@@ -663,6 +663,66 @@ def test_a_result_that_its_device_has_never_written_cannot_end_unsent() -> None:
     assert end(h)["command-answered"].status == "fail"
 
 
+def _full(h: History) -> None:
+    h.oracle.disk_full(D, h.t + 100_000_000)
+    h.ack(D)
+
+
+def _another_full(h: History) -> None:
+    h.oracle.disk_full(OTHER, h.t + 100_000_000)
+    h.ack(D)
+
+
+def _full_before(h: History) -> None:
+    h.oracle.disk_full(D, h.t + 1_000_000)
+    h.pass_s(5)
+    h.ack(D)
+
+
+def _its_turn_not_come(h: History) -> None:
+    h.order(D, "c2", life_s=60)
+    h.ack(D)
+    h.write(D, result(D, "c2"), "create", life_s=720, fields={"state": "started"})
+
+
+def _recorded(h: History) -> None:
+    _full(h)
+    h.write(D, result(D, "c1"), "create", life_s=720, fields={"state": "refused"})
+
+
+@pytest.mark.parametrize(
+    ("story", "lost", "back_s", "fails"),
+    [
+        (_full, "c1", 700, False),
+        (_full, "c1", 400, True),  # it had time enough to say that the command has expired
+        (_full, "c1", None, False),
+        (_full, "c3", 700, True),  # it had it all the time
+        (_another_full, "c1", 700, True),  # it had time and room to look at it before it was lost
+        (_full_before, "c1", 700, True),
+        (_recorded, "c1", 700, True),
+        (_its_turn_not_come, "c1", 700, False),
+    ],
+)
+def test_a_command_that_a_disk_lost_while_it_waited_may_be_too_old_when_it_is_back(
+    story: Callable[[History], None], lost: str, back_s: int | None, fails: bool
+) -> None:
+    h = begun()
+    h.order(D, "c3", life_s=60)
+    h.obey(D, "c3")
+    h.order(D, "c1", life_s=60)
+    story(h)
+    h.lose(D, command(D, lost))
+    h.ack(D)
+    h.pass_s(700 if back_s is None else back_s)
+    if back_s is not None:
+        h.heal(D, command(D, lost))
+    h.ack(D)
+    h.pass_s(700 - (back_s or 700))
+    if story is _its_turn_not_come:
+        h.obey(D, "c2")
+    assert (end(h)["command-answered"].status == "fail") is fails
+
+
 def _lost_in_table(h: History) -> None:
     h.lose_in_table(command(D, "c1"))
     h.see(D, command(D, "c1"), None)

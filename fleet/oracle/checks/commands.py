@@ -40,8 +40,9 @@ class CommandAnswered(Check):
         "what was done, and `expired` or `refused` only of what was not; none is still `started` at the end. A restart "
         "that was ordered is done by any restart of the device after the order came. Three exceptions, counted: where "
         "two copies of a device lived, or its disk was put back since the command came, each may have answered; a "
-        "record whose life ended while its device was away says no more; and a device that was away, or was fetching "
-        "its feed anew, until a command was too old says nothing of it."
+        "record whose life ended while its device was away says no more; and a device that was away, was fetching its "
+        "feed anew, or had lost a command that waited from its disk, silently, until the command was too old says "
+        "nothing of it."
     )
     excuse = "commands that a copy may have answered too, or that were too old when their device was back"
 
