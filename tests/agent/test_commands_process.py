@@ -45,8 +45,9 @@ class Watcher:
 
     def __init__(self, folder: Path, *words: str) -> None:
         command = [*COMMAND, "watch", "--interval", "0.02", *words]
+        pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe, text=True, preexec_fn=_heed_interrupts
         )
         self.greeting = _stream(self.process.stderr).readline()
 
@@ -56,6 +57,11 @@ class Watcher:
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
+
+
+def _heed_interrupts() -> None:
+    """Also where the tests were started in the background by a shell, which has what it starts so ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stream(stream: IO[str] | None) -> IO[str]:
