@@ -77,7 +77,7 @@ class WireSide(RestoredSide):
                 known += 1
                 self._sent_again(t_us, d, sent, op)
         if d.restored and d.sent_epoch == d.head_epoch:
-            _recall(d)
+            _recall(d, message.ops)
         if waiting and not d.restored and (known != waiting or len(ops) != waiting):
             expected = f"the {waiting} operations in flight sent again, and nothing else"
             found = f"{known} of them and {len(ops) - waiting} others"
@@ -433,16 +433,16 @@ class WireSide(RestoredSide):
         )
 
 
-def _recall(d: Device) -> None:
-    """A disk that was put back may hold operations of which the device has heard since that they are decided, and it
-    sends them again. They were forgotten when it sent what comes after; HEAD still tells of the last batch that it
-    passed, whose last operation it names by its id."""
-    last = d.ops.get(d.head_up)
-    if last is None or last.id != d.head_id:
+def _recall(d: Device, batch: Sequence[Operation]) -> None:
+    """A disk that was put back may hold a batch of which the device has heard since that it is decided, and it sends it
+    again. It was forgotten when the device sent what comes after; HEAD still tells of the last batch that it passed,
+    whose last operation it names by its id."""
+    if not any(op.u == d.head_up and op.id == d.head_id for op in batch):
         return
-    for u, sent in d.ops.items():
-        if u <= d.head_up and sent.fate is None:
-            sent.fate = d.verdicts.get(str(u), "")
+    for op in batch:
+        sent = d.ops.get(op.u)
+        if op.u <= d.head_up and sent is not None and sent.fate is None:
+            sent.fate = d.verdicts.get(str(op.u), "")
 
 
 def _changed_us(item: Item) -> int:

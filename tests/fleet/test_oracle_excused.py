@@ -1065,6 +1065,20 @@ def test_an_old_disk_is_told_of_no_decision_that_head_does_not_have(head: dict[s
     assert told_again(h, op, "synced") == "fail"
 
 
+def test_a_number_that_an_old_disk_gives_once_more_tells_of_no_decision() -> None:
+    h = begun()
+    h.write(D, status(D), "create")
+    h.write(D, setting(D), "create")
+    h.send(D)
+    h.ingest(D)
+    set_back(h, D)
+    h.write(D, fault(D, "f1"), "create")
+    op = replace(h.outbox[D][-1], u=h.outbox[D][0].u, id="anew")
+    h.send(D, h.batch(D, [op]))
+    h.oracle.device_verdict(h.tick(), D, op.key, op.updated, "synced")
+    assert told(h, "every-write-decided") == "fail"
+
+
 def test_what_an_old_disk_sends_once_more_has_no_effect_once_more() -> None:
     h = begun()
     op = decided_before(h)
