@@ -53,6 +53,7 @@ class CloudWorld(Shards):
         counter: Counter[str] = Counter() if probes is None else probes
         super().__init__(clock, table, relay, broker, settings, seed, trace, counter, start_ms)
         broker.deliver_to_cloud = self.take
+        self._app_waiting = 0  # applications' writes that were refused, and will come again
         self._app_stream = rng(seed, "applications", "trouble")
         self._restore_stream = rng(seed, "table", "restore")
         self.on_restored: Callable[[], object] | None = None
@@ -72,7 +73,9 @@ class CloudWorld(Shards):
         self._app_write((request, tie, done, before, 0))
 
     def _app_write(self, write: AppWrite) -> None:
-        request, _, done, before, _ = write
+        request, _, done, before, attempt = write
+        if attempt:
+            self._app_waiting -= 1
         if self.throttle_share and self._app_stream.chance(self.throttle_share):
             self.probes["throttled"] += 1
             self._app_later(write)
@@ -96,6 +99,7 @@ class CloudWorld(Shards):
 
     def _app_later(self, write: AppWrite) -> None:
         request, tie, done, before, attempt = write
+        self._app_waiting += 1
         wait = min(WRITE_RETRY_CAP_US, WRITE_RETRY_BASE_US << min(attempt, 10))
         self.clock.post_in(
             1 + (tie.draw() * wait >> DRAW_BITS), tie, self._app_write, (request, tie, done, before, attempt + 1)
@@ -162,7 +166,7 @@ class CloudWorld(Shards):
 
     def idle(self) -> bool:
         """Nothing runs, waits, or will come again."""
-        if self._coming_again or self.backlog():
+        if self._coming_again or self._app_waiting or self.backlog():
             return False
         return not any(worker.running or worker.queue for worker in self.workers)
 

@@ -22,6 +22,7 @@ from sweep_rig import calm, passes
 
 from agent.protocol.errors import InputError
 from fleet.plants import PLANTS
+from fleet.scenario.load import load
 from fleet.scenario.shipped import scenario_paths
 from fleet.soak.corpus import FAILING, FIXED, Corpus
 from fleet.soak.draws import Again, Budget, Draws, Reference, canary_of, names_in
@@ -29,7 +30,7 @@ from fleet.soak.drift import Bounds, Sample, judged
 from fleet.soak.night import CANARY_SEEDS, Called, Night, Soak
 from fleet.soak.worker import one_run, rss_mb
 from fleet.sweep.attempt import HARNESS, Kind, Outcome
-from fleet.sweep.case import Case, Runnable
+from fleet.sweep.case import Case, Runnable, scenario_of
 from fleet.sweep.pool import Here
 
 SMALL: Final = """\
@@ -130,6 +131,14 @@ def test_a_night_draws_scenarios_seeds_sizes_and_swarms_and_the_same_for_the_sam
     assert Draws(names_in(None), 2).case(0) != cases[0]
     assert draws.canary() == again.canary() == canary_of(1)
     assert len({canary_of(seed) for seed in range(200)}) > len(PLANTS) // 2
+
+
+def test_a_night_asks_for_no_numbers_that_its_few_devices_need_not_reach() -> None:
+    draws = Draws(["month-end"], 1)
+    case = draws.case(1)
+    assert load("month-end").expect.thresholds
+    assert scenario_of(case.source, case.seed).expect.thresholds == ()
+    assert "--set 'expect.thresholds=[]'" in case.command()
 
 
 def test_references_and_second_runs_come_between_and_the_clock_ends_it() -> None:
