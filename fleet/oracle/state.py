@@ -144,6 +144,7 @@ class Device:
         "head_epoch",
         "head_id",
         "head_up",
+        "held",
         "hidden",
         "idle",
         "index",
@@ -209,6 +210,7 @@ class Device:
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped
         self.resumed: frozenset[Key] = NO_KEYS  # items with a period that it has sent since then
+        self.held: frozenset[Key] = NO_KEYS  # items whose end it has held since the former epoch
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: frozenset[tuple[Key, int]] = NO_STATES  # states of items that were changed on its disk
         self.full_until_us = 0  # its disk has no room until then

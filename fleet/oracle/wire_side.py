@@ -108,7 +108,9 @@ class WireSide(RestoredSide):
         d.redone.clear()
         for item in d.items.values() if d.restored else ():  # the same for deletes that were never sent
             if item.pending and item.sends and not item.receives:
-                item.pending = _since_delete(item.pending)
+                before, item.pending = len(item.pending), _since_delete(item.pending)
+                if item.period_us and len(item.pending) < before:
+                    d.held |= {item.key}
 
     def _first_sent(self, t_us: int, d: Device, epoch: str, op: Operation) -> None:
         kind, u = op.kind, op.u
@@ -141,6 +143,9 @@ class WireSide(RestoredSide):
             if d.set_back_us is not None and key not in d.resumed:  # a change that the old disk held, and its period
                 excused = True
                 d.resumed |= {key}
+            if key in d.held:  # what is written after such an end takes its place, and does not wait anew
+                excused = True
+                d.held -= {key}
             self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, item.key, kind, op.updated, op.image, item, rev, writes)

@@ -129,6 +129,26 @@ def test_a_write_that_comes_before_its_items_turn_in_a_new_epoch_goes_with_what_
     assert (told(h, "period-kept") == "fail") is fails
 
 
+@pytest.mark.parametrize(("ended", "twice"), [(True, False), (True, True), (False, False)])
+def test_what_takes_the_place_of_an_end_that_is_held_since_another_epoch_does_not_wait_anew(
+    ended: bool, twice: bool
+) -> None:
+    h = begun()
+    h.write(D, meter(D), "create")
+    h.pass_s(100)
+    h.sync_up(D)
+    set_back(h, D)
+    early(h, D)  # what the old disk held
+    if ended:
+        h.write(D, meter(D), "delete")
+        h.outbox[D].pop()
+    h.send(D, h.batch(D, [Op(1, "sweep", "id1")], NEW))
+    for u in range(2, 3 + twice):
+        h.write(D, meter(D), "create")
+        h.send(D, h.batch(D, [replace(h.outbox[D][-1], u=u)], NEW))
+    assert (told(h, "period-kept") == "fail") is (twice or not ended)
+
+
 # ---------------------------------------------------------------- sweeps-logged
 
 
