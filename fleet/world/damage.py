@@ -219,7 +219,10 @@ class Damage:
             return False
         if self._oracle.is_refused(hit.key):
             return True  # they differ about it for another reason now, and it is not compared
-        data = database.store.visible(*hit.key).image
+        visible = database.store.visible(*hit.key)
+        data = visible.image
+        if data is None and visible.n:
+            return False  # a delete of the device's own is on top: it may be refused, and the item be there again
         item = self._item(hit.key)
         if item is not None and image_bytes(item) > ITEM_BYTES_MAX:
             return True  # it has become larger than any message: what the device has of it is not compared

@@ -8,6 +8,7 @@ import pytest
 from golden import PLANNING
 from run_rig import ran, run_plan
 
+from agent.file_errors import stored_image
 from agent.protocol.errors import InputError
 from fleet.scenario.build import build_plan
 from fleet.scenario.load import load
@@ -90,6 +91,20 @@ def test_what_the_cloud_refused_since_is_damaged_no_more(monkeypatch: pytest.Mon
     monkeypatch.setattr(world.oracle, "is_refused", lambda key: key == refused)
     world.damage._look(None)
     assert world.damage.open == [hit for hit in hits if hit.key != refused]
+
+
+def test_a_delete_that_may_be_refused_yet_heals_no_loss_in_the_table() -> None:
+    world = ran(plan("bit-rot", "agent.digest_every=0s", devices=10))
+    both = [hit for hit in world.damage.open if hit.model.sends and hit.model.receives]
+    hit = next(hit for hit in both if world.damage._item(hit.key) is None)
+    database = hit.device.database
+    assert database is not None
+    item = database.store.visible(*hit.key).image
+    assert item is not None
+    database.remove(hit.model.name, hit.model.read(hit.key, stored_image(item)))
+    assert database.store.visible(*hit.key).image is None
+    world.damage._look(None)
+    assert hit in world.damage.open
 
 
 def test_a_comparison_that_has_no_room_is_tried_again(world: World) -> None:
