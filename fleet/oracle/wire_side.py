@@ -140,7 +140,8 @@ class WireSide(RestoredSide):
             first_us = writes[0][2]
             # A write that comes before its item's turn in a new epoch goes with what is sent anew.
             excused = max(d.clock_us, d.epoch_us) >= first_us or d.restating or not d.timed
-            if d.set_back_us is not None and key not in d.resumed:  # a change that the old disk held, and its period
+            # A change that the old disk held, or that its copy has sent as well, and its period.
+            if (d.set_back_us is not None or d.cloned) and key not in d.resumed:
                 excused = True
                 d.resumed |= {key}
             if key in d.held:  # what is written after such an end takes its place, and does not wait anew

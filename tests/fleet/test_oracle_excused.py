@@ -93,9 +93,10 @@ def early(h: History, device: str) -> None:
     h.sync_up(device)
 
 
-def test_a_disk_that_was_put_back_may_end_a_period_once() -> None:
+@pytest.mark.parametrize("copies", [False, True])
+def test_a_disk_that_was_put_back_or_copied_may_end_a_period_once(copies: bool) -> None:
     h = begun()
-    set_back(h, D)
+    (copied if copies else set_back)(h, D)
     early(h, D)
     result = h.results()["period-kept"]
     assert result.status == "pass" and result.detail.startswith("1 changes sent")
