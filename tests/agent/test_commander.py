@@ -652,7 +652,7 @@ def test_a_database_from_a_backup_refuses_what_it_may_have_done() -> None:
     device.acknowledge()
     head = (device.store.identity.acked_u, device.store.identity.acked_id)
     restored.hear(Ack(epoch=epoch, up=head[0], upid=head[1], now=NOW_MS, n=getattr(hello, "n", 0)))
-    assert restored.session.mints == 1 and not restored.database.clock.corrected
+    assert restored.session.mints == 1 and not restored.commander.is_ready  # though it knows the time
     restored.meet_again(command("c1"))
     assert restored.result("c1")["code"] == "unknown_past" and restored.ran == []
     restored.order("c2")
