@@ -227,8 +227,6 @@ class Commander:
             return
         wake_ms = NEVER
         for command_id in list(self._waiting):
-            if self._rebooting:
-                break
             if self._decide(command_id):
                 self._waiting.pop(command_id, None)
             else:
@@ -286,6 +284,8 @@ class Commander:
         if not isinstance(name, str) or not name:
             raise _Refused("invalid", "it has no name")
         arguments = self._arguments(name, command.get("args"))
+        if self._rebooting:
+            return False  # its record may wait long for the relay: what expires meanwhile is answered all the same
         if name == "reboot":
             return self._reboot(command_id, command)
         if name == "resync":

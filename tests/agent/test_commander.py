@@ -599,6 +599,26 @@ def test_a_reboot_waits_for_what_runs() -> None:
     assert device.states() == {"c1": "done", "c2": "started"}
 
 
+def test_what_expires_while_a_reboot_waits_for_the_relay_is_answered_in_time() -> None:
+    device = Remote(commands=REBOOTS).join()
+    device.confirms = False
+    device.order("c1", "reboot")
+    device.order("c2", "reboot", expires_ms=device.set_ms + MINUTE_MS)
+    device.order("c3", "resync", expires_ms=device.set_ms + 2 * MINUTE_MS)
+    device.order("c4", expires_ms=device.set_ms + 3 * MINUTE_MS)
+    device.order("c5", "unheard-of")
+    assert device.states() == {"c1": "started", "c5": "refused"}
+    assert device.waking_ms() == device.monotonic_ms() + MINUTE_MS
+    for last in ("c2", "c3"):
+        device.set_ms += MINUTE_MS
+        device.look()
+        assert device.state(last) == "expired" and device.ran == []
+    assert device.state("c4") == "", "nothing is begun while a reboot is"
+    assert device.waking_ms() == device.monotonic_ms() + MINUTE_MS
+    device.acknowledge()
+    assert device.ran == [("c1", "reboot")] and device.state("c4") == ""
+
+
 def test_a_resync_fetches_everything_anew() -> None:
     device = Remote().join()
     device.order("c1", "resync")
