@@ -128,7 +128,8 @@ class Replica:
         elif verdict:
             before = store.visible(pk, sk)
             store.drop_operation(n)
-            self.note_change(key, name, before, changes)
+            ended = place is not None and self.end_below(place.model, key)
+            self.note_change(key, name, before, changes, expired=ended)
             self.probes["conflict_lost"] += verdict == "lost"
         elif seen:
             store.drop_operation(n)
@@ -149,6 +150,22 @@ class Replica:
         covered = self.store.visible(row.pk, row.sk).n != row.n
         if covered and self.is_surely_over(model, stored_image(row.image or b"")):
             self.store.end_life(row.n)
+
+    def end_below(self, model: Model, key: Key) -> bool:
+        """What lay below an operation that came to nothing may have come to its end meanwhile. It never shows again: or
+        an item that had ended, or was deleted, would end once more. Returns whether that was so."""
+        if model.ttl_attribute is None or not model.receives:
+            return False
+        below = self.store.visible(*key)
+        if below.image is None or not self.is_surely_over(model, _image_of(below.image)):
+            return False
+        if not below.n:
+            self.store.delete_base(*key)
+        elif below.state == ACKED:
+            self.store.end_life(below.n)
+        else:
+            return False  # a later operation: agent.due ends it
+        return True
 
     # ---------------------------------------------------------------- the relay's schema
 

@@ -321,6 +321,57 @@ def test_an_expiry_that_comes_to_nothing_in_the_cloud_is_not_sent_again(verdict:
     assert (device.database.get("Lease", {"id": "a"}) or {})["rev"] == 2, "a longer life from the cloud"
 
 
+@pytest.mark.parametrize("verdict", ["lost", "unique"])
+@pytest.mark.parametrize("below", ["row", "accepted"])
+@pytest.mark.parametrize("left_s", [0, 100])
+def test_what_lies_below_a_write_that_came_to_nothing_and_is_over_never_shows_again(
+    below: str, verdict: str, left_s: int
+) -> None:
+    """The device had shortened a life, and has told of its end. The life that it had before is over later."""
+    device, u = changed_life(below, SOON_S + 60 + left_s)
+    device.advance(SOON_S * 1000 - device.set_ms)
+    device.advance(60_000)
+    device.hear(acked(device, u, {u: verdict}))
+    assert device.events().count("expired") == 1
+    ups(device)
+    device.hear(acked(device, u + 1, {u + 1: verdict}))
+    assert device.events() == [*(["created"] if left_s else []), "lost" if verdict == "lost" else "rejected"]
+    assert (device.database.get("Lease", {"id": "a"}) is None) == (not left_s)
+    device.advance(60_000)
+    assert device.events() == [] and ups(device) == [] and device.database.check() == []
+
+
+@pytest.mark.parametrize("below", ["row", "accepted"])
+def test_a_longer_life_that_came_to_nothing_ends_with_the_one_below_and_no_delete_is_sent(below: str) -> None:
+    device, u = changed_life(below, SOON_S, SOON_S + 900)
+    device.advance((SOON_S + 60) * 1000 - device.set_ms)
+    device.events()
+    ups(device)
+    device.hear(acked(device, u, {u: "lost"}))
+    assert device.events() == ["expired", "lost"]
+    assert device.database.get("Lease", {"id": "a"}) is None and device.database.check() == []
+    device.advance(60_000)
+    assert device.events() == [] and ups(device) == []
+
+
+def changed_life(below: str, first_s: int, then_s: int = SOON_S) -> tuple[Device, int]:
+    """An item that the device has, by a row or as its own accepted write, to end at `first_s`; the device has changed
+    that to `then_s`, as the operation whose number is returned."""
+    device = online()
+    if below == "row":
+        device.hear(rows(5, told("Lease", "a", ttl=first_s)))
+    else:
+        device.database.create("Lease", {"id": "a", "rev": 1, "ttl": at(first_s)})
+        device.hear(acked(device, 2))
+    device.database.update("Lease", {"id": "a", "ttl": at(then_s)})
+    return device, 2 if below == "row" else 3
+
+
+def acked(device: Device, up: int, verdicts: dict[int, str] | None = None) -> Ack:
+    epoch, boot_id = device.store.identity.epoch, device.session.boot_id
+    return Ack(epoch=epoch, up=up, upid=boot_id, now=device.set_ms, verdicts=verdicts or {})
+
+
 # Periods
 
 
