@@ -23,6 +23,8 @@ def check_form(message: ToDevice) -> None:
             good = good and (row.head is None or _is_head(row.head)) and bool(row.key[0]) and bool(row.key[1])
     elif isinstance(message, Ack):
         good = 0 <= message.up <= NUMBER_MAX and 0 <= message.now <= NUMBER_MAX
+        for _epoch, seq in (message.tails or {}).values():
+            good = good and 0 <= seq <= NUMBER_MAX
     elif isinstance(message, Snapshot):
         good = 0 <= message.seq <= NUMBER_MAX and (message.head is None or _is_head(message.head))
     elif isinstance(message, Compared):

@@ -1,11 +1,12 @@
 """What a session does with what comes down: rows in their order, rows too early, the parts of snapshots.
 
-The part of Session that applies and asks for what is missing; Replica does the applying. No state of its own.
+The part of Session that applies and asks for what is missing, by hellos; Replica does the applying.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from agent import ids
@@ -26,7 +27,7 @@ _ROLLED_BACK: Final = Outcome.ROLLED_BACK
 class Receiving:
     """Base of Session, which has the attributes."""
 
-    __slots__ = ("_gap_at", "_hello_open")  # set here and there
+    __slots__ = ("_gap_at", "_hello_at", "_hello_open", "_tails")  # set here and there
 
     config: AgentConfig
     nonces: dict[FeedName, str]
@@ -36,9 +37,11 @@ class Receiving:
     store: Store
     _early: Early
     _gap_at: int
+    _hello_at: int
     _hello_open: bool
     _now: int
     _parts: Parts
+    _tails: dict[FeedName, tuple[str, int]]  # of feeds of which the last hello's answer has not all come
 
     def say_hello(self) -> None:
         raise NotImplementedError
@@ -46,8 +49,23 @@ class Receiving:
     def want_hello(self, delay_ms: int) -> None:
         raise NotImplementedError
 
+    def set_next_hello(self) -> None:
+        raise NotImplementedError
+
     def rolled_back(self) -> None:
         raise NotImplementedError
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a feed has no cursor, or ends beyond it as far as the last hello's answer told."""
+        cursors = self.store.cursors
+        return bool(self._tails) or any(feed not in cursors for feed in self.replica.feeds)
+
+    def keep_tails(self, tails: Mapping[FeedName, tuple[str, int]]) -> None:
+        """Where feeds end that have not come so far: later epochs of a feed are greater."""
+        cursors, feeds = self.store.cursors, self.replica.feeds
+        held = {feed: cursors.get(feed, ("", 0)) for feed in feeds}
+        self._tails = {feed: tail for feed, tail in tails.items() if feed in held and held[feed] < tail}
 
     def on_rows(self, rows: Rows) -> None:
         feed = rows.feed
@@ -81,6 +99,10 @@ class Receiving:
             self._hello_open = False
             self.probes["catchup_continued"] += 1
             self.say_hello()
+        elif self._tails:
+            self.keep_tails(self._tails)
+            if not self.is_behind:
+                self.set_next_hello()
 
     def keep_early(self, rows: Rows) -> None:
         """A gap: a straggler may still fill it; then ask."""
@@ -97,6 +119,8 @@ class Receiving:
             return
         items = self._parts.add(part)
         if items is None:
+            if not self._hello_open:  # more of it is on its way: asked again, it would begin anew
+                self._hello_at = max(self._hello_at, self._now + self.config.resend_base_ms)
             return
         outcome = self.replica.snapshot(part, items)
         if outcome is _ROLLED_BACK:

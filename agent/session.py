@@ -58,7 +58,7 @@ class Session(Receiving):
 
     __slots__ = (
         "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects",
-        "_hello_acked_u", "_hello_at", "_hello_attempts", "_hello_n", "_hello_sent_at", "_now", "_parts",
+        "_hello_acked_u", "_hello_attempts", "_hello_n", "_hello_sent_at", "_now", "_parts",
         "_pause_until", "_queue", "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config",
         "database", "digests", "hn", "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store",
         "timer_at_ms", "wait_reason",
@@ -99,6 +99,7 @@ class Session(Receiving):
         self._resuming = False  # a batch was in flight when the connection came up
         self._early = Early(config.gap_rows_max)
         self._parts = Parts()
+        self._tails = {}
         self.digests = self.digests_type(self)
 
     def receive(self, event: Event, now_ms: int) -> list[Effect]:
@@ -203,6 +204,7 @@ class Session(Receiving):
         self._hello_open = False
         self._early.clear()
         self._parts.clear()
+        self._tails = {}
         self.digests.forget_connection()
 
     def on_nothing(self, _: Event) -> None:
@@ -214,14 +216,13 @@ class Session(Receiving):
     @property
     def is_calm(self) -> bool:
         """Whether, as far as the device knows, no message is on its way in either direction, and it may speak."""
-        store = self.store
         return (
             self.state is _IDLE
             and not self._hello_open
             and not self._early
             and self._now >= self._pause_until
             and self.database.clock.corrected
-            and all(feed in store.cursors for feed in self.replica.feeds)
+            and not self.is_behind
         )
 
     def settle_state(self) -> None:
@@ -244,6 +245,8 @@ class Session(Receiving):
             elif self._early:
                 self.want_hello(0)
         if now >= self._hello_at:
+            if self._tails:
+                self.probes["catchup_asked_again"] += 1
             self.say_hello()
         if now >= self._resend_at:
             self.resend()
@@ -329,16 +332,20 @@ class Session(Receiving):
         self._hello_open = True
         self._hello_sent_at = self._now
         self._hello_acked_u = self.store.identity.acked_u
+        self._tails = {}
         schema = self.database.schema.version
         self.send(outgoing.hello(self.store, self.nonces, hn=self.hn, n=self._hello_n, schema=schema))
         self._hello_at = self._now + self.wait_ms(self._hello_attempts)
         self._hello_attempts += 1
 
     def hello_answered(self) -> None:
-        """The next one is due after the period; while a feed has no cursor, its snapshot may have been lost: soon."""
-        config = self.config
         self._hello_open = False
-        if any(feed not in self.store.cursors for feed in self.replica.feeds):
+        self.set_next_hello()
+
+    def set_next_hello(self) -> None:
+        """Due after the period; soon while something that the last one asked for has not come, and may be lost."""
+        config = self.config
+        if self.is_behind:
             self._hello_at = self._now + self.wait_ms(self._hello_attempts)
             return
         self._hello_attempts = 0
@@ -395,6 +402,7 @@ class Session(Receiving):
         if answered:
             self.learn_time(ack.now, self._hello_sent_at)
             self.replica.relay_goes_by(ack.schema or "")
+            self.keep_tails(ack.tails or {})
             self.hello_answered()
         elif outcome is _APPLIED and not ack.n and self._batch_sent_at != NEVER:
             self.learn_time(ack.now, self._batch_sent_at)

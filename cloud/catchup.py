@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -52,6 +52,14 @@ _ROW_OVERHEAD_BYTES: Final = 256  # of names, head and numbers beside image and 
 _KEY_FACTOR: Final = 6  # a character of a key as JSON, at worst
 
 
+class Place(NamedTuple):
+    """A feed, where a device stands in it, and its last row; None where it has none that counts."""
+
+    feed: Feed
+    state: FeedState
+    last: Item | None
+
+
 class CatchUp:
     """One decision a method, so that a check of the checks can take one away."""
 
@@ -77,6 +85,14 @@ class CatchUp:
         if head is None:
             return
         schema = self.named(message)
+        places: list[Place] = []
+        for name, state in message.feeds.items():
+            if name not in self.feeds:
+                self.counters["feed_unknown"] += 1  # the device's schema is newer
+                continue
+            owner = device if name == "device" else account
+            feed = Feed(name, owner, self.config.topic_prefix)
+            places.append(Place(feed, state, (yield from self.read_tail(feed))))
         yield answer(
             Ack(
                 epoch=head["epoch"],
@@ -85,16 +101,12 @@ class CatchUp:
                 verdicts=head_verdicts(head),
                 now=self.clock_ms(),
                 n=message.n,
+                tails={place.feed.name: self.reaches(place) for place in places} or msgspec.UNSET,
                 schema=schema or msgspec.UNSET,
             )
         )
-        for name, state in message.feeds.items():
-            if name not in self.feeds:
-                self.counters["feed_unknown"] += 1  # the device's schema is newer
-                continue
-            owner = device if name == "device" else account
-            feed = Feed(name, owner, self.config.topic_prefix)
-            yield from self.catch_up(feed, Context(device, account), state, answer, schema)
+        for place in places:
+            yield from self.catch_up(place, Context(device, account), answer, schema)
 
     def named(self, message: Hello) -> str:
         """The version of this relay's schema where the device goes by another, else "": a device that knows models of
@@ -153,12 +165,22 @@ class CatchUp:
     def may_replace(self, head: Item, message: Hello) -> bool:
         return bool(message.replaces == head["epoch"])
 
-    def catch_up(self, feed: Feed, context: Context, state: FeedState, answer: Answer, schema: str = "") -> Work:
-        """Rows when all of them are there, else a snapshot; and a feed that has long been quiet gets an empty row."""
+    def read_tail(self, feed: Feed) -> Generator[Request, Any, Item | None]:
         last = yield from self.sequencer.read_tail(feed)
         incarnation = yield from self.sequencer.incarnation_now(last)
-        if last is not None and self.sequencer.is_foreign(last, incarnation):
-            last = None
+        return None if last is None or self.sequencer.is_foreign(last, incarnation) else last
+
+    def reaches(self, place: Place) -> tuple[str, int]:
+        """How far the feed goes at least, once this hello is answered; beyond where the device stands when it begins
+        anew, or gets an empty row."""
+        here, last = (place.state.epoch or "", place.state.seq), place.last
+        if last is None or self.is_tired(last, () if log_position(last) == here else None):
+            return here[0], here[1] + 1
+        return log_position(last)
+
+    def catch_up(self, place: Place, context: Context, answer: Answer, schema: str = "") -> Work:
+        """Rows when all of them are there, else a snapshot; and a feed that has long been quiet gets an empty row."""
+        feed, state, last = place
         rows = yield from self.rows_after(feed, state, last)
         if last is None or self.is_tired(last, rows):
             last = yield from self.sequencer.append(feed, None)

@@ -103,6 +103,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "Ack.upid": "id of operation `up`; absent when `up` is 0",
     "Ack.verdicts": "operations not accepted: `lost`, or a code",
     "Ack.n": "of the hello that this answers; 0: it answers an `up`",
+    "Ack.tails": "in the answer to a hello: how far each feed that it names goes at least, (epoch, seq)",
     "Ack.schema": "version of the relay's schema, where the hello said another; absent: the same",
     "Ack.v": "version",
     "Reset.hn": "the nonce of the message that this answers",

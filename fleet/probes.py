@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 AGENT: Final = """
-catchup_continued conflict_lost digest_disturbed digest_equal digest_heal_waits digest_healing digest_left_out
-digest_restated digest_sent digest_suspected digest_unanswered duplicate_dropped epoch_minted feed_models_changed
-gap_seen head_behind incarnation_entered message_refused_malformed rejected relay_models_changed retransmit
-rollback_seen row_before_ack row_set_aside snapshot_loaded stale_ack stale_compared stale_reset stale_snapshot
-stale_wait wait_heard
+catchup_asked_again catchup_continued conflict_lost digest_disturbed digest_equal digest_heal_waits digest_healing
+digest_left_out digest_restated digest_sent digest_suspected digest_unanswered duplicate_dropped epoch_minted
+feed_models_changed gap_seen head_behind incarnation_entered message_refused_malformed rejected relay_models_changed
+retransmit rollback_seen row_before_ack row_set_aside snapshot_loaded stale_ack stale_compared stale_reset
+stale_snapshot stale_wait wait_heard
 """
 
 COMMANDS: Final = """

@@ -111,8 +111,9 @@ class Digest(Message, tag="digest", frozen=True, gc=False):
 
 
 class Ack(Message, tag="ack", frozen=True, gc=False):
-    """Relay to device: HEAD as just read or committed. `verdicts`: u -> "lost" or a reason for rejection. `schema`, in
-    the answer to a hello that says another: the version of the relay's own."""
+    """Relay to device: HEAD as just read or committed. `verdicts`: u -> "lost" or a reason for rejection. In the
+    answer to a hello, `tails`: how far each feed that it names goes at least, (epoch, seq); `schema`: the version of
+    the relay's own, where the hello says another."""
 
     epoch: str
     up: int
@@ -120,6 +121,7 @@ class Ack(Message, tag="ack", frozen=True, gc=False):
     upid: str | None = None
     verdicts: dict[int, str] = {}
     n: int = 0  # of the hello that this answers; 0 when it answers an `up`
+    tails: dict[FeedName, tuple[str, int]] | msgspec.UnsetType = msgspec.UNSET
     schema: str | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -387,6 +387,69 @@ def test_while_a_feed_has_no_cursor_its_snapshot_is_asked_for_again_soon() -> No
     assert hellos(device)
 
 
+def asked_with_tails(device: Device, hello: Hello, seq: int, epoch: str = FEED) -> None:
+    """The answer to a hello, of a device that stands at row 5 of both feeds."""
+    tails: dict[Any, tuple[str, int]] = {"device": (epoch, seq), "account": (FEED, 5), "all": (FEED, 9)}
+    device.hear(msgspec.structs.replace(answer(device, hello), tails=tails))
+
+
+def connected_again() -> tuple[Device, Hello]:
+    device = idle()
+    device.drop()
+    device.connect()
+    (hello,) = hellos(device)
+    return device, hello
+
+
+@pytest.mark.parametrize(("seq", "epoch"), [(6, FEED), (1, FEED + "1")])
+def test_what_an_answered_hello_asked_for_is_asked_for_again_ever_more_rarely_until_it_has_come(
+    seq: int, epoch: str
+) -> None:
+    """The ack came, and what followed it was lost."""
+    device, hello = connected_again()
+    settings = AgentConfig()
+    for attempt in range(1, 8):
+        asked_with_tails(device, hello, seq, epoch)
+        assert device.session.is_behind and not device.session.is_calm
+        wait_ms = device.session._hello_at - device.monotonic_ms()
+        spread_ms = min(settings.resend_cap_ms, settings.resend_base_ms << attempt)
+        assert settings.resend_base_ms <= wait_ms <= settings.resend_base_ms + spread_ms
+        device.advance(wait_ms)
+        (hello,) = hellos(device)
+        assert device.probes["catchup_asked_again"] == attempt
+    asked_with_tails(device, hello, seq, epoch)
+    if epoch == FEED:
+        device.hear(rows(row(config(1))))
+    else:
+        device.hear(part(device, 0, 1, epoch=epoch, seq=seq))
+        device.advance(settings.hello_spacing_ms)
+        (hello,) = hellos(device)
+        asked_with_tails(device, hello, seq, epoch)
+    assert not device.session.is_behind
+    assert device.session._hello_attempts == 0
+    assert device.session._hello_at - device.monotonic_ms() >= 0.8 * settings.hello_period_ms - 1
+
+
+@pytest.mark.parametrize(("seq", "epoch"), [(5, FEED), (3, FEED), (99, FEED[:-1])])
+def test_a_device_that_has_all_that_the_answer_tells_of_asks_again_after_the_period(seq: int, epoch: str) -> None:
+    """A tail that it is beyond was told of before a push."""
+    device, hello = connected_again()
+    asked_with_tails(device, hello, seq, epoch)
+    assert not device.session.is_behind
+    assert device.session._hello_at - device.monotonic_ms() >= 0.8 * AgentConfig().hello_period_ms - 1
+
+
+def test_a_snapshot_whose_parts_still_come_is_not_asked_for_again() -> None:
+    device, hello = connected_again()
+    asked_with_tails(device, hello, 1, FEED + "1")
+    for number in range(9):
+        device.hear(part(device, number, 10, setting(number, f"s{number}"), epoch=FEED + "1", seq=1))
+        device.advance(AgentConfig().resend_base_ms - 1)
+        assert hellos(device) == []
+    device.advance(10 * AgentConfig().resend_base_ms)
+    assert len(hellos(device)) >= 1
+
+
 def test_the_answer_to_an_earlier_hello_or_one_of_before_the_boot_is_no_answer() -> None:
     device, hello = joining()
     for n in (hello.n - 1, hello.n + 1, 0, 1):
@@ -692,6 +755,8 @@ REFUSED: Final[dict[str, Any]] = {
     "a number below nothing": bent(up=-1),
     "a number beyond all": bent(up=1 << 70),
     "a time beyond all": bent(now=1 << 70),
+    "a tail below nothing": bent(tails={"device": (FEED, -1)}),
+    "a tail beyond all": bent(tails={"device": (FEED, 1 << 60)}),
     "rows backwards": lambda device: Rows(feed="device", epoch=FEED, a=7, b=6, last=7, rows=[]),
     "rows without end": lambda device: Rows(feed="device", epoch=FEED, a=5, b=1 << 63, last=7, rows=[]),
     "a head beyond all": lambda device: rows(Row(("device#home-1", "config#"), head=HeadMark("e", 1 << 64))),

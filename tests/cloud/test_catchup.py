@@ -168,6 +168,27 @@ def test_a_device_at_the_tail_gets_nothing() -> None:
     assert len(rig.log()) == 2
 
 
+@pytest.mark.parametrize("age", [0, 1, 2])
+@pytest.mark.parametrize("seq", [0, 1, 2])
+def test_the_ack_tells_how_far_each_feed_goes_and_what_follows_leads_there(seq: int, age: int) -> None:
+    """At the tail, behind, and where the feed is tired or has run out."""
+    rig = rig_with(2)
+    epoch, _ = rig.tail()
+    rig.now_ms += age * (R_MS // 2 + 2_000)
+    ack, *sent = rig.send(hello(feeds={"device": FeedState("n", epoch, seq), "account": FeedState("m")}))
+    assert isinstance(ack, Ack) and ack.tails
+    assert set(ack.tails) == {"device", "account"}
+    reached: dict[FeedName, tuple[str, int]] = {"device": (epoch, seq)}
+    for each in sent:
+        assert isinstance(each, (Rows, Snapshot))
+        reached[each.feed] = (each.epoch, each.seq if isinstance(each, Snapshot) else each.b)
+    for feed, tail in ack.tails.items():
+        assert reached[feed] >= tail  # a feed that begins anew goes beyond
+        assert reached[feed] == tail or tail == {"device": (epoch, seq + 1), "account": ("", 1)}[feed]
+    told = any(isinstance(each, (Rows, Snapshot)) and each.feed == "device" for each in sent)
+    assert (ack.tails["device"] > (epoch, seq)) is told
+
+
 def test_rows_come_in_parts_of_bounded_rows() -> None:
     rig = rig_with(7, RelayConfig(catchup_rows=3))
     epoch, _ = rig.tail()

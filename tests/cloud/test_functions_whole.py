@@ -117,7 +117,7 @@ def everything(rig: FunctionsRig) -> dict[Key, dict[str, Any]]:
     return {key: public_image(item) for key, item in found.items()}
 
 
-@pytest.mark.parametrize(("every", "batch"), [(0, 1), (0, 10), (7, 3), (11, 5)])
+@pytest.mark.parametrize(("every", "batch"), [(0, 1), (0, 10), (13, 3), (11, 5)])
 def test_a_device_and_the_table_become_equal(make: Dynamo, every: int, batch: int) -> None:
     rig = FunctionsRig(make, every)
     pair = FunctionsPair(rig, batch)

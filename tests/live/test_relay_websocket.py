@@ -142,15 +142,22 @@ def test_with_a_broker_a_push_reaches_devices_of_every_relay_and_of_the_broker(
         rows = [config(7, device) for device in ACCOUNTS]
         for row in rows:
             table.execute(Put(stored(row)))
-        key, image = notice(6, "n")
-        table.execute(Put(stored((key, image))))
+        for name in "nop":  # one after the other: what the first brought twice has come when the last is there
+            key, image = notice(6, name)
+            table.execute(Put(stored((key, image))))
+            pump(
+                live,
+                lambda: all(each.visible().get(row[0]) and each.visible().get(key) == image  # noqa: B023
+                            for each, row in zip(live, rows, strict=True)),
+                "what changed reaches all three, by pushes alone",
+            )  # fmt: skip
+        first_key = notice(6, "n")[0]
         pump(
             live,
-            lambda: all(each.visible().get(row[0]) and each.visible().get(key) == image
-                        for each, row in zip(live, rows, strict=True)),
-            "what changed reaches all three, by pushes alone",
-        )  # fmt: skip
-        assert [told_of(each, key) for each in live] == [1, 1, 1]  # the relay's own push does not come back to it
+            # A record may be told of twice, to all; a relay's own push that came back to it would stay uneven.
+            lambda: len({told_of(each, first_key) for each in live}) == 1,
+            "each push reaches each device as often",
+        )
         assert not [each for relay in relays for each in relay.said if each["level"] != "info"]
 
 
