@@ -27,7 +27,7 @@ _ROLLED_BACK: Final = Outcome.ROLLED_BACK
 class Receiving:
     """Base of Session, which has the attributes."""
 
-    __slots__ = ("_gap_at", "_hello_at", "_hello_open", "_tails")  # set here and there
+    __slots__ = ("_gap_at", "_hello_at", "_hello_open", "_hello_sent_at", "_hello_wanted", "_tails")  # set in both
 
     config: AgentConfig
     nonces: dict[FeedName, str]
@@ -39,6 +39,8 @@ class Receiving:
     _gap_at: int
     _hello_at: int
     _hello_open: bool
+    _hello_sent_at: int
+    _hello_wanted: bool
     _now: int
     _parts: Parts
     _tails: dict[FeedName, tuple[str, int]]  # of feeds of which the last hello's answer has not all come
@@ -47,7 +49,15 @@ class Receiving:
         raise NotImplementedError
 
     def want_hello(self, delay_ms: int) -> None:
-        raise NotImplementedError
+        """Soon, but not more often than the spacing allows, and not while one waits for its answer."""
+        if self._hello_open:
+            return
+        at = max(self._now + delay_ms, self._hello_sent_at + self.config.hello_spacing_ms)
+        if at <= self._now:
+            self.say_hello()
+        elif at < self._hello_at:
+            self._hello_at = at
+            self._hello_wanted = True
 
     def set_next_hello(self) -> None:
         raise NotImplementedError
@@ -101,7 +111,7 @@ class Receiving:
             self.say_hello()
         elif self._tails:
             self.keep_tails(self._tails)
-            if not self.is_behind:
+            if not self.is_behind and not self._hello_wanted:
                 self.set_next_hello()
 
     def keep_early(self, rows: Rows) -> None:

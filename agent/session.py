@@ -58,7 +58,7 @@ class Session(Receiving):
 
     __slots__ = (
         "_batch_sent_at", "_busy", "_connect_at", "_connect_attempts", "_due_at", "_early", "_effects",
-        "_hello_acked_u", "_hello_attempts", "_hello_n", "_hello_sent_at", "_now", "_parts",
+        "_hello_acked_u", "_hello_attempts", "_hello_n", "_now", "_parts",
         "_pause_until", "_queue", "_resend_at", "_resend_attempts", "_resuming", "_stable_at", "boot_id", "config",
         "database", "digests", "hn", "last_ack_ms", "mints", "nonces", "probes", "random", "replica", "state", "store",
         "timer_at_ms", "wait_reason",
@@ -93,7 +93,7 @@ class Session(Receiving):
         self._connect_attempts = self._hello_attempts = self._resend_attempts = 0
         self._hello_n = self._hello_acked_u = 0  # the last hello's number, and what was acknowledged when it was sent
         self._hello_sent_at = -NEVER
-        self._hello_open = False  # the last hello has no answer yet
+        self._hello_open = self._hello_wanted = False  # the last hello has no answer yet; another is due before long
         self._batch_sent_at = NEVER  # when the batch in flight was first sent since boot
         self._pause_until, self.wait_reason = -NEVER, ""  # the relay wants no message before; why, until it answers
         self._resuming = False  # a batch was in flight when the connection came up
@@ -314,22 +314,12 @@ class Session(Receiving):
 
     # ---------------------------------------------------------------- hello
 
-    def want_hello(self, delay_ms: int) -> None:
-        """Soon, but not more often than the spacing allows, and not while one waits for its answer."""
-        if self._hello_open:
-            return
-        at = max(self._now + delay_ms, self._hello_sent_at + self.config.hello_spacing_ms)
-        if at <= self._now:
-            self.say_hello()
-        elif at < self._hello_at:
-            self._hello_at = at
-
     def say_hello(self) -> None:
         if self._now < self._pause_until:
             self._hello_at = self._pause_until
             return
         self._hello_n += 1
-        self._hello_open = True
+        self._hello_open, self._hello_wanted = True, False
         self._hello_sent_at = self._now
         self._hello_acked_u = self.store.identity.acked_u
         self._tails = {}

@@ -439,6 +439,15 @@ def test_a_device_that_has_all_that_the_answer_tells_of_asks_again_after_the_per
     assert device.session._hello_at - device.monotonic_ms() >= 0.8 * AgentConfig().hello_period_ms - 1
 
 
+def test_what_is_to_be_asked_after_a_snapshot_is_asked_though_a_push_comes_first() -> None:
+    device, hello = connected_again()
+    asked_with_tails(device, hello, 1, FEED + "1")
+    device.hear(part(device, 0, 1, epoch=FEED + "1", seq=1), rows(row(config(1)), a=1, epoch=FEED + "1"))
+    assert not device.session.is_behind
+    device.advance(AgentConfig().hello_spacing_ms)
+    assert len(hellos(device)) == 1
+
+
 def test_a_snapshot_whose_parts_still_come_is_not_asked_for_again() -> None:
     device, hello = connected_again()
     asked_with_tails(device, hello, 1, FEED + "1")
