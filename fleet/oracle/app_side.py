@@ -181,10 +181,10 @@ class AppSide(WireSide):
 
     def _ended_in_cloud(self, d: Device, item: Item, t_us: int) -> bool:
         """Whether a state that the device did not show, or not yet, was swept by the table or is over: its life may
-        have been the shorter one."""
+        have been the shorter one. A copy of the device may hold one from before what the other has seen."""
         if item.swept != NEVER_SWEPT:
             return True
-        first = max(0, self._seen(d, item) - item.base)
+        first = 0 if d.cloned else max(0, self._seen(d, item) - item.base)
         lives = (self._left_us(item, rev, t_us) for rev, _ in item.history[first:])
         return any(left_us is not None and left_us <= ahead_us(t_us) for left_us in lives)
 

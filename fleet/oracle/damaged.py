@@ -13,7 +13,7 @@ from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
 from fleet.oracle.app_side import AppSide
 from fleet.oracle.restored import Image
-from fleet.oracle.state import FLAGGED, GONE, SWEPT, Device
+from fleet.oracle.state import FLAGGED, GONE, HOUR_US, SWEPT, Device
 
 JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of is healed
 
@@ -21,11 +21,12 @@ JUST_NOW_US = 120_000_000  # an answer may be on its way while what it tells of 
 class HealBound(NamedTuple):
     """How long a silent damage may last on a device that is online: `within_us`, from `rough_until_us` on, until when
     other faults lose messages, delay rows and refuse requests; and `again_us` more for each question of the device's
-    without a whole answer, which is 0 but under quotas."""
+    without a whole answer, which is 0 but under quotas. `record_us`: how long a stream's record and its worker live."""
 
     within_us: int
     again_us: int
     rough_until_us: int
+    record_us: int = 24 * HOUR_US
 
 
 class DamagedSide(AppSide):
@@ -132,5 +133,20 @@ class DamagedSide(AppSide):
         alarms.compared()
         for model in models:
             count, healed_us = d.damaged.get(model, (0, -JUST_NOW_US))
-            if not count and t_us - healed_us > JUST_NOW_US:
+            if count or t_us - healed_us <= JUST_NOW_US:
+                continue
+            if self._outlives_its_record(t_us, d, model):
+                alarms.excused += 1
+            else:
                 alarms.alarm(t_us, d.name, model)
+
+    def _outlives_its_record(self, t_us: int, d: Device, model: str) -> bool:
+        """Whether a change of such an item has had no row for longer than a record of the stream and its worker live:
+        then it is taken for one that no row will ever tell of."""
+        for feed in d.feeds.values():
+            for item in feed.unsettled.values():
+                if item.model.name == model and item.logged < item.index:
+                    changed_us = item.superseded_us(max(item.logged, item.base - 1))
+                    if changed_us is not None and t_us - changed_us > self.heal_bound.record_us:
+                        return True
+        return False

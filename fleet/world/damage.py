@@ -244,4 +244,4 @@ def heal_bound(plan: Plan) -> HealBound:
     others = [fault.until_us for fault in plan.faults if fault.kind != "silent-damage"]
     if others or plan.quotas is not None:
         within_us += int(1000 * agent.hello_period_ms * (1 + agent.hello_jitter))
-    return HealBound(within_us, again_us if plan.quotas is not None else 0, max(others, default=0))
+    return HealBound(within_us, again_us if plan.quotas is not None else 0, max(others, default=0), sure_us)

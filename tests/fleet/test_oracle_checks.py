@@ -920,6 +920,24 @@ def test_an_item_may_end_here_by_a_shorter_life_that_was_given_in_the_cloud(seen
     assert all(r.status == "pass" for r in results.values()), results
 
 
+@pytest.mark.parametrize("copied", [True, False])
+def test_what_a_copy_held_before_may_have_ended_though_the_other_has_seen_a_longer_life(copied: bool) -> None:
+    """It comes to light at the copy when a write over it is lost."""
+    h = settled()
+    told_the_time(h)
+    has_order(h, 2)
+    h.cloud(order(D, "o9"), life_s=500)
+    h.log(order(D, "o9"))
+    h.catch_up(D, f"device#{D}")
+    h.see(D, order(D, "o9"), dict(h.table[order(D, "o9")]))
+    h.pass_s(5)
+    if copied:
+        h.oracle.device_cloned(D)
+    h.expire(D, order(D, "o9"), own=False)
+    results = {result.name: result.status for result in h.results().values()}
+    assert (results["no-early-expiry"] == "fail") is not copied, results
+
+
 def ended_unseen(h: History, life_s: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The device has an item. Until it hears of it again the cloud gives it another life, and one more, and deletes it.
     Returns the states that the device had, and that it is to have before the last."""

@@ -1215,6 +1215,29 @@ def test_an_alarm_is_excused_on_a_copied_device_and_for_a_moment_after_the_heal(
     assert told(h, "no-false-alarm") == "fail", "it was before"
 
 
+@pytest.mark.parametrize(
+    ("device", "model", "late_s", "has_row", "fails"),
+    [
+        (D, "Config", 121, False, False),
+        (D, "Config", 118, False, True),  # the record lives
+        (D, "Config", 121, True, True),
+        (D, "Setting", 121, False, True),
+        (OTHER, "Config", 121, False, True),
+    ],
+)
+def test_an_alarm_is_excused_by_a_change_of_the_model_that_has_outlived_its_record(
+    device: str, model: str, late_s: int, has_row: bool, fails: bool
+) -> None:
+    h = begun()
+    h.oracle.heal_bound = h.oracle.heal_bound._replace(record_us=120_000_000)
+    h.cloud(config(D))
+    if has_row:
+        h.push(D, config(D))
+    h.pass_s(late_s)
+    h.compared(device, [model])
+    assert (told(h, "no-false-alarm") == "fail") is fails
+
+
 # ---------------------------------------------------------------- quiet-after-convergence
 
 
