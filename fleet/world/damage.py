@@ -2,7 +2,8 @@
 
 What bit rot, a disk that took back a page, an operator past the stream, or a record of the stream that never came do.
 Strikes only where device and table agree and nothing is on its way, so that nothing but a comparison can find it; then
-looks now and then, with its own eyes, whether they agree again. Called by fleet.world.faults; tells the oracle.
+looks now and then, with its own eyes, whether they agree again. A copy of a disk that is put back brings back what was
+damaged when it was made. Called by fleet.world.faults; tells the oracle.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fleet.oracle.stored import ORPHAN, image_bytes, image_equals
 from fleet.rng import Stream, rng
 from fleet.scenario.plan import FaultPlan, Plan
 from fleet.trace import Trace
+from fleet.world import disk as disks
 from fleet.world import fuse
 from fleet.world.clock import Clock
 from fleet.world.device import START_MS, SimDevice
@@ -37,16 +39,22 @@ Position = tuple[str, int]  # (feed epoch, seq); epochs sort by time
 
 class Damaged:
     """One item of one device, damaged here or there. `tail`: where its feed's log ended then: a device that has not
-    come so far may agree, and will not for long. `waited_us`: how long the device has been online since, and since its
-    last boot, at which it forgets what it suspected."""
+    come so far may agree, and will not for long. `since_us`: copies of the disk from then on differ too, until
+    `healed_us`, None so far. `is_lost`: from the disk. `waited_us`: how long the device has been online since, and
+    since its last boot, at which it forgets what it suspected."""
 
-    __slots__ = ("boots", "device", "key", "model", "tail", "waited_us")
+    __slots__ = ("boots", "device", "healed_us", "is_lost", "key", "model", "since_us", "tail", "waited_us")
 
-    def __init__(self, device: SimDevice, key: Key, model: Model, tail: Position | None) -> None:
+    def __init__(
+        self, device: SimDevice, key: Key, model: Model, tail: Position | None, since_us: int, *, is_lost: bool
+    ) -> None:
         self.device = device
         self.key = key
         self.model = model
         self.tail = tail
+        self.since_us = since_us
+        self.healed_us: int | None = None
+        self.is_lost = is_lost
         self.boots = device.reboots
         self.waited_us = 0
 
@@ -55,6 +63,10 @@ class Damaged:
         if self.boots != self.device.reboots or self.device.full:  # a session that finds no room forgets it, too
             self.boots, self.waited_us = self.device.reboots, 0
         self.waited_us += LOOK_EVERY_US
+
+    def is_in_copy(self, copied_us: int) -> bool:
+        """Whether it is over, and a copy of the disk that was made then differs from the table about it still."""
+        return self.healed_us is not None and self.since_us <= copied_us <= self.healed_us
 
     def is_behind(self) -> bool:
         if self.tail is None or self.model.feed is None or self.device.database is None:
@@ -90,6 +102,7 @@ class Damage:
         self._rev = first_rev
         self._tail_of = tail_of
         self.open: list[Damaged] = []
+        self._of: dict[str, list[Damaged]] = {}  # by device: all, those that are over too
 
     def strike(self, device: SimDevice, plan: FaultPlan) -> None:
         """Damages one item of the device, if it has one that will do."""
@@ -117,12 +130,34 @@ class Damage:
         else:
             self._on_device(device, key, image, lose)
         hit = self._receivers(model, device) if in_table else [device]
+        since_us = 0 if in_table else self._clock.now  # no row tells what the table has now: older copies lack it, too
+        for one in hit:
+            self._opens(one, key, model, since_us, is_lost=lose and not in_table)
+
+    def put_back(self, device: SimDevice, copied_us: int) -> None:
+        """The device's disk was set back to a copy that was made then. What was damaged on the disk at that time is so
+        again; and what was damaged in the table, and healed since, the copy does not know."""
+        again = {hit.key: hit for hit in self._of.get(device.device_id, ()) if hit.is_in_copy(copied_us)}
+        if not again:
+            return
+        assert device.disk is not None
+        held = set(disks.keys_in_file(device.disk))
+        for key, hit in again.items():
+            self._trace("damage", device.device_id, f"{key[1]} again")
+            self._probes["damage_put_back"] += 1
+            is_lost = hit.is_lost and key not in held
+            if is_lost:
+                self._oracle.device_damaged(self._clock.now, device.device_id, key)
+            self._opens(device, key, hit.model, self._clock.now, is_lost=is_lost)
+
+    def _opens(self, device: SimDevice, key: Key, model: Model, since_us: int, *, is_lost: bool) -> None:
         if not self.open:
             self._clock.post_in(LOOK_EVERY_US, self._tie, self._look, None)
-        for one in hit:
-            tail = self._tail_of(one, model.feed) if model.receives and model.feed is not None else None
-            self.open.append(Damaged(one, key, model, tail))
-            self._oracle.damage_done(one.device_id, model.name)
+        tail = self._tail_of(device, model.feed) if model.receives and model.feed is not None else None
+        hit = Damaged(device, key, model, tail, since_us, is_lost=is_lost)
+        self.open.append(hit)
+        self._of.setdefault(device.device_id, []).append(hit)
+        self._oracle.damage_done(device.device_id, model.name)
 
     # ---------------------------------------------------------------- which
 
@@ -196,6 +231,7 @@ class Damage:
             if session is not None and session.state.value in _ONLINE and not is_rough:
                 hit.is_online()
             if self._looks_equal(hit):
+                hit.healed_us = self._clock.now
                 self._oracle.damage_healed(
                     self._clock.now, hit.device.device_id, hit.key, hit.model.name, hit.waited_us
                 )

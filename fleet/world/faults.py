@@ -44,6 +44,7 @@ class Faults:
         on_heal: Callable[[str], None],
         clone: Callable[[SimDevice], SimDevice | None],
         damage: Callable[[SimDevice, FaultPlan], None],
+        damage_again: Callable[[SimDevice, int], None],
         poison: Callable[[SimDevice, FaultPlan, int], None] | None = None,
         rollouts: Rollouts | None = None,
     ) -> None:
@@ -56,6 +57,7 @@ class Faults:
         self._on_heal = on_heal
         self._clone = clone
         self._damage = damage
+        self._damage_again = damage_again
         self._poison = poison
         self._rollouts = rollouts
         self._regions_down: dict[str, int] = {}  # how many outages hold a region down
@@ -73,7 +75,7 @@ class Faults:
                 if plan.kind == "table-restore":
                     clock.post_at(max(1, event[0] - plan.params["back_us"]), tie, self._back_up, (plan.name, event[0]))
                 elif plan.kind == "device-restore":
-                    clock.post_at(max(1, event[0] - plan.params["back_us"]), tie, self._copy_disk, (plan.name, event))
+                    clock.post_at(_copied_us(plan, event), tie, self._copy_disk, (plan.name, event))
                 clock.post_at(event[0], tie, self._begin, (begin, plan, event, tie))
             if plan.events:
                 clock.post_at(max(plan.until_us, plan.events[-1][0] + 1), tie, self._healed, plan.name)
@@ -198,20 +200,23 @@ class Faults:
     def device_restore(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         for device in self._targets(plan, event):
             disk = self._disks.pop((plan.name, device.device_id, event[0]), None)
-            self._put_disk(device, disk, event, tie)
+            if self._put_disk(device, disk, event, tie) and disk is not None:
+                self._damage_again(device, _copied_us(plan, event))
 
     def factory_reset(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         for device in self._targets(plan, event):
             self._put_disk(device, None, event, tie)
 
-    def _put_disk(self, device: SimDevice, disk: sqlite3.Connection | None, event: Event, tie: Tie) -> None:
-        """Nobody does that to a device that is off: who turned it off would be surprised."""
-        if device.powered:
-            device.power_off()
-            device.put_disk(disk)
-            self._later(event, tie, device.boot, None)
-            # Who does that more often in an hour than the relay believes lets the device go on.
-            self._later(event, tie, self._look_after, (device, LOOKS))
+    def _put_disk(self, device: SimDevice, disk: sqlite3.Connection | None, event: Event, tie: Tie) -> bool:
+        """Nobody does that to a device that is off: who turned it off would be surprised. Returns whether it was on."""
+        if not device.powered:
+            return False
+        device.power_off()
+        device.put_disk(disk)
+        self._later(event, tie, device.boot, None)
+        # Who does that more often in an hour than the relay believes lets the device go on.
+        self._later(event, tie, self._look_after, (device, LOOKS))
+        return True
 
     def disk_full(self, plan: FaultPlan, event: Event, tie: Tie) -> None:
         for device in self._targets(plan, event):
@@ -288,6 +293,11 @@ class Faults:
         opened = self._open[plan.kind]
         opened.remove(plan)
         _SET[plan.kind](self._cloud, opened)
+
+
+def _copied_us(plan: FaultPlan, event: Event) -> int:
+    """When the copy was made that a restore of a device's disk puts back."""
+    return max(1, event[0] - int(plan.params["back_us"]))
 
 
 def _share(opened: list[FaultPlan]) -> float:

@@ -139,6 +139,7 @@ class World:
             on_heal=self._healed,
             clone=self._clone,
             damage=self.damage.strike,
+            damage_again=self.damage.put_back,
             poison=self._poison(),
             rollouts=self.rollouts,
         )

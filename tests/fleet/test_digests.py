@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 from golden import PLANNING
 from run_rig import ran, run_plan
+from scenario_rig import write
 
 from agent.file_errors import stored_image
 from agent.protocol.errors import InputError
@@ -14,6 +16,7 @@ from fleet.scenario.build import build_plan
 from fleet.scenario.load import load
 from fleet.scenario.plan import Plan
 from fleet.scenario.shipped import scenario_paths
+from fleet.world.damage import Damage
 from fleet.world.world import World
 from reports.summary import Summary
 
@@ -23,6 +26,7 @@ TIERS = [pytest.param(name, marks=pytest.mark.slow if name in PLANNING else ()) 
 SEEDS = range(1, 21)
 OFTEN_ENOUGH = 100  # models compared in a run; the shortest scenarios have 160
 DEVICES = 8
+SECOND_US = 1_000_000
 
 
 def plan(name: str, *changes: str, seed: int = 1, devices: int = 20) -> Plan:
@@ -105,6 +109,37 @@ def test_a_delete_that_may_be_refused_yet_heals_no_loss_in_the_table() -> None:
     assert database.store.visible(*hit.key).image is None
     world.damage._look(None)
     assert hit in world.damage.open
+
+
+def test_a_copy_of_a_disk_that_is_put_back_brings_back_what_was_damaged_when_it_was_made_and_nothing_else(
+    world: World,
+) -> None:
+    damage = world.damage
+    hits = [hit for hits in damage._of.values() for hit in hits]
+    for is_on_disk in (True, False):  # one in the table no older copy knows
+        hit = next(hit for hit in hits if (hit.since_us > 0) is is_on_disk)
+        device, begin_us, end_us = hit.device, hit.since_us, hit.healed_us
+        assert end_us is not None
+        copies = [(begin_us, True), (end_us, True), (end_us + SECOND_US, False), (60 * SECOND_US, not is_on_disk)]
+        for copied_us, comes_back in copies:
+            damage._of[device.device_id] = [hit]
+            damage.put_back(device, copied_us)
+            assert [one.key for one in damage.open] == ([hit.key] if comes_back else []), copied_us
+            damage._look(None)  # the disk is what it was: they agree
+            assert damage.open == []
+
+
+def test_a_damage_that_a_copy_brings_back_is_found_anew_and_is_no_false_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = scenario_paths()["bit-rot"].read_text()
+    faults = "faults:\n  - {name: old-disks, kind: device-restore, rate: 1/h, back: 10m, from: 20m, until: 35m}\n"
+    made = build_plan(load(write(tmp_path, text.replace("faults:\n", faults, 1)), (), devices=20), 1)
+    summary = run_plan(made).summary
+    assert summary.probes["damage_put_back"] > 2
+    assert status(summary)["no-false-alarm"] == status(summary)["digest-heals"] == "pass"
+    monkeypatch.setattr(Damage, "put_back", lambda self, device, copied_us: None)
+    assert status(run_plan(made).summary)["no-false-alarm"] == "fail"
 
 
 def test_a_comparison_that_has_no_room_is_tried_again(world: World) -> None:

@@ -71,6 +71,7 @@ def begun(plans: list[FaultPlan]) -> tuple[Clock, Cloud, list[str]]:
         on_heal=healed.append,
         clone=lambda device: None,
         damage=lambda device, plan: None,
+        damage_again=lambda device, copied_us: None,
     )
     return clock, cloud, healed
 
