@@ -19,8 +19,8 @@ from fleet.oracle.tally import Recorder, Tally, undivided
 _LOOKS_MAX: Final = 30_000  # at (item, member) pairs of one feed, for `behind`
 _ITEMS_MIN: Final = 4
 
-# HEAD of a device moved from `low` to `high`: (device, low, high, verdicts, t_us)
-Move = tuple[Device, int, int, Mapping[str, str], int]
+# HEAD of a device moved from `low` to `high`: (device, low, high, verdicts, t_us, id of `high`)
+Move = tuple[Device, int, int, Mapping[str, str], int, str | None]
 
 
 class TableRecord(Protocol):

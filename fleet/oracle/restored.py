@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.protocol.messages import ITEM_BYTES_MAX, Key
 from fleet.oracle import stored
+from fleet.oracle.decided import Decided
 from fleet.oracle.payload import REV
 from fleet.oracle.state import ABSENT, FLAGGED, SWEPT, Device, Feed, Item, Undone
 from fleet.oracle.table_side import TableSide, leave_epoch
@@ -92,6 +93,10 @@ class RestoredSide(TableSide):
         else:
             device.head_epoch, device.head_up, device.head_id = head["epoch"], head["up"], head.get("upid")
             device.verdicts = head["verdicts"]
+        if device.head_epoch == device.undone:
+            device.decided.put_back(device.head_up, device.head_id)
+        else:
+            device.decided = Decided()
         for u, sent in device.ops.items():  # without its ack the device sends these again, before it knows
             if sent.fate is not None and (sent.epoch != device.head_epoch or u > device.head_up):
                 sent.applied = False

@@ -15,6 +15,7 @@ import msgspec
 
 from agent.protocol.messages import Key
 from agent.protocol.schema import Model
+from fleet.oracle.decided import Decided
 from fleet.oracle.reach import Reach
 from fleet.oracle.replay import Replay
 from fleet.oracle.stored import NO_VERDICTS
@@ -136,6 +137,7 @@ class Device:
         "clock_us",
         "cloned",
         "damaged",
+        "decided",
         "epoch_us",
         "feeds",
         "floors",
@@ -151,7 +153,6 @@ class Device:
         "items",
         "lacks",
         "last_up",
-        "left",
         "left",
         "name",
         "old_epoch",
@@ -194,6 +195,7 @@ class Device:
         self.epoch_us = 0  # when it first sent something in that epoch
         self.restating = False  # it has not yet sent the sweep that ends what a new epoch sends anew
         self.ops: dict[int, Sent] = {}
+        self.decided = Decided()  # in the present epoch of HEAD
         self.left: dict[tuple[str, int, str], Sent] | None = None  # sent, given up by the device, and not decided
         self.last_up = b""
         self.floors: dict[str, tuple[str, int]] | None = None  # feed -> (nonce, time of the log's tail at the hello)

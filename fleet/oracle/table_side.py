@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from agent.protocol.messages import NO_IMAGE, Key
 from fleet.oracle import stored
+from fleet.oracle.decided import Decided
 from fleet.oracle.ledger import Move, TableRecord
 from fleet.oracle.log_side import Image, LogSide
 from fleet.oracle.payload import REV
@@ -159,7 +160,8 @@ class TableSide(LogSide):
         sent = device.ops.get(u)
         if device.cloned and (sent is None or sent.id != op[3]):
             return  # its copy may have sent it
-        if sent is None or sent.epoch != epoch or sent.item is not item:
+        given_up = sent is not None and sent.id != op[3] and (epoch, u, op[3]) in (device.left or ())
+        if sent is None or sent.epoch != epoch or sent.item is not item or given_up:
             if epoch != device.head_epoch:
                 checks.double.old_epoch(t_us, sender, key, u, epoch)
                 return
@@ -288,6 +290,7 @@ class TableSide(LogSide):
                 else:
                     checks.epoch.kept()
             device.head_epoch = epoch
+            device.decided = Decided()
             low = 0
         if new is None:
             device.head_up, device.head_id, device.verdicts = 0, None, stored.NO_VERDICTS
@@ -299,45 +302,50 @@ class TableSide(LogSide):
         device.head_id = new.get("upid")
         device.verdicts = verdicts = new["verdicts"]
         if up > low:
-            self._open.append((device, low, up, verdicts, t_us))
+            self._open.append((device, low, up, verdicts, t_us, device.head_id))
             self._open_us = t_us
 
     def _settle(self) -> None:
         """The records of one transaction are all in: HEAD's moves decide operations; effects must belong to a move."""
         entries, again = self._open, self._again
         self._open = []
-        by_copies: list[Device] = []
+        by_others: list[Device] = []
         for entry in entries:
             if type(entry) is tuple and not self._decide(entry):
-                by_copies.append(entry[0])
+                by_others.append(entry[0])
         if again:
             self._again = []
             self._decide_again(entries, again)
         for entry in entries:
             if isinstance(entry, Sent) and entry.fate is None and entry.item is not None:
                 owner = entry.item.owner
-                if owner in by_copies and entry.kind == "delete":
-                    entry.applied = False  # nothing in the table says whose delete it was: the copy's
+                if owner in by_others and entry.kind == "delete" and _has_other_delete(owner, entry):
+                    entry.applied = False  # nothing in the table says whose delete it was: that of the other batch
                     continue
                 up = owner.head_up if owner is not None else 0
                 name = owner.name if owner is not None else ""
                 self.checks.double.apart(self._open_us, name, entry.item.key, entry.u, up)
 
     def _decide(self, move: Move) -> bool:
-        """Whether the move is by a batch of the device, and none of its copy's."""
-        device, low, high, verdicts, t_us = move
+        """Whether the move is by what the device sends now: not by a batch of its copy, nor by one that it has given
+        up for an older disk, which has the same numbers. All operations of a batch have one id."""
+        device, low, high, verdicts, t_us, op_id = move
         checks, ops, epoch = self.checks, device.ops, device.head_epoch
         if device.cloned and high == device.head_up:
             last = ops.get(high)
             if last is None or last.epoch != epoch or last.id != device.head_id:
                 return False  # a batch of its copy, which uses the same numbers
+        left, own = device.left or {}, True
         folded: list[Sent] = []
         deletes: list[Sent] = []
         for u in range(low + 1, high + 1):
             sent = ops.get(u)
             if sent is None or sent.epoch != epoch:
-                if not device.restored and not any(key[:2] == (epoch, u) for key in device.left or ()):
+                if not device.restored and not any(key[:2] == (epoch, u) for key in left):
                     checks.decided.never_sent(t_us, device.name, u)
+                continue
+            if op_id is not None and sent.id != op_id and (epoch, u, op_id) in left:
+                own = False
                 continue
             verdict = verdicts.get(str(u), "") if verdicts else ""
             item = sent.item
@@ -349,6 +357,7 @@ class TableSide(LogSide):
                 key = item.key if item is not None else None
                 checks.decided.twice(t_us, device.name, key, u, sent.fate or "accepted", verdict or "accepted")
             sent.fate = verdict
+            device.decided.add(t_us, u, sent.id, verdict)
             if item is None:
                 continue
             checks.decided.checked += len(sent.writes)
@@ -376,7 +385,7 @@ class TableSide(LogSide):
             self._decide_folded(t_us, device, sent)
         for sent in deletes:
             self._gone(t_us, sent)
-        return True
+        return own
 
     def _decide_again(self, entries: list[Sent | Move], again: list[Sent]) -> None:
         """Operations that an old message has brought once more are decided by a move like any other."""
@@ -422,6 +431,12 @@ class TableSide(LogSide):
 def _is_open(device: Device, sent: Sent) -> bool:
     """Whether the operation may take effect now: it has not yet, or the table that was put back does not have it."""
     return sent.epoch == device.head_epoch and (sent.fate is None or sent.u in device.redone)
+
+
+def _has_other_delete(device: Device, sent: Sent) -> bool:
+    """Whether a copy of the device may have deleted the item, or something that the device has given up."""
+    left = (device.left or {}).values()
+    return device.cloned or any(s.item is sent.item and s.kind == "delete" for s in left)
 
 
 def _created_before(device: Device, sent: Sent) -> bool:

@@ -94,8 +94,8 @@ class WireSide(RestoredSide):
     def _new_epoch(self, d: Device) -> None:
         """Undecided writes of the former epoch must be sent under the new one. As long as HEAD is in the former one, a
         message that waited somewhere may have them decided all the same."""
-        if d.left is not None and d.sent_epoch == d.head_epoch:
-            d.left = None
+        if d.left is not None and d.sent_epoch == d.head_epoch:  # what it had left in this epoch may come as before
+            d.left = {name: sent for name, sent in d.left.items() if name[0] == d.head_epoch}
         for u in sorted(d.ops, reverse=True):
             sent = d.ops[u]
             if sent.fate is None and sent.epoch == d.head_epoch:
@@ -441,14 +441,17 @@ class WireSide(RestoredSide):
 
 def _recall(d: Device, batch: Sequence[Operation]) -> None:
     """A disk that was put back may hold a batch of which the device has heard since that it is decided, and it sends it
-    again. It was forgotten when the device sent what comes after; HEAD still tells of the last batch that it passed,
-    whose last operation it names by its id."""
-    if not any(op.u == d.head_up and op.id == d.head_id for op in batch):
-        return
+    again. It was forgotten when the device sent what comes after. HEAD still tells of the last batch that it passed,
+    whose last operation it names by its id; of those before, acks that are on their way may tell."""
+    is_last = any(op.u == d.head_up and op.id == d.head_id for op in batch)
     for op in batch:
         sent = d.ops.get(op.u)
-        if op.u <= d.head_up and sent is not None and sent.fate is None:
+        if sent is None or sent.fate is not None:
+            continue
+        if is_last and op.u <= d.head_up:
             sent.fate = d.verdicts.get(str(op.u), "")
+        else:
+            sent.fate = d.decided.verdict(op.u, op.id)
 
 
 def _changed_us(item: Item) -> int:

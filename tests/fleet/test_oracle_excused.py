@@ -21,6 +21,7 @@ from oracle_history import (
     meter,
     notice,
     order,
+    public,
     reading,
     result,
     setting,
@@ -1108,6 +1109,120 @@ def test_what_an_old_disk_sends_once_more_has_no_effect_once_more() -> None:
     h.commit(setting(D), None, by_ttl=True)
     h.commit(setting(D), h.item_of(D, op))
     assert told(h, "no-double-apply") == "fail"
+
+
+@pytest.mark.parametrize("verdict", ["", "lost"])
+@pytest.mark.parametrize("told_so", ["synced", "lost"])
+def test_an_ack_of_long_ago_may_reach_an_old_disk_when_head_has_gone_on(verdict: str, told_so: str) -> None:
+    h = begun()
+    op = decided_before(h, verdict)
+    h.ingest(D)
+    set_back(h, D)
+    h.send(D, h.batch(D, h.outbox[D][:2]))
+    h.ack(D, 3, verdicts={3: verdict} if verdict else {})
+    h.oracle.device_verdict(h.tick(), D, op.key, op.updated, told_so)
+    assert (told(h, "every-write-decided") == "fail") is (told_so != (verdict or "synced"))
+
+
+@pytest.mark.parametrize("case", ["another id", "not put back", "another epoch", "table put back", "long ago"])
+def test_it_may_not_where_head_has_not_passed_that_operation_lately_in_its_epoch(case: str) -> None:
+    h = begun()
+    op = decided_before(h)
+    if case == "long ago":  # longer than any message is on its way
+        h.pass_s(700)
+        h.write(D, status(D))
+        h.outbox[D][-1] = replace(h.outbox[D][-1], id="other")
+    h.ingest(D)
+    if case == "another epoch":
+        adopted(h, D)
+    if case == "table put back":
+        h.head(D, 1)
+        put_back(h)
+    set_back(h, OTHER if case == "not put back" else D)
+    ops = h.outbox[D][:2]
+    h.send(D, h.batch(D, [replace(op, id="other") for op in ops] if case == "another id" else ops))
+    h.oracle.device_verdict(h.tick(), D, op.key, op.updated, "synced")
+    assert told(h, "every-write-decided") == "fail"
+
+
+# ---------------------------------------------------------------- an old disk gives numbers once more
+
+
+def given_again(h: History, key: Key, old: Key) -> tuple[Op, Op]:
+    """The device's disk is put back while its operation on `old` is on its way, and it gives its number to one on
+    `key`. Returns the operation that is given up, and the new one."""
+    h.write(D, old, "update" if old in h.visible[D] else "create")
+    h.send(D)
+    (op,) = h.outbox[D]
+    del h.visible[D][old]
+    set_back(h, D)
+    h.outbox[D] = []
+    h.last_u[D] = op.u - 1
+    h.write(D, key, "create")
+    h.outbox[D][-1] = replace(h.outbox[D][-1], id="anew")
+    h.send(D)
+    return op, h.outbox[D][0]
+
+
+def arrives(h: History, op: Op, op_id: str | None = None) -> None:
+    t = h.tick()
+    h.head(D, op.u, at=t, set={"upid": op_id or op.id})
+    h.commit(op.key, h.item_of(D, op), at=t)
+
+
+@pytest.mark.parametrize("key", [status(D), setting(D)], ids=["another", "same"])
+def test_what_an_old_disk_has_given_up_decides_nothing_of_what_has_its_number_now(key: Key) -> None:
+    h = begun()
+    op, new = given_again(h, key, setting(D))
+    arrives(h, op)
+    assert wrong(h) == set()
+    h.oracle.device_verdict(h.tick(), D, new.key, new.updated, "synced")
+    assert wrong(h) == {"every-write-decided"}
+
+
+@pytest.mark.parametrize("key", [status(D), setting(D)], ids=["another", "same"])
+def test_head_that_names_the_new_operation_decides_it(key: Key) -> None:
+    h = begun()
+    _, new = given_again(h, key, setting(D))
+    arrives(h, new)
+    h.oracle.device_verdict(h.tick(), D, new.key, new.updated, "synced")
+    assert wrong(h) == set()
+
+
+def test_head_that_names_the_new_operation_brings_no_old_one() -> None:
+    h = begun()
+    op, new = given_again(h, status(D), setting(D))
+    arrives(h, op, new.id)
+    assert "no-acked-write-lost" in wrong(h)
+
+
+def test_what_an_old_disk_has_given_up_may_come_after_its_next_epoch_began() -> None:
+    for other_id in (False, True):
+        h = begun()
+        op, new = given_again(h, status(D), setting(D))
+        h.send(D, h.batch(D, [replace(new, u=1)], NEW))
+        arrives(h, replace(op, id="nobody's") if other_id else op)
+        assert bool(wrong(h)) is other_id
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_delete_with_the_number_of_one_that_was_given_up_waits_for_its_own_decision(gone: bool) -> None:
+    h = begun()
+    h.write(D, fault(D, "f0" if gone else "f9"), "delete" if gone else "create")
+    h.send(D)
+    (op,) = h.outbox[D]
+    held = [(fault(D, "f0"), h.table[fault(D, "f0")]["rev"])]
+    h.oracle.device_restored(h.tick(), D, held)
+    h.visible[D] = {fault(D, "f0"): public(h.table[fault(D, "f0")])}
+    h.outbox[D] = []
+    h.last_u[D] = op.u - 1
+    h.write(D, fault(D, "f0"), "delete")
+    h.outbox[D][-1] = replace(h.outbox[D][-1], id="anew")
+    h.send(D)
+    t = h.tick()
+    h.head(D, op.u, at=t)
+    h.commit(fault(D, "f0"), None, at=t)
+    assert wrong(h) == (set() if gone else {"no-double-apply"})
 
 
 # ---------------------------------------------------------------- below a lost write
