@@ -67,6 +67,7 @@ class WireSide(RestoredSide):
             first = message.first_u
             for u in [u for u in ops if u < first]:  # in any order: an old disk may number other ones alike
                 ops.pop(u).image = NO_IMAGE  # it is not sent again; the image holds the whole message in memory
+                d.recalled.discard(u)
         waiting = len(ops)
         known = 0
         for op in message.ops:
@@ -106,6 +107,7 @@ class WireSide(RestoredSide):
                     sent.item.pending = _since_delete(sent.item.pending)
         d.ops.clear()
         d.redone.clear()
+        d.recalled.clear()
         for item in d.items.values() if d.restored else ():  # the same for deletes that were never sent
             if item.pending and item.sends and not item.receives:
                 before, item.pending = len(item.pending), _since_delete(item.pending)
@@ -392,7 +394,7 @@ class WireSide(RestoredSide):
                 return  # a copy in the same epoch may have let the relay forget verdicts
             told = message.verdicts
             for u, sent in d.ops.items():
-                if u <= up and sent.fate is not None and (told or sent.fate):
+                if u <= up and sent.fate is not None and (told or sent.fate) and u not in d.recalled:
                     acked.verdicts(t_us, d.name, up, told, u, sent.fate, sent.item.key if sent.item else None)
         elif d.past is not None and message.epoch in d.past:
             acked.ack(t_us, d.name, None, up, message.upid, *d.past[message.epoch], message.epoch)
@@ -442,7 +444,7 @@ class WireSide(RestoredSide):
 def _recall(d: Device, batch: Sequence[Operation]) -> None:
     """A disk that was put back may hold a batch of which the device has heard since that it is decided, and it sends it
     again. It was forgotten when the device sent what comes after. HEAD still tells of the last batch that it passed,
-    whose last operation it names by its id; of those before, acks that are on their way may tell."""
+    whose last operation it names by its id. Of those before, acks that are on their way may tell, but HEAD need not."""
     is_last = any(op.u == d.head_up and op.id == d.head_id for op in batch)
     for op in batch:
         sent = d.ops.get(op.u)
@@ -450,8 +452,9 @@ def _recall(d: Device, batch: Sequence[Operation]) -> None:
             continue
         if is_last and op.u <= d.head_up:
             sent.fate = d.verdicts.get(str(op.u), "")
-        else:
-            sent.fate = d.decided.verdict(op.u, op.id)
+        elif (verdict := d.decided.verdict(op.u, op.id)) is not None:
+            sent.fate = verdict
+            d.recalled.add(op.u)
 
 
 def _changed_us(item: Item) -> int:

@@ -1124,6 +1124,19 @@ def test_an_ack_of_long_ago_may_reach_an_old_disk_when_head_has_gone_on(verdict:
     assert (told(h, "every-write-decided") == "fail") is (told_so != (verdict or "synced"))
 
 
+@pytest.mark.parametrize("passed_it_last", [True, False])
+def test_head_need_not_keep_a_verdict_of_before_its_last_batch_for_an_old_disk(passed_it_last: bool) -> None:
+    h = begun()
+    decided_before(h, "lost")
+    if not passed_it_last:
+        h.write(D, status(D))
+        h.ingest(D)
+    set_back(h, D)
+    h.send(D, h.batch(D, h.outbox[D][:2]))
+    h.ack(D, verdicts={})
+    assert (told(h, "no-acked-write-lost") == "fail") is passed_it_last
+
+
 @pytest.mark.parametrize("case", ["another id", "not put back", "another epoch", "table put back", "long ago"])
 def test_it_may_not_where_head_has_not_passed_that_operation_lately_in_its_epoch(case: str) -> None:
     h = begun()
