@@ -264,7 +264,7 @@ class AppSide(WireSide):
         self, t_us: int, d: Device, item: Item, index: int, rev: int | None, image: Mapping[str, Any] | None
     ) -> None:
         invented = self.checks.invented
-        if image is None or (rev is not None and (item.key, rev) in d.rotten):
+        if image is None or (d.rotten and d.is_rotten(item.key, rev, image)):
             return
         if index != item.index or item.image is None or index == UNKNOWN:
             invented.image(t_us, d.name, item.key, image, "on the device")

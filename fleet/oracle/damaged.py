@@ -52,13 +52,13 @@ class DamagedSide(AppSide):
         item = self._items.get(key)
         if item is not None:
             d = self._devices[device]
-            d.rotten |= {(key, GONE)}
+            d.rotten = {**d.rotten, (key, GONE): ""}
             self._vanish(t_us, d, item)
 
-    def device_rotten(self, device: str, key: Key, rev: int) -> None:
-        """The item has another text on the device's disk: its applications may come to read it, until it is healed."""
+    def device_rotten(self, device: str, key: Key, rev: int, text: str) -> None:
+        """The item has this text on the device's disk: its applications may come to read it, until it is healed."""
         d = self._devices[device]
-        d.rotten |= {(key, rev)}
+        d.rotten = {**d.rotten, (key, rev): text}
 
     def damage_done(self, device: str, model: str) -> None:
         """An item of the model differs between the device and the table from now on."""
@@ -69,7 +69,8 @@ class DamagedSide(AppSide):
         """They agree again. `waited_us`: how long the device was online meanwhile, with no other fault left to heal."""
         d = self._devices[device]
         d.damaged[model] = (d.damaged[model][0] - 1, t_us)
-        d.rotten -= {(key, GONE)}
+        if (key, GONE) in d.rotten:
+            d.rotten = {state: text for state, text in d.rotten.items() if state != (key, GONE)}
         bound = self.heal_bound
         within_us = bound.within_us + bound.again_us * d.unanswered + d.paused[0]
         self.checks.heals.healed(t_us, device, key, waited_us, within_us)
@@ -82,6 +83,7 @@ class DamagedSide(AppSide):
 
     def damage_lasts(self, t_us: int, device: str, key: Key) -> None:
         """The run is over, and they differ."""
+        self._devices[device].lasting |= {key}
         self.checks.heals.lasts(t_us, device, key)
 
     def device_lacks(self, t_us: int, device: str, models: frozenset[str]) -> None:

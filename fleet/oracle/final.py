@@ -98,7 +98,7 @@ class Final(DamagedSide):
             if item is None or (item.owner is not d and (item.wide is None or self._member(d, item) is None)):
                 checks.isolation.foreign(t_us, d.name, key, "held at the end")
                 continue
-            if not self._stays_rotten(d, item, rev, table.get(key)):
+            if not self._stays_rotten(d, item, rev, image, table.get(key)):
                 checks.invented.image(t_us, d.name, key, image, "on the device at the end")
             if item.sends or item.receives:
                 self._equal(t_us, d, item, image, table.get(key))
@@ -116,12 +116,15 @@ class Final(DamagedSide):
                 if item.key not in seen:
                     self._absent(t_us, d, item, table)
 
-    def _stays_rotten(self, d: Device, item: Item, rev: int | None, found: Image | None) -> bool:
-        """Whether a text that was changed on the disk has to stay there: the item is too large to be sent by now, so
-        that nothing takes the place of what the device has, and no comparison looks at it."""
-        if not item.oversize or found is None or rev is None or (item.key, rev) not in d.rotten:
+    def _stays_rotten(self, d: Device, item: Item, rev: int | None, image: Image, found: Image | None) -> bool:
+        """Whether this is the text that was put on the disk, and is there with cause: it was not healed so far, which
+        is for digest-heals to judge; or the item is too large to be sent by now, so that nothing takes the place of
+        what the device has, and no comparison looks at it."""
+        if not d.is_rotten(item.key, rev, image):
             return False
-        return stored.image_bytes(found) > ITEM_BYTES_MAX
+        if item.key in d.lasting:
+            return True
+        return item.oversize and found is not None and stored.image_bytes(found) > ITEM_BYTES_MAX
 
     def _absent(self, t_us: int, d: Device, item: Item, table: Mapping[Key, Image]) -> None:
         """An item that the device does not have."""

@@ -16,6 +16,7 @@ import msgspec
 from agent.protocol.messages import Key
 from agent.protocol.schema import Model
 from fleet.oracle.decided import Decided
+from fleet.oracle.payload import TEXT
 from fleet.oracle.reach import Reach
 from fleet.oracle.replay import Replay
 from fleet.oracle.stored import NO_VERDICTS
@@ -32,7 +33,7 @@ Write = tuple[int, int, int, bool]
 NO_WRITES: Final[tuple[Write, ...]] = ()
 # Of most devices, which share them: each empty set would be one of its own.
 NO_KEYS: Final[frozenset[Key]] = frozenset()
-NO_STATES: Final[frozenset[tuple[Key, int]]] = frozenset()
+NO_TEXTS: Final[Mapping[tuple[Key, int], str]] = {}
 NOT_PAUSED: Final = (0, 0)  # for how long the relay has told a device to be quiet since its last boot, and until when
 
 # What became of the last own write of an item, as far as the table knows.
@@ -153,6 +154,7 @@ class Device:
         "items",
         "lacks",
         "last_up",
+        "lasting",
         "left",
         "name",
         "old_epoch",
@@ -216,7 +218,8 @@ class Device:
         self.resumed: frozenset[Key] = NO_KEYS  # items with a period that it has sent since then
         self.held: frozenset[Key] = NO_KEYS  # items whose end it has held since the former epoch
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
-        self.rotten: frozenset[tuple[Key, int]] = NO_STATES  # states of items that were changed on its disk
+        self.rotten: Mapping[tuple[Key, int], str] = NO_TEXTS  # states of items -> their texts, changed on its disk
+        self.lasting: frozenset[Key] = NO_KEYS  # items damaged here or in the table, and not healed at the end
         self.full_until_us = 0  # its disk has no room until then
         self.lacks: frozenset[str] = frozenset()  # models that its schema does not have now
         self.returned: frozenset[str] = frozenset()  # that it has again, or at last, from its next boot on
@@ -228,6 +231,11 @@ class Device:
         self.timed = False  # the relay has told it the time since the boot: its last hello was answered
         self.clock_us = 0  # when its clock was set: at the boot, and by the first answer after it
         self.hidden: frozenset[Key] = NO_KEYS  # account-wide items that it has seen, and has no more for now
+
+    def is_rotten(self, key: Key, rev: int | None, image: Mapping[str, Any]) -> bool:
+        """Whether this image of the item has the very text that was put on the disk in that state."""
+        text = self.rotten.get((key, rev)) if rev is not None else None
+        return text is not None and image.get(TEXT) == text
 
 
 class Item:

@@ -212,9 +212,10 @@ class Damage:
             self._oracle.device_damaged(self._clock.now, device.device_id, key)
         else:
             text: str = image[TEXT]
-            rotten = encode_image({**image, TEXT: text[:-1] + ("-" if text[-1] != "-" else "+")})
+            text = text[:-1] + ("-" if text[-1] != "-" else "+")
+            rotten = encode_image({**image, TEXT: text})
             store.execute(f"UPDATE {table} SET image=? WHERE pk=? AND sk=?", (rotten, *key))
-            self._oracle.device_rotten(device.device_id, key, image[REV])
+            self._oracle.device_rotten(device.device_id, key, image[REV], text)
         store.load()  # what it remembers of the file it reads again
 
     # ---------------------------------------------------------------- whether it is healed

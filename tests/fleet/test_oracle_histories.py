@@ -406,11 +406,11 @@ def test_a_text_that_rotted_on_the_disk_may_be_read_and_no_other(healthy: dict[s
     index = healthy["busy"].first("device_saw", about("config#"))
     seen = healthy["busy"].calls[index]
     rotten = {**seen.values[4], "text": "+" + seen.values[4]["text"][1:]}
-    for told, expected in ((True, "pass"), (False, "fail")):
+    for told, expected in ((rotten["text"], "pass"), (rotten["text"] + "+", "fail"), (None, "fail")):
         history = healthy["busy"].copy()
         history.insert(index + 1, "device_saw", *seen.values[:4], rotten)
-        if told:
-            history.insert(index + 1, "device_rotten", seen.values[1], seen.values[2], seen.values[3])
+        if told is not None:
+            history.insert(index + 1, "device_rotten", seen.values[1], seen.values[2], seen.values[3], told)
         assert judged(history)["nothing-invented"].status == expected
 
 

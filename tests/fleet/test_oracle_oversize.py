@@ -65,21 +65,27 @@ def test_an_old_state_of_it_that_a_device_still_has_is_none_either() -> None:
     assert (found.failed, found.detail[:5]) == (0, "1 too")
 
 
-def rotten(device: str, told: str, size: int, *, logged: bool = True) -> str:
+def rotten(device: str, told: str, size: int = 0, *, logged: bool = True, lasts: str = "") -> str:
     """How nothing-invented ends when home-1 holds another text than was written, and `device` was told to be damaged;
-    the cloud has written one of `size` since."""
+    the cloud has written one of `size` since, if `logged`; the damage of the device `lasts` has not healed."""
     history = History()
     history.cloud(config("home-1"))
     history.push("home-1", config("home-1"))
     held = history.visible["home-1"][config("home-1")]
-    if told == "other rev":
-        history.oracle.device_rotten(device, config("home-1"), held["rev"] + 1)
-    elif told:
-        history.oracle.device_rotten(device, config("home-1"), held["rev"])
+    text = "+" + held["text"][1:]
+    if told:
+        rev = held["rev"] + 1 if told == "other rev" else held["rev"]
+        put = held["text"][::-1] if told == "other text" else text
+        history.oracle.device_rotten(device, config("home-1"), rev, put)
     if logged:
         cloud_writes(history, config("home-1"), size)
-    history.visible["home-1"][config("home-1")] = {**held, "text": "+" + held["text"][1:]}
-    return history.finish()["nothing-invented"].status
+    history.visible["home-1"][config("home-1")] = {**held, "text": text}
+    if lasts:
+        history.oracle.damage_lasts(history.tick(), lasts, config("home-1"))
+    found = history.finish()
+    assert found["digest-heals"].failed == (1 if lasts else 0)
+    assert logged or found["convergence"].failed == 1
+    return found["nothing-invented"].status
 
 
 def test_a_text_that_rotted_stays_where_the_item_became_too_large_and_nowhere_else() -> None:
@@ -88,7 +94,17 @@ def test_a_text_that_rotted_stays_where_the_item_became_too_large_and_nowhere_el
     assert rotten("home-1", "other rev", SIZE) == "fail", "another state was damaged"
     assert rotten("home-2", "this rev", SIZE) == "fail", "another device was damaged"
     assert rotten("home-1", "this rev", ITEM_BYTES_MAX - 1_000) == "fail", "a log that calls too large what is not"
-    assert rotten("home-1", "this rev", SIZE, logged=False) == "fail", "what can be sent has to heal"
+    assert rotten("home-1", "other text", SIZE) == "fail", "that text nobody put on the disk"
+    assert rotten("home-1", "this rev", logged=False) == "fail", "it was healed once"
+
+
+def test_a_text_that_rotted_and_never_healed_is_not_invented_but_a_damage_that_lasts() -> None:
+    assert rotten("home-1", "this rev", logged=False, lasts="home-1") == "pass"
+    assert rotten("home-1", "", logged=False, lasts="home-1") == "fail", "the damage was in the table"
+    assert rotten("home-1", "other rev", logged=False, lasts="home-1") == "fail", "another state was damaged"
+    assert rotten("home-1", "other text", logged=False, lasts="home-1") == "fail", "that text nobody put on the disk"
+    assert rotten("home-2", "this rev", logged=False, lasts="home-2") == "fail", "another device was damaged"
+    assert rotten("home-1", "this rev", logged=False, lasts="home-2") == "fail", "the damage of another lasts"
 
 
 @pytest.mark.parametrize("size", [80, ITEM_BYTES_MAX - 1_000])

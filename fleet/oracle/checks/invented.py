@@ -18,8 +18,9 @@ class NothingInvented(Check):
         "Nothing appears that no application wrote: every change of the table is the announced write of a cloud "
         "application, an operation that the item's device has sent, or a sweep; every operation sent carries a write "
         "of that device; every image, in the table, in the log and before an application, has the text that belongs "
-        "to its number, and on a device is the table's image. A text that was damaged on the device's disk may be read "
-        "until that is healed; for good where the table's item has become too large to be sent."
+        "to its number, and on a device is the table's image. The very text that a damage put on the device's disk may "
+        "be read until that is healed (see digest-heals); for good where the table's item has become too large to be "
+        "sent."
     )
 
     def image(self, t_us: int, device: str, key: Key, image: Mapping[str, Any], where: str) -> None:
