@@ -18,6 +18,7 @@ from fleet.run import execute
 QUESTION = "where does the time of a run go?"
 EVERY_S = 0.002
 MODULES = 15  # shown
+OTHER = "other"
 _ROOT = str(Path(__file__).resolve().parent.parent) + "/"
 _OURS = tuple(_ROOT + room for room in ("agent/", "cloud/", "fleet/", "reports/"))
 # The first that fits names the room.
@@ -37,7 +38,7 @@ ROOMS = (
 
 
 class Sampler:
-    """Counts samples by module. `other` is what is no part of this project."""
+    """Counts samples by module. OTHER is what is no part of this project: a room of its own, and no module."""
 
     def __init__(self) -> None:
         self.modules: Counter[str] = Counter()
@@ -46,7 +47,7 @@ class Sampler:
         # What a library does is counted for the module of ours that asked for it.
         while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
             frame = frame.f_back
-        self.modules["other" if frame is None else frame.f_code.co_filename.removeprefix(_ROOT)] += 1
+        self.modules[OTHER if frame is None else frame.f_code.co_filename.removeprefix(_ROOT)] += 1
 
     @property
     def samples(self) -> int:
@@ -54,7 +55,7 @@ class Sampler:
 
 
 def room_of(module: str) -> str:
-    return next((room for prefix, room in ROOMS if module.startswith(prefix)), "other")
+    return next((room for prefix, room in ROOMS if module.startswith(prefix)), OTHER)
 
 
 def run(effort: Effort) -> Result:
@@ -69,10 +70,10 @@ def run(effort: Effort) -> Result:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-    return _result(sampler)
+    return profile_of(sampler)
 
 
-def _result(sampler: Sampler) -> Result:
+def profile_of(sampler: Sampler) -> Result:
     result = Result("profile", QUESTION)
     total = max(sampler.samples, 1)
     rooms: Counter[str] = Counter()
@@ -80,6 +81,7 @@ def _result(sampler: Sampler) -> Result:
         rooms[room_of(module)] += samples
     for room, samples in sorted(rooms.items(), key=lambda entry: (-entry[1], entry[0])):
         result.rows.append(Row(room, 100 * samples / total, "%", samples, 0.0, "room"))
-    for module, samples in sorted(sampler.modules.items(), key=lambda entry: (-entry[1], entry[0]))[:MODULES]:
+    modules = {module: samples for module, samples in sampler.modules.items() if module != OTHER}
+    for module, samples in sorted(modules.items(), key=lambda entry: (-entry[1], entry[0]))[:MODULES]:
         result.rows.append(Row(module, 100 * samples / total, "%", samples, 0.0, "module"))
     return result

@@ -64,6 +64,12 @@ def test_several_subjects_are_each_measured_in_a_process_of_its_own(tmp_path: Pa
     assert {name for name in set(sys.modules) - modules if name.startswith("benchmarks.")} == set()
 
 
+def test_what_is_no_part_of_the_project_is_a_room_and_no_module_of_a_profile() -> None:
+    sampler = sampling.Sampler()
+    sampler(0, None)
+    assert [(row.name, row.value, row.note) for row in sampling.profile_of(sampler).rows] == [("other", 100.0, "room")]
+
+
 def test_a_subject_that_does_not_exist_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         benchmarks.main(["speed"])
