@@ -25,6 +25,9 @@ from fleet.world.workers import Workers
 
 RETRY_BASE_US: Final = 100_000
 RETRY_CAP_US: Final = 10_000_000
+# A record that is past its life has failed so often before it is given up: a stream keeps one for a day, in which no
+# share of refused requests that a scenario draws makes all tries fail; a life of minutes has few tries.
+ATTEMPTS_MIN: Final = 100
 AT_ONCE_US: Final = 5_000  # after a full batch the next is asked for without waiting for a poll
 
 
@@ -221,7 +224,7 @@ class Shards(Workers):
             # A replay, or a lost lease: whoever has the shard now does it.
             task.work = None
             worker.running.pop(task, None)
-        elif age_ms > self.settings.record_life_us // 1000 and task.attempt > 20:
+        elif age_ms > self.settings.record_life_us // 1000 and task.attempt > ATTEMPTS_MIN:
             self.probes["record_given_up"] += 1
             self._finished(task)
         else:

@@ -388,9 +388,20 @@ def test_a_record_that_fails_for_longer_than_it_lives_is_given_up() -> None:
     cloud.relay.broken = "s1"
     cloud.put(1)
     cloud.put(2)
-    cloud.run(400)
+    cloud.run(1_200)
     assert cloud.probes["record_given_up"] == 1
     assert cloud.world.idle()
+
+
+def test_a_record_that_fails_for_some_minutes_is_done_after_all_however_short_its_life_is() -> None:
+    cloud = Cloud(shards=1, record_life="1m")
+    cloud.relay.broken = "s1"
+    cloud.put(1)
+    cloud.run(600)
+    cloud.relay.broken = ""
+    cloud.settle()
+    cloud.copied()
+    assert cloud.probes["record_failed"] > 20 and not cloud.probes["record_given_up"]
 
 
 def test_throttled_and_silent_requests_reach_the_relay_and_nothing_is_forgotten() -> None:
