@@ -27,7 +27,9 @@ _ROLLED_BACK: Final = Outcome.ROLLED_BACK
 class Receiving:
     """Base of Session, which has the attributes."""
 
-    __slots__ = ("_gap_at", "_hello_at", "_hello_open", "_hello_sent_at", "_hello_wanted", "_tails")  # set in both
+    __slots__ = (
+        "_asked_at", "_gap_at", "_hello_at", "_hello_open", "_hello_sent_at", "_hello_wanted", "_part_at", "_tails"
+    )  # set in both  # fmt: skip
 
     config: AgentConfig
     nonces: dict[FeedName, str]
@@ -35,6 +37,7 @@ class Receiving:
     random: ids.Random
     replica: Replica
     store: Store
+    _asked_at: int  # the first of the hellos that wait for their answers
     _early: Early
     _gap_at: int
     _hello_at: int
@@ -42,6 +45,7 @@ class Receiving:
     _hello_sent_at: int
     _hello_wanted: bool
     _now: int
+    _part_at: int  # when the last part of a snapshot came
     _parts: Parts
     _tails: dict[FeedName, tuple[str, int]]  # of feeds of which the last hello's answer has not all come
 
@@ -121,16 +125,25 @@ class Receiving:
         if self._gap_at == NEVER:
             self._gap_at = self._now + self.config.gap_wait_ms
 
+    def wait_for_parts(self) -> None:
+        """More is on its way, and on a slow link it takes about as long again as the part that came. Asked before that,
+        the relay would put another whole answer behind it, and the link would never get to its end. Of any answer: what
+        the last hello asked for stands behind those before it."""
+        config = self.config
+        took_ms = self._now - max(self._part_at, self._asked_at)
+        self._part_at = self._now
+        wait_ms = min(max(config.resend_base_ms, 2 * took_ms), config.resend_cap_ms)
+        self._hello_at = max(self._hello_at, self._now + wait_ms)
+
     def on_snapshot(self, part: Snapshot) -> None:
         """Parts are gathered until all are there; another snapshot of the same feed starts anew (rule 13)."""
         feed = part.feed
+        self.wait_for_parts()
         if self.nonces.get(feed) != part.nonce or not 0 <= part.part < part.parts <= self.config.snapshot_parts_max:
             self.probes["stale_snapshot"] += 1
             return
         items = self._parts.add(part)
         if items is None:
-            if not self._hello_open:  # more of it is on its way: asked again, it would begin anew
-                self._hello_at = max(self._hello_at, self._now + self.config.resend_base_ms)
             return
         outcome = self.replica.snapshot(part, items)
         if outcome is _ROLLED_BACK:

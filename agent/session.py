@@ -92,7 +92,7 @@ class Session(Receiving):
         self._connect_at = self._hello_at = self._resend_at = self._gap_at = self._stable_at = self._due_at = NEVER
         self._connect_attempts = self._hello_attempts = self._resend_attempts = 0
         self._hello_n = self._hello_acked_u = 0  # the last hello's number, and what was acknowledged when it was sent
-        self._hello_sent_at = -NEVER
+        self._hello_sent_at = self._asked_at = self._part_at = -NEVER
         self._hello_open = self._hello_wanted = False  # the last hello has no answer yet; another is due before long
         self._batch_sent_at = NEVER  # when the batch in flight was first sent since boot
         self._pause_until, self.wait_reason = -NEVER, ""  # the relay wants no message before; why, until it answers
@@ -321,6 +321,8 @@ class Session(Receiving):
         self._hello_n += 1
         self._hello_open, self._hello_wanted = True, False
         self._hello_sent_at = self._now
+        if not self._hello_attempts:
+            self._asked_at = self._now
         self._hello_acked_u = self.store.identity.acked_u
         self._tails = {}
         schema = self.database.schema.version

@@ -40,6 +40,8 @@ class DamagedSide(AppSide):
             self._settle()
         item = self._items.get(key) or self._find_item(key)
         if item is not None:
+            if not item.untold:
+                self._before_damage[key] = item.logged
             self._put_back(t_us, item, image)
             if item.feed is not None:  # devices that are behind still get rows from before
                 item.log_epoch, item.log_seq = item.feed.epoch, item.feed.seq

@@ -63,6 +63,7 @@ class Ledger:
         self._devices: dict[str, Device] = {}
         self._feeds: dict[FeedId, Feed] = {}
         self._items: dict[Key, Item] = {}
+        self._before_damage: dict[Key, int] = {}  # the state last logged when the table's item was damaged
         self._dead: deque[tuple[int, Item]] = deque()
         # Records of one transaction come one by one: what they mean together is settled at the next call.
         self._open: list[Sent | Move] = []
@@ -170,6 +171,7 @@ class Ledger:
         item.last_sent = None  # no cycle: memory comes back at once
         if self._items.get(key) is item:
             del self._items[key]
+            self._before_damage.pop(key, None)
             if item.wide is not None and item.feed is not None:
                 del item.feed.items[key]
                 for member in item.feed.members:

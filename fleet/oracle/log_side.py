@@ -97,13 +97,18 @@ class LogSide(Ledger):
             if image is not None and (item.image is None or image.get("text") != item.image.get("text")):
                 checks.invented.image(t_us, owner, key, image, "in the log")
             index = _logged_index(item, rev)
+        if item.untold and self._before_damage.get(key, item.logged) <= index < item.logged:
+            checks.dense.excused += 1
+            return
         if index < item.logged or index == UNKNOWN:
             checks.dense.older(t_us, owner, key, item.at(item.logged), rev, feed.id, feed.seq)
             return
         item.logged = index
         item.log_epoch = feed.epoch
         item.log_seq = feed.seq
-        item.untold = False
+        if item.untold:
+            item.untold = False
+            self._before_damage.pop(key, None)
         checks.logged.logged()
         head = row.get("head")
         older = index < item.op_index or _is_earlier_form(item, index, row.get("image"))

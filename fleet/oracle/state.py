@@ -208,7 +208,7 @@ class Device:
         self.restored = False
         self.undone: str | None = None  # HEAD's epoch when disk or table were put back, until a snapshot of a later one
         self.undone_us = 0  # when that was
-        self.recalled: set[int] = set()  # operations sent anew that HEAD passed, and whose verdicts it may not keep
+        self.recalled: dict[int, int] = {}  # an old disk's operation -> from what on HEAD need not keep its verdict
         self.redone: set[int] = set()  # decided operations that a table put back does not have: they may be again
         self.damaged: dict[str, tuple[int, int]] = {}  # model -> items damaged now, and when the last one was healed
         self.unanswered = 0  # questions about digests since the last boot, without a whole answer

@@ -67,7 +67,7 @@ class WireSide(RestoredSide):
             first = message.first_u
             for u in [u for u in ops if u < first]:  # in any order: an old disk may number other ones alike
                 ops.pop(u).image = NO_IMAGE  # it is not sent again; the image holds the whole message in memory
-                d.recalled.discard(u)
+                d.recalled.pop(u, None)
         waiting = len(ops)
         known = 0
         for op in message.ops:
@@ -394,7 +394,9 @@ class WireSide(RestoredSide):
                 return  # a copy in the same epoch may have let the relay forget verdicts
             told = message.verdicts
             for u, sent in d.ops.items():
-                if u <= up and sent.fate is not None and (told or sent.fate) and u not in d.recalled:
+                if u > up or up >= d.recalled.get(u, up + 1):
+                    continue
+                if sent.fate is not None and (told or sent.fate):
                     acked.verdicts(t_us, d.name, up, told, u, sent.fate, sent.item.key if sent.item else None)
         elif d.past is not None and message.epoch in d.past:
             acked.ack(t_us, d.name, None, up, message.upid, *d.past[message.epoch], message.epoch)
@@ -444,17 +446,21 @@ class WireSide(RestoredSide):
 def _recall(d: Device, batch: Sequence[Operation]) -> None:
     """A disk that was put back may hold a batch of which the device has heard since that it is decided, and it sends it
     again. It was forgotten when the device sent what comes after. HEAD still tells of the last batch that it passed,
-    whose last operation it names by its id. Of those before, acks that are on their way may tell, but HEAD need not."""
+    whose last operation it names by its id. Of those before, acks that are on their way may tell, but HEAD need not:
+    nor of the last one, once what the newer disk sent after it, and was on its way, has come."""
     is_last = any(op.u == d.head_up and op.id == d.head_id for op in batch)
+    later = min((u for u, sent in d.ops.items() if sent.fate is None and u > batch[-1].u), default=None)
     for op in batch:
         sent = d.ops.get(op.u)
         if sent is None or sent.fate is not None:
             continue
         if is_last and op.u <= d.head_up:
             sent.fate = d.verdicts.get(str(op.u), "")
+            if later is not None:
+                d.recalled[op.u] = later
         elif (verdict := d.decided.verdict(op.u, op.id)) is not None:
             sent.fate = verdict
-            d.recalled.add(op.u)
+            d.recalled[op.u] = 0
 
 
 def _changed_us(item: Item) -> int:

@@ -459,6 +459,25 @@ def test_a_snapshot_whose_parts_still_come_is_not_asked_for_again() -> None:
     assert len(hellos(device)) >= 1
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_on_a_slow_link_the_next_hello_waits_for_twice_as_long_as_the_last_part_took(answered: bool) -> None:
+    """Each hello would put another whole answer behind the one that is coming."""
+    device, hello = connected_again()
+    if answered:
+        asked_with_tails(device, hello, 1, FEED + "1")
+    took_ms, stale = 10 * AgentConfig().resend_base_ms, {"nonce": "of an earlier answer"}
+    for number in range(9):
+        other = stale if number % 2 else {}
+        device.hear(part(device, number, 10, setting(number, f"s{number}"), epoch=FEED + "1", seq=1, **other))
+        device.sent()  # while the first one was on its way, nobody knew how slow the link is
+        device.advance(took_ms)
+    assert hellos(device) == []
+    device.advance(took_ms - 1)
+    assert hellos(device) == []
+    device.advance(AgentConfig().resend_cap_ms)
+    assert len(hellos(device)) >= 1
+
+
 def test_the_answer_to_an_earlier_hello_or_one_of_before_the_boot_is_no_answer() -> None:
     device, hello = joining()
     for n in (hello.n - 1, hello.n + 1, 0, 1):

@@ -1137,6 +1137,18 @@ def test_head_need_not_keep_a_verdict_of_before_its_last_batch_for_an_old_disk(p
     assert (told(h, "no-acked-write-lost") == "fail") is passed_it_last
 
 
+@pytest.mark.parametrize("passed_the_newer", [True, False])
+def test_nor_one_of_its_last_batch_once_what_the_newer_disk_sent_after_it_has_come(passed_the_newer: bool) -> None:
+    h = begun()
+    decided_before(h, "lost")
+    set_back(h, D)
+    h.send(D, h.batch(D, h.outbox[D][:2]))
+    if passed_the_newer:
+        h.ingest(D)
+    h.ack(D, verdicts={})
+    assert (told(h, "no-acked-write-lost") == "fail") is not passed_the_newer
+
+
 @pytest.mark.parametrize("case", ["another id", "not put back", "another epoch", "table put back", "long ago"])
 def test_it_may_not_where_head_has_not_passed_that_operation_lately_in_its_epoch(case: str) -> None:
     h = begun()
@@ -1420,3 +1432,35 @@ def test_a_row_read_before_an_item_existed_anew_shows_none_and_never_one_after_i
         h.log(config(D), None)
         h.log(config(D))
         assert (h.results()["feed-dense"].status == "fail") is logged_before
+
+
+@pytest.mark.parametrize(
+    ("states", "logged", "row", "fails"),
+    [(1, 1, 0, False), (2, 1, 1, False), (2, 2, 0, True), (2, 2, 1, False)],
+)
+def test_a_row_read_before_a_damage_may_come_after_it_and_none_from_before_the_last_one_logged(
+    states: int, logged: int, row: int, fails: bool
+) -> None:
+    """`states`: what the cloud wrote; `logged`: how many of them before the damage; `row`: which one after it."""
+    h = begun()
+    images: list[dict[str, Any]] = []
+    for n in range(states):
+        h.cloud(config(D))
+        images.append(dict(h.table[config(D)]))
+        if n < logged:
+            h.log(config(D))
+    h.change(D, config(D))
+    h.log(config(D), images[row])
+    assert (h.results()["feed-dense"].status == "fail") is fails
+    assert h.oracle.checks.dense.excused == (not fails)
+
+
+def test_once_the_damaged_state_is_logged_no_row_may_show_what_was_before_it() -> None:
+    h = begun()
+    h.cloud(config(D))
+    h.log(config(D))
+    before = dict(h.table[config(D)])
+    h.change(D, config(D))
+    h.log(config(D))
+    h.log(config(D), before)
+    assert told(h, "feed-dense") == "fail"

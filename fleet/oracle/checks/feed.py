@@ -19,12 +19,13 @@ class FeedDense(Check):
         "The log of a feed is dense, immutable and in commit order: within a feed epoch every row has the number after "
         "the row before it, a new epoch sorts after the old one and starts at 1, no row changes or goes before its "
         "time, the images of one item appear in the order of its commits, and a row's head claims no operation that "
-        "its image does not contain. One exception, counted: of several workers that find a log empty at once, each "
+        "its image does not contain. Two exceptions, counted. Of several workers that find a log empty at once, each "
         "begins an epoch; the one that sorts last lives on. A row of an epoch before it that comes late, from a worker "
         "that had read the log earlier, is read by nobody: every cursor in the living epoch stems from a snapshot that "
-        "has what that row has."
+        "has what that row has. And a silent damage in the table is no commit: a worker that read the item before it "
+        "may append what it read after it, if nothing later than that was logged before the damage."
     )
-    excuse = "rows of epochs that lost a race to begin"
+    excuse = "rows of epochs that lost a race to begin, or with what was read before a damage"
 
     def appended(self) -> None:
         self.checked += 1
