@@ -152,7 +152,7 @@ class AppSide(WireSide):
         if item.receives and not own:
             seen = self._seen(d, item)
             index = self._until_gone(t_us, item, seen)
-            if index > seen:
+            if index > seen and not (item.own == LOST and self._is_over(t_us, item, seen)):
                 self._reached(d, item, index, t_us)
         self._vanish(t_us, d, item)
         if own and item.sends:
@@ -173,11 +173,13 @@ class AppSide(WireSide):
         over. A device that hears late what there was may get the states after that one still, deletion or not. What
         Item.find says of no item, if there is none."""
         index = item.find(None, seen)
-        for later in range(max(seen + 1, item.base), index if index >= seen else item.index + 1):
-            left_us = self._left_us(item, item.at(later), t_us)
-            if left_us is not None and left_us <= ahead_us(t_us):
-                return later
-        return index
+        states = range(max(seen + 1, item.base), index if index >= seen else item.index + 1)
+        return next((later for later in states if self._is_over(t_us, item, later)), index)
+
+    def _is_over(self, t_us: int, item: Item, index: int) -> bool:
+        """Whether the life of the state at `index` has ended. Below a lost write it is gone then, and tells of no more."""
+        left_us = self._left_us(item, item.at(index), t_us)
+        return left_us is not None and left_us <= ahead_us(t_us)
 
     def _ended_in_cloud(self, d: Device, item: Item, t_us: int) -> bool:
         """Whether a state that the device did not show, or not yet, was swept by the table or is over: its life may

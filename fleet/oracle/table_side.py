@@ -13,7 +13,7 @@ from fleet.oracle.decided import Decided
 from fleet.oracle.ledger import Move, TableRecord
 from fleet.oracle.log_side import Image, LogSide
 from fleet.oracle.payload import REV
-from fleet.oracle.state import ACCEPTED, FLAGGED, HOUR_US, LOST, NO_WRITES, SWEPT, Device, Item, Sent
+from fleet.oracle.state import ACCEPTED, FLAGGED, GONE, HOUR_US, LOST, NO_WRITES, SWEPT, Device, Item, Sent
 
 
 class TableSide(LogSide):
@@ -374,6 +374,9 @@ class TableSide(LogSide):
             elif verdict == "lost":
                 mine = item.rev is not None and item.op_index == item.index and item.op_epoch == sent.epoch
                 to_itself = mine and item.receives and item.model.conflict == "latest"
+                if to_itself and (item.key, GONE) in device.rotten:
+                    checks.policy.excused += 1
+                    to_itself = False
                 checks.policy.lost(t_us, device.name, item.key, u, to_itself, item.rev)
             if item.last_sent is sent and item.pending is NO_WRITES:
                 item.own = LOST if verdict else ACCEPTED

@@ -1269,6 +1269,30 @@ def test_below_a_lost_write_there_is_nothing_where_the_disk_has_lost_the_item_an
     assert (told(h, "monotone-reads") == "fail") is not damaged
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_an_item_that_is_over_below_a_lost_write_tells_of_no_deletion(over: bool) -> None:
+    """What the cloud wrote before it deleted the item may still come then, and not where the device has been told so."""
+    h, lease = begun(), (f"device#{D}", "lease#l1")
+    h.hello(D)
+    h.ack(D, n=1)
+    h.write(D, lease, "create", life_s=5 if over else 500)
+    h.sync_up(D)
+    h.push(D, lease)
+    h.cloud(lease, life_s=500)
+    h.log(lease)
+    later = dict(h.table[lease])
+    h.write(D, lease, life_s=3)
+    h.pass_s(10)
+    h.cloud(lease, "delete")
+    h.send(D)
+    h.ingest(D, {str(h.last_u[D]): "lost"})
+    h.ack(D)
+    h.expire(D, lease, own=False)
+    h.catch_up(D, f"device#{D}")
+    h.see(D, lease, later)
+    assert (told(h, "no-resurrection") == "fail") is not over
+
+
 @pytest.mark.parametrize("silently", [True, False])
 def test_a_deletion_that_came_to_nothing_shows_the_item_again_where_nobody_has_told_of_its_end(silently: bool) -> None:
     h = begun()
@@ -1288,6 +1312,23 @@ def test_a_deletion_that_came_to_nothing_shows_the_item_again_where_nobody_has_t
         h.ack(D)
     h.see(D, setting(D), old)
     assert (told(h, "no-resurrection") == "fail") is not silently
+
+
+@pytest.mark.parametrize("healed", [False, True])
+def test_a_device_may_lose_to_itself_where_its_disk_has_lost_the_item_and_nowhere_else(healed: bool) -> None:
+    h = begun()
+    h.write(D, setting(D), "create")
+    h.sync_up(D)
+    h.push(D, setting(D))
+    h.lose(D, setting(D))
+    if healed:
+        h.heal(D, setting(D))
+    h.write(D, setting(D), "update" if healed else "create")
+    h.send(D)
+    h.ingest(D, {str(h.last_u[D]): "lost"})
+    h.ack(D)
+    assert (told(h, "conflict-policy") == "fail") is healed
+    assert h.oracle.checks.policy.excused == (not healed)
 
 
 # ---------------------------------------------------------------- digests
