@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from agent import outgoing, restating
 from agent.events import NEVER, ONLINE
 from agent.protocol import digest
-from agent.protocol.messages import APART_MAX, Claim, Compared, Key
+from agent.protocol.messages import APART_MAX, Claim, Compared, FeedName, Key
 from agent.protocol.schema import Model
 from agent.records import ROW
 from agent.restating import Restatement
@@ -284,6 +284,14 @@ class Digests:
     def _forget(self, name: str) -> None:
         self._suspicions.pop(name, None)
         self._first_ms.pop(name, None)
+
+    def snapshot_loaded(self, feed: FeedName) -> None:
+        """What differed before it differs no more. A table that was put back may differ in the same way once more."""
+        models = self.session.database.schema.models
+        for name in list(self._suspicions):
+            model = models.get(name)
+            if model is None or (model.receives and model.feed == feed):
+                self._forget(name)
 
     # ---------------------------------------------------------------- healing
 

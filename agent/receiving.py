@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent import ids
 from agent.config import AgentConfig
@@ -17,6 +17,9 @@ from agent.parts import Parts
 from agent.protocol.messages import FeedName, Rows, Snapshot
 from agent.replica import Outcome, Replica
 from agent.store import Store
+
+if TYPE_CHECKING:
+    from agent.digests import Digests
 
 _APPLIED: Final = Outcome.APPLIED  # looked up once, as in agent.session
 _GAP: Final = Outcome.GAP
@@ -32,6 +35,7 @@ class Receiving:
     )  # set in both  # fmt: skip
 
     config: AgentConfig
+    digests: Digests
     nonces: dict[FeedName, str]
     probes: Counter[str]
     random: ids.Random
@@ -150,6 +154,7 @@ class Receiving:
             self.rolled_back()
         elif outcome is _APPLIED:
             self.probes["snapshot_loaded"] += 1
+            self.digests.snapshot_loaded(feed)
             self.nonces[feed] = ids.nonce(self.random)
             self._early.forget(feed)
             self._hello_open = False

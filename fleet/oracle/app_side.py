@@ -177,7 +177,7 @@ class AppSide(WireSide):
         return next((later for later in states if self._is_over(t_us, item, later)), index)
 
     def _is_over(self, t_us: int, item: Item, index: int) -> bool:
-        """Whether the life of the state at `index` has ended. Below a lost write it is gone then, and tells of no more."""
+        """Whether the life of the state at `index` has ended. Below a lost write it is gone then."""
         left_us = self._left_us(item, item.at(index), t_us)
         return left_us is not None and left_us <= ahead_us(t_us)
 

@@ -139,7 +139,7 @@ class DamagedSide(AppSide):
             count, healed_us = d.damaged.get(model, (0, -JUST_NOW_US))
             if count or t_us - healed_us <= JUST_NOW_US:
                 continue
-            if self._outlives_its_record(t_us, d, model):
+            if d.old_epoch or self._outlives_its_record(t_us, d, model):
                 alarms.excused += 1
             else:
                 alarms.alarm(t_us, d.name, model)

@@ -320,6 +320,20 @@ def test_what_covers_a_difference_for_a_while_does_not_make_it_younger() -> None
     assert device.session.digests._first_ms == {} == device.session.digests._suspicions
 
 
+def test_a_snapshot_ends_what_was_suspected_of_its_feed() -> None:
+    """The table may be put back, and differ in the very same way once more: for another reason, and anew."""
+    made = filled(AgentConfig(digest_period_ms=0))
+    device, message = asked(made)
+    differs = {"Config": "1" * 16, "Setting": "2" * 16, "Notice": "3" * 16, "Status": "4" * 16}
+    device.hear(Compared(hn=message.hn, n=message.n, differs=differs, after_ms=60 * MINUTE_MS))
+    assert set(device.session.digests._suspicions) == set(differs)
+    device.store.drop_cursor("device")
+    made.disconnect()
+    go(made, 5_000)
+    assert device.store.cursors["device"]
+    assert set(device.session.digests._suspicions) == set(device.session.digests._first_ms) == {"Notice", "Status"}
+
+
 def test_a_difference_that_others_covered_is_asked_about_again_at_once() -> None:
     """Another model differs, too, and is young: the old one does not wait for it, since others may cover it again."""
     made = filled(AgentConfig(digest_period_ms=0, digest_retry_ms=1_000))

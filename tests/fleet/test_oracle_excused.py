@@ -1271,7 +1271,7 @@ def test_below_a_lost_write_there_is_nothing_where_the_disk_has_lost_the_item_an
 
 @pytest.mark.parametrize("over", [True, False])
 def test_an_item_that_is_over_below_a_lost_write_tells_of_no_deletion(over: bool) -> None:
-    """What the cloud wrote before it deleted the item may still come then, and not where the device has been told so."""
+    """What the cloud wrote before it deleted the item may still come then, else not."""
     h, lease = begun(), (f"device#{D}", "lease#l1")
     h.hello(D)
     h.ack(D, n=1)
@@ -1394,6 +1394,20 @@ def test_an_alarm_is_excused_on_a_copied_device_and_for_a_moment_after_the_heal(
     h.compared(D, ["Config"])
     copied(h, D)
     assert told(h, "no-false-alarm") == "fail", "it was before"
+
+
+@pytest.mark.parametrize("case", ["does not know yet", "knows", "nobody put it back"])
+def test_a_device_may_be_told_that_it_differs_from_a_table_that_was_put_back_until_it_knows(case: str) -> None:
+    h = begun()
+    if case != "nobody put it back":
+        put_back(h)
+    if case == "knows":
+        h.write(D, status(D), "create")
+        h.send(D, h.batch(D, h.outbox[D], NEW))
+    h.compared(D, ["Config"])
+    excused = case == "does not know yet"
+    assert (told(h, "no-false-alarm") == "fail") is not excused
+    assert h.oracle.checks.alarms.excused == excused
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,12 @@ class NoFalseAlarm(Check):
     name = "no-false-alarm"
     statement = (
         "A device is told that it differs from the table for good, which makes it ask for a snapshot or restate a "
-        "model, only where an item of this model is, or a moment ago was, damaged behind everybody's back. One "
-        "exception, counted: a change of such an item has had no row for longer than a stream keeps a record and a "
-        "worker lives; a real stream would have lost it."
+        "model, only where an item of this model is, or a moment ago was, damaged behind everybody's back. Two "
+        "exceptions, counted: a change of such an item has had no row for longer than a stream keeps a record and a "
+        "worker lives; a real stream would have lost it. And the table was put back, which a device that has said no "
+        "hello since does not know: it does differ."
     )
-    excuse = "alarms about changes whose rows came later than a record lives"
+    excuse = "alarms about changes whose rows came later than a record lives, or about a table that was put back"
 
     def compared(self) -> None:
         """A device was told what became of a comparison."""

@@ -13,8 +13,9 @@ class ConflictPolicy(Check):
     statement = (
         "Where both sides wrote an item, the policy of its model decides, against the very state that is replaced: "
         "with `latest` an operation takes effect only over an older stamp (a tie is the cloud's), with `cloud` only "
-        "over what a device wrote. With `latest` no device loses to what it wrote itself in the same epoch. One exception, "
-        "counted: a device whose disk has lost that item knows no stamp to go beyond, and its clock may have gone back."
+        "over what a device wrote. With `latest` no device loses to what it wrote itself in the same epoch. One "
+        "exception, counted: a device whose disk has lost that item knows no stamp to go beyond, and its clock may "
+        "have gone back."
     )
     excuse = "operations lost to what the device's disk had lost"
 
