@@ -151,7 +151,9 @@ class AppSide(WireSide):
             self.checks.expired.dropped(t_us, device, key, rev, min(-left_us, t_us - max(d.clock_us, d.full_until_us)))
         if item.receives and not own:
             seen = self._seen(d, item)
-            index = self._until_gone(t_us, item, seen)
+            # Below a lost write there may be what was seen before it: if that is over, nothing later is known.
+            is_below = item.own == LOST and rev != item.at(seen)
+            index = self._until_gone(t_us, item, seen, seen if is_below else seen + 1)
             if index > seen:
                 self._reached(d, item, index, t_us)
         self._vanish(t_us, d, item)
@@ -168,12 +170,12 @@ class AppSide(WireSide):
             item.visible = None
             item.shown_us = t_us
 
-    def _until_gone(self, t_us: int, item: Item, seen: int) -> int:
-        """The index of the earliest state after `seen` that no application can read now: no item, or one whose life is
-        over. A device that hears late what there was may get the states after that one still, deletion or not. What
+    def _until_gone(self, t_us: int, item: Item, seen: int, first: int) -> int:
+        """The index of the earliest state from `first` on that no application can read now: no item, or one whose life
+        is over. A device that hears late what there was may get the states after that one still, deletion or not. What
         Item.find says of no item, if there is none."""
         index = item.find(None, seen)
-        for later in range(max(seen + 1, item.base), index if index >= seen else item.index + 1):
+        for later in range(max(first, item.base), index if index >= seen else item.index + 1):
             left_us = self._left_us(item, item.at(later), t_us)
             if left_us is not None and left_us <= ahead_us(t_us):
                 return later
