@@ -152,7 +152,8 @@ class AppSide(WireSide):
         if item.receives and not own:
             seen = self._seen(d, item)
             index = self._until_gone(t_us, item, seen)
-            if index > seen and not (item.own == LOST and self._is_over(t_us, item, seen)):
+            is_below = item.own == LOST and rev != item.at(seen)  # a lost write was above what was seen
+            if index > seen and not (is_below and self._is_over(t_us, item, seen)):
                 self._reached(d, item, index, t_us)
         self._vanish(t_us, d, item)
         if own and item.sends:
@@ -169,15 +170,15 @@ class AppSide(WireSide):
             item.shown_us = t_us
 
     def _until_gone(self, t_us: int, item: Item, seen: int) -> int:
-        """The index of the earliest state after `seen` that no application can read now: no item, or one whose life is
-        over. A device that hears late what there was may get the states after that one still, deletion or not. What
+        """The index of the earliest state after `seen` that no application can read now: no item, or one whose life
+        is over. A device that hears late what there was may get the states after that one still, deletion or not. What
         Item.find says of no item, if there is none."""
         index = item.find(None, seen)
         states = range(max(seen + 1, item.base), index if index >= seen else item.index + 1)
         return next((later for later in states if self._is_over(t_us, item, later)), index)
 
     def _is_over(self, t_us: int, item: Item, index: int) -> bool:
-        """Whether the life of the state at `index` has ended. Below a lost write it is gone then."""
+        """Whether the life of the state at `index` has ended."""
         left_us = self._left_us(item, item.at(index), t_us)
         return left_us is not None and left_us <= ahead_us(t_us)
 

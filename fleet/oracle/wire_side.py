@@ -138,6 +138,8 @@ class WireSide(RestoredSide):
             d.idle = 0
         else:
             writes = self._writes_of(t_us, d, item, op)
+            if not writes and d.restating and self._is_late(d, epoch, op):
+                d.idle = 0
         if item.period_us and writes:
             first_us = writes[0][2]
             # A write that comes before its item's turn in a new epoch goes with what is sent anew.
@@ -153,6 +155,12 @@ class WireSide(RestoredSide):
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, item.key, kind, op.updated, op.image, item, rev, writes)
         item.last_sent = d.ops[u] = sent
+
+    def _is_late(self, d: Device, epoch: str, op: Operation) -> bool:
+        """Whether the epoch that HEAD has states anew, once, what was written before the end of the writes: a device
+        that was quarantined until then has all of it to send. What goes up for what came down is stamped later."""
+        stopped_us = self._stopped_us
+        return stopped_us is not None and epoch == d.head_epoch and op.updated * 1000 - self._start_us <= stopped_us
 
     def _writes_of(self, t_us: int, d: Device, item: Item, op: Operation) -> list[Write]:
         """The writes that an operation carries: its own one last, before it those that it supersedes."""

@@ -1478,6 +1478,22 @@ def test_a_restore_begins_the_count_of_its_own_device_anew() -> None:
         assert (told(h, "quiet-after-convergence") == "fail") is fails
 
 
+@pytest.mark.parametrize(("late", "adopts"), [(True, True), (False, True), (True, False)])
+def test_what_a_new_epoch_states_anew_is_progress_if_it_was_written_before_the_end(late: bool, adopts: bool) -> None:
+    h = begun()
+    copied(h, D)
+    if adopts:
+        adopted(h, D)
+    ended = h.stamp()
+    calm(h)
+    h.pass_s(60)
+    for n in range(MESSAGES_MAX + 8):
+        op = Op(n + 1, "delete", f"id{n}", fault(D, f"q{n}"), ended if late else h.stamp())
+        h.send(D, h.batch(D, [op], NEW))
+        h.heads[D] = {**h.heads[D], "up": n + 1}
+    assert (told(h, "quiet-after-convergence") == "fail") is not (late and adopts)
+
+
 def test_a_row_read_before_an_item_existed_anew_shows_none_and_never_one_after_it_was_logged() -> None:
     for logged_before in (False, True):
         h = begun()
