@@ -39,8 +39,8 @@ class Order:
     """One command, of a device."""
 
     __slots__ = (
-        "ends_us", "expires_us", "final", "heard_us", "kept", "key", "lost", "present", "ran", "reached_us", "reboots",
-        "recorded",
+        "absences", "away_us", "ends_us", "expires_us", "final", "heard_us", "kept", "key", "lost", "present", "ran",
+        "reached_us", "reboots", "recorded",
     )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
@@ -56,6 +56,17 @@ class Order:
         self.final: str | None = None  # the first final state that the table has had
         self.present: str | None = None  # the state that it has
         self.recorded: tuple[int, int] | None = None  # when its device last wrote its result, and that life's end
+        self.absences = 0  # times of that life in which its device had no answer of the relay, short ones left out
+        self.away_us = 0  # how long they were
+
+    def was_away(self, from_us: int, until_us: int, least_us: int) -> None:
+        """Its device had no answer in that time, which is no short one if it is longer than `least_us`."""
+        if self.recorded is not None and until_us - from_us >= least_us:
+            began_us, ends_us = self.recorded
+            time_us = min(until_us, ends_us) - max(from_us, began_us)
+            if time_us > 0:
+                self.away_us += time_us
+                self.absences += 1
 
     @property
     def is_open(self) -> bool:
@@ -100,7 +111,7 @@ class CommandSide(FinalSide):
         self._unheard: dict[str, list[Order]] = {}  # by device: reached it, and no answer of the relay has since
         self._heard: dict[str, list[Order]] = {}  # by device: one has, and the device has not booted since
         self._answered_us: dict[str, int] = {}  # by device: the relay's last answer
-        self._away: dict[str, list[tuple[int, int]]] = {}  # by device: times without an answer that a result may end in
+        self._recorded: dict[str, list[Order]] = {}  # by device: it has written a result, which the table has not yet
         self._refetching: dict[str, Refetch] = {}  # by device: it has no place in its feed now
         self._refetched: dict[str, list[Refetch]] = {}  # it had none for a time
 
@@ -140,8 +151,11 @@ class CommandSide(FinalSide):
             self._heard[name] = [one for one in (*self._heard.get(name, ()), *unheard) if one.is_open]
         if self._takes_commands:
             answered_us = self._answered_us.get(name, t_us)
-            if t_us - answered_us >= max(LOOK_MIN_US, self._keep_us - 2 * self._look_us):
-                self._away.setdefault(name, []).append((answered_us, t_us))
+            if recorded := self._recorded.pop(name, None):
+                for order in recorded:
+                    order.was_away(answered_us, t_us, self._away_us)
+                if recorded := [one for one in recorded if one.final is None and _lives(one, t_us)]:
+                    self._recorded[name] = recorded
             self._answered_us[name] = t_us
             refetch = self._refetching.get(name)
             if refetch is not None and (refetch.is_there or _snapshot_us(d) > refetch.asked_us):
@@ -181,15 +195,19 @@ class CommandSide(FinalSide):
 
     def _ended_unsent(self, t_us: int, device: str, order: Order) -> bool:
         """Its device has written a result, and had no answer of the relay from then on until that result's life was
-        over, but for a moment: it may have had others to send before. The life was as long as it has to be."""
+        over, but for a moment, or two: it may have had others to send before. The life was as long as it has to be."""
         if order.recorded is None or order.ran or order.final is not None or order.present is not None:
             return False
         began_us, ends_us = order.recorded
         if not max(began_us, order.expires_us) + self._keep_us - self._look_us <= ends_us < t_us:
             return False
-        times = [*self._away.get(device, []), (self._answered_us.get(device, t_us), t_us)]
-        away_us = max(min(until_us, ends_us) - max(from_us, began_us) for from_us, until_us in times)
-        return away_us >= ends_us - began_us - self._look_us
+        order.was_away(self._answered_us.get(device, t_us), t_us, self._away_us)
+        return order.away_us >= ends_us - began_us - min(order.absences, 2) * self._look_us
+
+    @property
+    def _away_us(self) -> int:
+        """A device that is there and has nothing to say may be without an answer for a while, too."""
+        return max(LOOK_MIN_US, self._keep_us // 3)
 
     @property
     def _look_us(self) -> int:
@@ -217,6 +235,10 @@ class CommandSide(FinalSide):
             order = self._orders.get(_name_of(item))
             if order is not None and item.owner is self._devices[device]:
                 order.recorded = (t_us, item.ends[rev] * 1_000_000 - self._start_us)
+                order.away_us = order.absences = 0
+                recorded = self._recorded.setdefault(device, [])
+                if order not in recorded:
+                    recorded.append(order)
 
     def device_booted(self, t_us: int, device: str) -> None:
         super().device_booted(t_us, device)
@@ -336,6 +358,10 @@ class CommandSide(FinalSide):
                 ran = order.ran or self._restarted(device, order)
                 answered.at_end(t_us, device, order.key, ran, order.final, order.present)
         return self.results()
+
+
+def _lives(order: Order, t_us: int) -> bool:
+    return order.recorded is not None and order.recorded[1] >= t_us
 
 
 def _was_before(order: Order, d: Device) -> bool:

@@ -677,6 +677,26 @@ def test_a_result_may_end_unsent_where_its_device_was_away_for_its_whole_life(
     assert (end(h)["command-answered"].status == "fail") is fails
 
 
+@pytest.mark.parametrize(
+    ("times_s", "fails"),
+    [((300, 60, 400), False), ((60, 300, 80, 400), False), ((250, *(50,) * 4, 300), True), ((100,) * 9, True)],
+)
+def test_its_device_may_have_been_away_several_times_with_moments_between_them(
+    times_s: tuple[int, ...], fails: bool
+) -> None:
+    """One that has answers again and again, if seldom, is there."""
+    h = begun()
+    h.order(D, "c1", life_s=60)
+    h.ack(D)
+    h.write(D, result(D, "c1"), "create", life_s=720, fields={"state": "refused"})
+    for time_s in times_s:
+        h.pass_s(time_s)
+        h.ack(D)
+    h.pass_s(5)
+    h.expire(D, result(D, "c1"))
+    assert (end(h)["command-answered"].status == "fail") is fails
+
+
 def test_a_result_that_its_device_has_never_written_cannot_end_unsent() -> None:
     h = begun()
     h.order(D, "c1", life_s=60)
