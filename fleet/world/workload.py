@@ -264,7 +264,8 @@ class CloudWriter(Writer):
     def _put_or_update(self, properties: dict[str, Any], in_place: bool) -> Write:
         now = self._now_ms()
         key, image = self._model.create(properties, self._context, now, self._new_id)
-        item = self._living(key) if in_place else None
+        # Without a filler of its own it must not leave that of another's write beside its number.
+        item = self._living(key) if in_place and self._plan.filler_field else None
         if item is None:
             return self._put(key, image, properties["rev"])
         changed = {name: image[name] for name in self._in_place if name in image}
