@@ -26,9 +26,9 @@ RELAY: Final = """
 append_conflict catchup_rows condition_cut device_quarantined digest_compared digest_differs digest_mismatch
 digest_other_schema digest_oversize digest_skipped duplicate_batch empty_row_appended epoch_adopted feed_epoch_minted
 feed_hole feed_unknown incarnation_changed incarnation_read lineage_refused message_refused_overload
-message_refused_quarantine message_refused_rate rejected_required rejected_type reset_sent row_expired row_oversize
-rows_coalesced snapshot_sent stamp_cut sweep_kept sweep_overtaken sweep_removed sweep_run transaction_gave_up
-transaction_retry void_op
+message_refused_quarantine message_refused_rate message_refused_unknown message_refused_version rejected_required
+rejected_type rejected_unknown-model reset_sent row_expired row_oversize rows_coalesced snapshot_sent stamp_cut
+sweep_kept sweep_overtaken sweep_removed sweep_run transaction_gave_up transaction_retry void_op
 """
 
 WORLD: Final = """
