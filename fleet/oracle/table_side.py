@@ -369,7 +369,7 @@ class TableSide(LogSide):
                     self._synced(device.tally.up[item.model.name], write[2], t_us)
                 if not sent.applied:
                     folded.append(sent)
-            elif sent.applied:
+            elif sent.applied and not self._is_of_another_delete(move, sent, folded):
                 checks.double.despite_verdict(t_us, device.name, item.key, u, verdict)
             elif verdict == "lost":
                 mine = item.rev is not None and item.op_index == item.index and item.op_epoch == sent.epoch
@@ -389,6 +389,24 @@ class TableSide(LogSide):
         for sent in deletes:
             self._gone(t_us, sent)
         return own
+
+    def _is_of_another_delete(self, move: Move, sent: Sent, folded: list[Sent]) -> bool:
+        """Whether the item went by an accepted delete of the same batch, and not by this one, which was refused: the
+        table does not say by which, and the newest was taken for it."""
+        if sent.kind != "delete":
+            return False
+        device, low, high, verdicts = move[:4]
+        for u in range(low + 1, high + 1):
+            other = device.ops.get(u)
+            if other is None or other.kind != "delete" or other.item is not sent.item or other.epoch != sent.epoch:
+                continue
+            if verdicts.get(str(u)):
+                continue
+            sent.applied, other.applied, other.index = False, True, sent.index
+            if other in folded:
+                folded.remove(other)
+            return True
+        return False
 
     def _decide_again(self, entries: list[Sent | Move], again: list[Sent]) -> None:
         """Operations that an old message has brought once more are decided by a move like any other."""

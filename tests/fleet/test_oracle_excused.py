@@ -524,6 +524,22 @@ def test_a_delete_where_a_copy_lives_takes_effect_with_head_alone() -> None:
     assert wrong(h) == {"no-double-apply"}
 
 
+@pytest.mark.parametrize(("lost", "fails"), [(["later"], False), (["earlier"], False), (["earlier", "later"], True)])
+def test_of_two_deletes_in_a_batch_the_accepted_one_took_the_item_away(lost: list[str], fails: bool) -> None:
+    h = begun()
+    written(h, D, setting(D), "create")
+    for kind in ("delete", "create", "delete"):
+        h.write(D, setting(D), kind)
+    earlier, _, later = h.outbox[D]
+    h.outbox[D] = [earlier, replace(h.outbox[D][1], key=setting(D, "s2")), later]
+    h.send(D)
+    verdicts = {str({"earlier": earlier.u, "later": later.u}[name]): "lost" for name in lost}
+    h.ingest(D, verdicts)
+    if fails:
+        h.commit(setting(D), None, at=h.t)
+    assert ("no-double-apply" in wrong(h)) is fails
+
+
 def test_a_write_that_was_decided_twice_counts_once() -> None:
     h = begun()
     unacked(h, D)
