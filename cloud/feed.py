@@ -154,6 +154,10 @@ class Sequencer:
         row["key"] = [key[0], key[1]]
         if head is not None:
             row["head"] = [head["epoch"], head["up"], head.get("upid")]
+        self.fill_state(row, item, by_ttl)
+
+    def fill_state(self, row: dict[str, Any], item: Item | None, by_ttl: bool) -> None:
+        """What the row says of the item."""
         if item is None:
             if by_ttl:
                 row["expired"] = True

@@ -32,7 +32,6 @@ KNOWN: dict[str, Known] = {
     "expiry-not-sent": Known(whole=True),
     "feed-logs-stream-image": Known(50, 1),
     "gap-skipped": Known(whole=True),
-    "head-after-item": Known(20, 6),
     "items-unfenced": Known(10, 1),
     "late-rows-roll-back": Known(20, 4),
     "row-taken-for-ack": Known(10, 2),

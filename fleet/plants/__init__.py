@@ -97,7 +97,7 @@ _ALL: Final = (
     _relay("feed-overwrites", "sequencer_type", relay.OverwritingSequencer, "feed-dense"),
     _agent("full-disk-ignored", "replica", agent.HeedlessReplica, "convergence no-gap", "full-disk"),
     _agent("gap-skipped", "replica", agent.GapReplica, "convergence no-gap"),
-    _relay("head-after-item", "sequencer_type", relay.LateHeadSequencer, "feed-dense", "conflict"),
+    _relay("head-after-item", "sequencer_type", relay.LateHeadSequencer, "feed-dense", "noisy-neighbour"),
     _relay("incarnation-ignored", "incarnation_type", relay.UnmindfulIncarnation, "convergence", "table-restore"),
     _relay("items-unfenced", "ingest_type", relay.BlindIngest, "conflict-policy", "conflict"),
     _agent(

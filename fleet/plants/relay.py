@@ -133,8 +133,7 @@ class LateHeadSequencer(Sequencer):
         row["key"] = [key[0], key[1]]
         if head is not None:
             row["head"] = [head["epoch"], head["up"], head.get("upid")]
-        if item is not None:
-            row["image"] = public_image(item)
+        self.fill_state(row, item, by_ttl)
 
 
 class OverwritingSequencer(Sequencer):
