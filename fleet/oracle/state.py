@@ -147,6 +147,7 @@ class Device:
         "head_epoch",
         "head_id",
         "head_up",
+        "heard_up",
         "held",
         "hidden",
         "idle",
@@ -216,7 +217,8 @@ class Device:
         self.old_epoch = ""  # in which it lives on, though the table was put back: it does not know yet
         self.set_back_us: int | None = None  # when its disk was last put back to an older one, or wiped
         self.resumed: frozenset[Key] = NO_KEYS  # items with a period that it has sent since then
-        self.held: frozenset[Key] = NO_KEYS  # items whose end it has held since the former epoch
+        self.heard_up = 0  # how far HEAD is in the epoch in which it sends, by the acks that came
+        self.held: frozenset[Key] = NO_KEYS  # items of which it has held something since the former epoch
         self.stale: dict[Key, int] = {}  # account-wide items in states of long ago, since its disk was set back
         self.rotten: Mapping[tuple[Key, int], str] = NO_TEXTS  # states of items -> their texts, changed on its disk
         self.lasting: frozenset[Key] = NO_KEYS  # items damaged here or in the table, and not healed at the end

@@ -105,6 +105,9 @@ class WireSide(RestoredSide):
                 sent.item.pending = [*sent.writes, *sent.item.pending]
                 if not sent.item.receives and sent.kind == "delete":  # no create for it; the sweep does the rest
                     sent.item.pending = _since_delete(sent.item.pending)
+            elif u > d.heard_up and d.restored and sent.item is not None and sent.item.period_us:
+                d.held |= {sent.item.key}  # a table put back lacks it, and it is sent anew like what was not decided
+        d.heard_up = 0
         d.ops.clear()
         d.redone.clear()
         d.recalled.clear()
@@ -140,17 +143,17 @@ class WireSide(RestoredSide):
             writes = self._writes_of(t_us, d, item, op)
             if not writes and d.restating and self._is_late(d, epoch, op):
                 d.idle = 0
+        held = key in d.held  # what is written before this has gone takes its place, and does not wait anew
+        if held:
+            d.held -= {key}
         if item.period_us and writes:
             first_us = writes[0][2]
             # A write that comes before its item's turn in a new epoch goes with what is sent anew.
-            excused = max(d.clock_us, d.epoch_us) >= first_us or d.restating or not d.timed
+            excused = held or max(d.clock_us, d.epoch_us) >= first_us or d.restating or not d.timed
             # A change that the old disk held, or that its copy has sent as well, and its period.
             if (d.set_back_us is not None or d.cloned) and key not in d.resumed:
                 excused = True
                 d.resumed |= {key}
-            if key in d.held:  # what is written after such an end takes its place, and does not wait anew
-                excused = True
-                d.held -= {key}
             self.checks.period.sent(t_us, d.name, key, t_us - first_us, item.period_us, excused)
         rev = writes[-1][0] if writes else rev_of(op.image)
         sent = Sent(epoch, u, op.id, item.key, kind, op.updated, op.image, item, rev, writes)
@@ -314,6 +317,8 @@ class WireSide(RestoredSide):
             self.messages_unreadable += 1
         elif message.t == "ack":
             self._ack(t_us, d, message)
+            if message.epoch == d.sent_epoch and message.up > d.heard_up:
+                d.heard_up = message.up
         elif message.t == "rows":
             reach = d.reach.get(message.feed)
             is_known = reach is not None and reach.covers(message.epoch, message.b)

@@ -151,6 +151,27 @@ def test_what_takes_the_place_of_an_end_that_is_held_since_another_epoch_does_no
     assert (told(h, "period-kept") == "fail") is (twice or not ended)
 
 
+@pytest.mark.parametrize(
+    ("lost", "twice", "fails"), [(True, False, False), (True, True, True), (False, False, True)], ids=str
+)
+def test_a_write_that_joins_a_change_that_a_table_put_back_has_lost_does_not_wait_anew(
+    lost: bool, twice: bool, fails: bool
+) -> None:
+    h = begun()
+    if lost:
+        h.write(D, meter(D), "create")
+        h.pass_s(100)
+        h.send(D)
+        h.ingest(D)  # and the device hears nothing of it
+        del h.table[meter(D)]
+        put_back(h)
+    h.send(D, h.batch(D, [Op(1, "sweep", "id1")], NEW))
+    for u in range(2, 3 + twice):
+        h.write(D, meter(D), "create")
+        h.send(D, h.batch(D, [replace(h.outbox[D][-1], u=u)], NEW))
+    assert (told(h, "period-kept") == "fail") is fails
+
+
 # ---------------------------------------------------------------- sweeps-logged
 
 
