@@ -361,6 +361,7 @@ class AppSide(WireSide):
             self._settle()
         d = self._devices[device]
         d.idle = d.asked = d.unanswered = 0
+        d.heard_up = 0  # what it heard last may have been lost with its power
         d.paused = NOT_PAUSED
         d.timed = d.answered = False
         d.clock_us = t_us

@@ -152,21 +152,26 @@ def test_what_takes_the_place_of_an_end_that_is_held_since_another_epoch_does_no
 
 
 @pytest.mark.parametrize(
-    ("lost", "twice", "fails"), [(True, False, False), (True, True, True), (False, False, True)], ids=str
+    ("case", "fails"),
+    [("unheard", False), ("lost with its power", False), ("heard", True), ("twice", True), ("nothing", True)],
 )
-def test_a_write_that_joins_a_change_that_a_table_put_back_has_lost_does_not_wait_anew(
-    lost: bool, twice: bool, fails: bool
-) -> None:
+def test_a_write_that_joins_a_change_that_a_table_put_back_has_lost_does_not_wait_anew(case: str, fails: bool) -> None:
     h = begun()
-    if lost:
+    if case != "nothing":
         h.write(D, meter(D), "create")
         h.pass_s(100)
         h.send(D)
-        h.ingest(D)  # and the device hears nothing of it
+        h.ingest(D)
         del h.table[meter(D)]
+        if case in ("heard", "lost with its power"):
+            h.ack(D)
+        if case == "lost with its power":
+            h.boot(D)
+            h.hello(D)
+            h.ack(D, 0, n=1, upid=None)
         put_back(h)
     h.send(D, h.batch(D, [Op(1, "sweep", "id1")], NEW))
-    for u in range(2, 3 + twice):
+    for u in range(2, 3 + (case == "twice")):
         h.write(D, meter(D), "create")
         h.send(D, h.batch(D, [replace(h.outbox[D][-1], u=u)], NEW))
     assert (told(h, "period-kept") == "fail") is fails
