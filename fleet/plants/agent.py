@@ -236,11 +236,14 @@ class StoppedReplica(Replica):
 
 
 class StubbornReplica(Replica):
-    """Sends again what the relay has refused, as if another time would help."""
+    """Sends again, a few times, what the relay has refused, as if another time would help."""
 
     def settle(self, row: OutboxRow, verdict: str, changes: list[Change]) -> None:
         super().settle(row, verdict, changes)
-        if verdict not in ("", "lost"):
+        tries = self.__dict__.setdefault("_tries", {})
+        state = (row.pk, row.sk, row.updated)
+        if verdict not in ("", "lost") and tries.get(state, 0) < 3:  # without an end no run would come to its own
+            tries[state] = tries.get(state, 0) + 1
             self.store.add_operation(row.pk, row.sk, row.kind, row.image, row.updated)
 
 
