@@ -422,6 +422,7 @@ BEYOND_A_PAIR: Final = {
     "head-after-item": "luck: test_feed.py tries every interleaving",
     "never-asks-again": "a bound on the time that a change may take",
     "outbox-cleared-by-puback": "a broker's acknowledgements",
+    "refused-sent-again": "operations that the relay refuses for good",
     **dict.fromkeys(("relay-schema-unheard", "schema-drops-pending", "schema-keeps-cursors"), "schemas that differ"),
     "wall-clock-stamps": "a wall clock that jumps",
 }
